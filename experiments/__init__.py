@@ -1,0 +1,1 @@
+"""Everything a person runs: train, evaluate, generate, compare, inspect, tune, report, guide."""

@@ -1,0 +1,1 @@
+"""The classic networks in Flax NNX, with hand-written GPU kernels."""

@@ -1,0 +1,1 @@
+"""Weights in and out: names to and from torch, safetensors, downloads."""
