@@ -14,37 +14,38 @@ from jax.experimental.custom_partitioning import custom_partitioning
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 
-def over_batch(fn: Callable[..., Sequence[jax.Array]], shared: int = 0, summed: Sequence[int] = ()) -> Callable:
-    """`fn`, which treats each element of its arrays' first axis by itself, for batches that are mapped over or sharded.
+def over_batch(
+    fn: Callable[..., Sequence[jax.Array]],
+    shared: int = 0,
+    whole: Sequence[int] = (),
+    on_shard: Callable[..., Sequence[jax.Array]] | None = None,
+) -> Callable:
+    """`fn`, for batches (its arrays' first axis) that are mapped over or sharded.
 
-    Under jax.vmap the mapped axis joins the first one, so that there is still one launch. Under a mesh each device runs `fn`
-    on the part of the batch it holds.
+    Under jax.vmap the mapped axis joins the first one, so that there is still one launch. Under a mesh each device works on the
+    part of the batch it holds.
 
     Args:
-      fn: from arrays to a sequence of arrays.
+      fn: from arrays to a sequence of arrays. It treats each element of the batch by itself, but for `whole`.
       shared: how many of the last arguments have no batch axis (weights): every device needs all of them.
-      summed: the results that have no batch axis and are sums over the batch: reduced across the mesh. With any, a mapped
-        axis is looped over instead.
+      whole: the results that have no batch axis. With any, an axis mapped by jax.vmap is looped over.
+      on_shard: on_shard(axis, *arrays) runs on each device instead of `fn` where the batch is sharded over mesh axis `axis`;
+        it reduces `whole` over that axis. By default they are taken to be sums.
     """
 
+    def sums_reduced(axis, *arrays):
+        return [jax.lax.psum(r, axis) if i in whole else r for i, r in enumerate(fn(*arrays))]
+
     def partitioned(*arrays):
-        return _partitioned(fn, len(arrays) - shared, len(arrays), frozenset(summed))(*arrays)
+        return _partitioned(fn, on_shard or sums_reduced, len(arrays) - shared, len(arrays), frozenset(whole))(*arrays)
 
     mapped = jax.custom_batching.custom_vmap(lambda *arrays: list(partitioned(*arrays)))
 
     @mapped.def_vmap
     def _(axis_size, in_batched, *arrays):
         batched = len(arrays) - shared
-        if summed or any(in_batched[batched:]):
-            rows = [i for i, is_batched in enumerate(in_batched) if is_batched]
-
-            def one(parts):
-                filled = list(arrays)
-                for i, part in zip(rows, parts, strict=True):
-                    filled[i] = part
-                return mapped(*filled)
-
-            out = jax.lax.map(one, [arrays[i] for i in rows])
+        if whole or any(in_batched[batched:]):
+            out = _looped(mapped, in_batched, arrays)
             return out, [True] * len(out)
         joined = []
         for array, is_batched in zip(arrays[:batched], in_batched[:batched], strict=True):
@@ -56,15 +57,25 @@ def over_batch(fn: Callable[..., Sequence[jax.Array]], shared: int = 0, summed: 
     return mapped
 
 
-def _partitioned(fn: Callable, batched: int, total: int, summed: frozenset[int]) -> Callable:
+def _looped(fn: Callable, in_batched: Sequence[bool], arrays: Sequence[jax.Array]) -> list[jax.Array]:
+    """`fn` for one element of the mapped axis after another."""
+
+    def one(parts):
+        parts = iter(parts)
+        return fn(*(next(parts) if is_batched else a for a, is_batched in zip(arrays, in_batched, strict=True)))
+
+    return jax.lax.map(one, [a for a, is_batched in zip(arrays, in_batched, strict=True) if is_batched])
+
+
+def _partitioned(fn: Callable, on_shard: Callable, batched: int, total: int, whole: frozenset[int]) -> Callable:
     run = custom_partitioning(lambda *arrays: fn(*arrays))  # it looks at the signature, which a partial complicates
 
     def shardings(mesh: Mesh, arg_shapes, result_shapes):
         spec = arg_shapes[0].sharding.spec
         axis = spec[0] if len(spec) else None
-        rows, whole = NamedSharding(mesh, PartitionSpec(axis)), NamedSharding(mesh, PartitionSpec())
-        ins = tuple(rows if i < batched else whole for i in range(total))
-        outs = [whole if i in summed else rows for i in range(len(jax.tree.leaves(result_shapes)))]
+        rows, replicated = NamedSharding(mesh, PartitionSpec(axis)), NamedSharding(mesh, PartitionSpec())
+        ins = tuple(rows if i < batched else replicated for i in range(total))
+        outs = [replicated if i in whole else rows for i in range(len(jax.tree.leaves(result_shapes)))]
         return axis, ins, jax.tree.unflatten(jax.tree.structure(result_shapes), outs)
 
     def infer(mesh, arg_shapes, result_shapes):
@@ -72,14 +83,7 @@ def _partitioned(fn: Callable, batched: int, total: int, summed: frozenset[int])
 
     def partition(mesh, arg_shapes, result_shapes):
         axis, ins, outs = shardings(mesh, arg_shapes, result_shapes)
-
-        def on_shard(*arrays):
-            results = fn(*arrays)
-            if not summed or axis is None:
-                return results
-            return [jax.lax.psum(r, axis) if i in summed else r for i, r in enumerate(results)]
-
-        return mesh, on_shard, outs, ins
+        return mesh, fn if axis is None else (lambda *arrays: on_shard(axis, *arrays)), outs, ins
 
     def rule(mesh, value_types, result_types):
         names = (f"d{i}" for i in itertools.count())
@@ -91,8 +95,7 @@ def _partitioned(fn: Callable, batched: int, total: int, summed: frozenset[int])
                 dims.append(" ".join(["batch", *axes[1:]] if is_batched(i) else axes))
             return ", ".join(dims)
 
-        inputs, results = side(value_types, lambda i: i < batched), side(result_types, lambda i: i not in summed)
-        return f"{inputs} -> {results}"
+        return f"{side(value_types, lambda i: i < batched)} -> {side(result_types, lambda i: i not in whole)}"
 
     run.def_partition(partition, infer_sharding_from_operands=infer, sharding_rule=rule)
     return run

@@ -5,7 +5,9 @@ Imported when a kernel is built, never by `import kernels`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -13,6 +15,32 @@ import jax.numpy as jnp
 import numpy as np
 
 from kernels import dispatch
+
+
+@dataclasses.dataclass(frozen=True)
+class Launch:
+    """One launch as it was traced."""
+
+    kernel: Any
+    dtypes: tuple[Any, ...]  # of the arrays, inputs before outputs
+    grid: tuple[int, ...]
+    num_warps: int
+    num_stages: int
+    constants: tuple[tuple[str, Any], ...]
+
+
+_recorders: list[list[Launch]] = []
+
+
+@contextlib.contextmanager
+def recording() -> Iterator[list[Launch]]:
+    """Lists the launches that are traced inside the block."""
+    record: list[Launch] = []
+    _recorders.append(record)
+    try:
+        yield record
+    finally:
+        _recorders.remove(record)
 
 
 def launch(
@@ -25,6 +53,7 @@ def launch(
     num_stages: int = 3,
     zeroed: tuple[int, ...] = (),
     together: bool = False,
+    read_again: int = 0,
     **constants: Any,
 ) -> list[jax.Array]:
     """Run `kernel` over `grid`.
@@ -35,7 +64,13 @@ def launch(
     Args:
       together: the kernel has a barrier across the grid, so that all its programs must run at the same time; the caller
         keeps the grid within what the device holds.
+      read_again: bytes that the kernel reads from device memory beyond each of its operands once. They stand in the name of
+        the operation, where whoever counts a program's traffic finds them.
     """
+    dtypes = tuple(a.dtype for a in (*inputs, *outputs))
+    call = Launch(kernel, dtypes, grid, num_warps, num_stages, tuple(sorted(constants.items())))
+    for record in _recorders:
+        record.append(call)
     if interpret:
         from kernels import interpret as interpreter
 
@@ -48,17 +83,18 @@ def launch(
     import jax_triton
 
     major, minor = dispatch.device().compute_capability
-    return jax_triton.triton_call(
-        *inputs,
-        kernel=kernel,
-        out_shape=list(outputs),
-        grid=grid,
-        num_warps=num_warps,
-        num_stages=num_stages,
-        compute_capability=10 * major + minor,
-        zeroed_outputs=zeroed,
-        **constants,
-    )
+    with jax.named_scope(f"{kernel.__name__}:{read_again}"):
+        return jax_triton.triton_call(
+            *inputs,
+            kernel=kernel,
+            out_shape=list(outputs),
+            grid=grid,
+            num_warps=num_warps,
+            num_stages=num_stages,
+            compute_capability=10 * major + minor,
+            zeroed_outputs=zeroed,
+            **constants,
+        )
 
 
 def cdiv(a: int, b: int) -> int:
