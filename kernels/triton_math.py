@@ -41,17 +41,3 @@ def activation_gradient(z, ACTIVATION: tl.constexpr, SLOPE: tl.constexpr):
         slope = tl.full(z.shape, 1.0, tl.float32)
     return slope
 
-
-@triton.jit
-def arrive(counter):
-    """This block has written what the others wait for. Together with `wait` a barrier across the grid."""
-    tl.debug_barrier()  # every warp's stores come before the one thread's release
-    tl.atomic_add(counter, 1, sem="release", scope="gpu")
-
-
-@triton.jit
-def wait(counter, BLOCKS: tl.constexpr):
-    """Until all blocks have arrived. They must all be resident: the grid may not exceed what the device holds at once."""
-    while tl.atomic_add(counter, 0, sem="acquire", scope="gpu") < BLOCKS:
-        pass
-    tl.debug_barrier()

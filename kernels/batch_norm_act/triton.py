@@ -25,19 +25,60 @@ from kernels import activations
 from kernels.batch_norm_act import config, sharded
 from kernels.batching import over_batch
 from kernels.launch import cdiv, launch, like, power_of_two
-from kernels.triton_math import activate, activation_gradient, arrive, wait
+from kernels.triton_math import activate, activation_gradient
+
+
+GROUP = tl.constexpr(16)  # blocks whose sums one of them adds up
 
 
 @triton.jit
-def sums_of_blocks(partial, channel, index, BLOCKS: tl.constexpr, BLOCKS_POW2: tl.constexpr, SLICE: tl.constexpr):
-    """The two sums over all blocks of slice `index`: [SLICE] each."""
-    blocks = tl.arange(0, BLOCKS_POW2)
-    at = partial + ((index * BLOCKS + blocks) * 2 * SLICE)[:, None] + channel[None, :]
-    here = (blocks < BLOCKS)[:, None]
+def publish(
+    first, second, partial, joined, arrived, step, SLICE: tl.constexpr, BLOCKS: tl.constexpr, GROUPS: tl.constexpr
+):  # fmt: skip
+    """Hands this block's two sums, [SLICE] each, to all blocks: the last of each group to come adds up those of its group.
+
+    Always in the same order, so that results do not vary from run to run, as they would with atomic additions of floats.
+    partial is [slices, BLOCKS + GROUPS, 2, SLICE], joined (zero at first) [slices, GROUPS], arrived (zero at first) [slices].
+    """
+    block = tl.program_id(0)
+    group = block // GROUP
+    members = tl.minimum(BLOCKS - group * GROUP, GROUP)
+    within = tl.arange(0, SLICE)
+    base = partial + step * ((BLOCKS + GROUPS) * 2 * SLICE)
+    tl.store(base + block * 2 * SLICE + within, first)
+    tl.store(base + block * 2 * SLICE + SLICE + within, second)
+    tl.debug_barrier()  # every warp's stores come before the one thread's release
+    before = tl.atomic_add(joined + step * GROUPS + group, 1, sem="acq_rel", scope="gpu")
+    if before == members - 1:
+        tl.debug_barrier()
+        first, second = added_up(base + group * GROUP * 2 * SLICE, members, GROUP, SLICE)
+        tl.store(base + (BLOCKS + group) * 2 * SLICE + within, first)
+        tl.store(base + (BLOCKS + group) * 2 * SLICE + SLICE + within, second)
+        tl.debug_barrier()
+        tl.atomic_add(arrived + step, 1, sem="release", scope="gpu")
+
+
+@triton.jit
+def added_up(sums, count, COUNT_POW2: tl.constexpr, SLICE: tl.constexpr):
+    """The sums over the first axis of [count, 2, SLICE]: two of [SLICE]."""
+    which = tl.arange(0, COUNT_POW2)[:, None]
+    at = sums + which * (2 * SLICE) + tl.arange(0, SLICE)[None, :]
     # .cg: other blocks wrote them, and a line of this one's L1 cache might be stale
-    first = tl.sum(tl.load(at, mask=here, other=0.0, cache_modifier=".cg"), 0)
-    second = tl.sum(tl.load(at + SLICE, mask=here, other=0.0, cache_modifier=".cg"), 0)
-    return first, second
+    first = tl.load(at, mask=which < count, other=0.0, cache_modifier=".cg")
+    second = tl.load(at + SLICE, mask=which < count, other=0.0, cache_modifier=".cg")
+    return tl.sum(first, 0), tl.sum(second, 0)
+
+
+@triton.jit
+def collect(
+    partial, arrived, step, SLICE: tl.constexpr, BLOCKS: tl.constexpr, GROUPS: tl.constexpr, GROUPS_POW2: tl.constexpr
+):  # fmt: skip
+    """The two sums over all blocks, once all have published theirs. They must all be resident, or this waits for ever."""
+    while tl.atomic_add(arrived + step, 0, sem="acquire", scope="gpu") < GROUPS:
+        pass
+    tl.debug_barrier()
+    base = partial + step * ((BLOCKS + GROUPS) * 2 * SLICE)
+    return added_up(base + BLOCKS * 2 * SLICE, GROUPS, GROUPS_POW2, SLICE)
 
 
 @triton.jit
@@ -51,10 +92,11 @@ def pilot_mean(x, channel, valid, ROWS: tl.constexpr, CHANNELS: tl.constexpr, BL
 
 @triton.jit
 def forward_kernel(
-    x, scale, bias, residual, y, mean, var, positive, partial, arrived,
+    x, scale, bias, residual, y, mean, var, positive, partial, joined, arrived,
     ROWS: tl.constexpr, CHANNELS: tl.constexpr, EPSILON: tl.constexpr, ACTIVATION: tl.constexpr, SLOPE: tl.constexpr,
     HAS_RESIDUAL: tl.constexpr, HAS_SIGNS: tl.constexpr,
-    SLICE: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCKS: tl.constexpr, BLOCKS_POW2: tl.constexpr, LAG: tl.constexpr,
+    SLICE: tl.constexpr, BLOCK_ROWS: tl.constexpr, LAG: tl.constexpr,
+    BLOCKS: tl.constexpr, GROUPS: tl.constexpr, GROUPS_POW2: tl.constexpr,
 ):  # fmt: skip
     block = tl.program_id(0)
     share: tl.constexpr = (ROWS + BLOCK_ROWS * BLOCKS - 1) // (BLOCK_ROWS * BLOCKS)  # tiles of rows per block
@@ -67,7 +109,7 @@ def forward_kernel(
             pilot = pilot_mean(x, channel, valid, ROWS, CHANNELS, BLOCK_ROWS)
             total = tl.zeros((BLOCK_ROWS, SLICE), tl.float32)
             squares = tl.zeros((BLOCK_ROWS, SLICE), tl.float32)
-            for tile in range(share):
+            for tile in tl.range(share, loop_unroll_factor=2):
                 row = (block * share + tile) * BLOCK_ROWS + offset
                 here = (row < ROWS)[:, None] & valid[None, :]
                 at = row.to(tl.int64)[:, None] * CHANNELS + channel[None, :]
@@ -75,16 +117,12 @@ def forward_kernel(
                 centred = tl.where(here, value - pilot[None, :], 0.0)
                 total += centred
                 squares += centred * centred
-            mine = partial + (step * BLOCKS + block) * 2 * SLICE + within
-            tl.store(mine, tl.sum(total, 0))
-            tl.store(mine + SLICE, tl.sum(squares, 0))
-            arrive(arrived + step)
+            publish(tl.sum(total, 0), tl.sum(squares, 0), partial, joined, arrived, step, SLICE, BLOCKS, GROUPS)
         if step >= LAG:
             index = step - LAG
             channel = index * SLICE + within
             valid = channel < CHANNELS
-            wait(arrived + index, BLOCKS)
-            total_all, squares_all = sums_of_blocks(partial, within, index, BLOCKS, BLOCKS_POW2, SLICE)
+            total_all, squares_all = collect(partial, arrived, index, SLICE, BLOCKS, GROUPS, GROUPS_POW2)
             shift = total_all / ROWS
             variance = tl.maximum(squares_all / ROWS - shift * shift, 0.0)
             centre = pilot_mean(x, channel, valid, ROWS, CHANNELS, BLOCK_ROWS) + shift
@@ -93,7 +131,7 @@ def forward_kernel(
             if block == 0:
                 tl.store(mean + channel, centre, mask=valid)
                 tl.store(var + channel, variance, mask=valid)
-            for tile in range(share):
+            for tile in tl.range(share, loop_unroll_factor=2):
                 # Backwards: what was read last is the likeliest to be in a cache still.
                 row = (block * share + share - 1 - tile) * BLOCK_ROWS + offset
                 here = (row < ROWS)[:, None] & valid[None, :]
@@ -142,10 +180,11 @@ def gradient_of_z(
 
 @triton.jit
 def backward_kernel(
-    x, dy, scale, bias, mean, var, dmean, dvar, residual, positive, dx, dscale, dbias, dresidual, partial, arrived,
+    x, dy, scale, bias, mean, var, dmean, dvar, residual, positive, dx, dscale, dbias, dresidual, partial, joined, arrived,
     ROWS: tl.constexpr, CHANNELS: tl.constexpr, EPSILON: tl.constexpr, ACTIVATION: tl.constexpr, SLOPE: tl.constexpr,
     HAS_RESIDUAL: tl.constexpr, HAS_SIGNS: tl.constexpr,
-    SLICE: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCKS: tl.constexpr, BLOCKS_POW2: tl.constexpr, LAG: tl.constexpr,
+    SLICE: tl.constexpr, BLOCK_ROWS: tl.constexpr, LAG: tl.constexpr,
+    BLOCKS: tl.constexpr, GROUPS: tl.constexpr, GROUPS_POW2: tl.constexpr,
 ):  # fmt: skip
     block = tl.program_id(0)
     share: tl.constexpr = (ROWS + BLOCK_ROWS * BLOCKS - 1) // (BLOCK_ROWS * BLOCKS)
@@ -173,16 +212,12 @@ def backward_kernel(
                 )  # fmt: skip
                 total += g
                 products += g * normalized
-            mine = partial + (step * BLOCKS + block) * 2 * SLICE + within
-            tl.store(mine, tl.sum(total, 0))
-            tl.store(mine + SLICE, tl.sum(products, 0))
-            arrive(arrived + step)
+            publish(tl.sum(total, 0), tl.sum(products, 0), partial, joined, arrived, step, SLICE, BLOCKS, GROUPS)
         if step >= LAG:
             index = step - LAG
             channel = index * SLICE + within
             valid = channel < CHANNELS
-            wait(arrived + index, BLOCKS)
-            total_all, products_all = sums_of_blocks(partial, within, index, BLOCKS, BLOCKS_POW2, SLICE)
+            total_all, products_all = collect(partial, arrived, index, SLICE, BLOCKS, GROUPS, GROUPS_POW2)
             if block == 0:
                 tl.store(dbias + channel, total_all, mask=valid)
                 tl.store(dscale + channel, products_all, mask=valid)
@@ -320,16 +355,17 @@ def backward(x, dy, residual, positive, scale, bias, mean, var, dmean, dvar, act
 
 def _launch(kernel, inputs, outputs, plan, interpret, read_again, CHANNELS, **constants):
     slices = cdiv(CHANNELS, plan.config.slice)
-    partial = jax.ShapeDtypeStruct((slices, plan.blocks, 2, plan.config.slice), jnp.float32)
-    arrived = jax.ShapeDtypeStruct((slices,), jnp.int32)
+    groups = cdiv(plan.blocks, GROUP.value)
+    partial = jax.ShapeDtypeStruct((slices, plan.blocks + groups, 2, plan.config.slice), jnp.float32)
+    joined, arrived = (jax.ShapeDtypeStruct(shape, jnp.int32) for shape in ((slices, groups), (slices,)))
     return launch(
         kernel,
         *inputs,
-        outputs=[*outputs, partial, arrived],
+        outputs=[*outputs, partial, joined, arrived],
         grid=(plan.blocks,),
         interpret=interpret,
         num_warps=plan.config.num_warps,
-        zeroed=(len(outputs) + 1,),
+        zeroed=(len(outputs) + 1, len(outputs) + 2),
         together=True,
         read_again=read_again,
         CHANNELS=CHANNELS,
@@ -337,7 +373,8 @@ def _launch(kernel, inputs, outputs, plan, interpret, read_again, CHANNELS, **co
         SLICE=plan.config.slice,
         BLOCK_ROWS=plan.config.block_rows,
         BLOCKS=plan.blocks,
-        BLOCKS_POW2=power_of_two(plan.blocks),
+        GROUPS=groups,
+        GROUPS_POW2=power_of_two(groups),
         LAG=min(plan.config.lag, slices),
         **constants,
     )[: len(outputs)]
