@@ -19,6 +19,7 @@ def over_batch(
     shared: int = 0,
     whole: Sequence[int] = (),
     on_shard: Callable[..., Sequence[jax.Array]] | None = None,
+    joined: bool = True,
 ) -> Callable:
     """`fn`, for batches (its arrays' first axis) that are mapped over or sharded.
 
@@ -31,6 +32,7 @@ def over_batch(
       whole: the results that have no batch axis. With any, an axis mapped by jax.vmap is looped over.
       on_shard: on_shard(axis, *arrays) runs on each device instead of `fn` where the batch is sharded over mesh axis `axis`;
         it reduces `whole` over that axis. By default they are taken to be sums.
+      joined: an axis mapped by jax.vmap may join the first one; else it is looped over.
     """
 
     def sums_reduced(axis, *arrays):
@@ -44,14 +46,14 @@ def over_batch(
     @mapped.def_vmap
     def _(axis_size, in_batched, *arrays):
         batched = len(arrays) - shared
-        if whole or any(in_batched[batched:]):
+        if whole or not joined or any(in_batched[batched:]):
             out = _looped(mapped, in_batched, arrays)
             return out, [True] * len(out)
-        joined = []
+        merged = []
         for array, is_batched in zip(arrays[:batched], in_batched[:batched], strict=True):
             array = array if is_batched else jnp.broadcast_to(array, (axis_size, *array.shape))
-            joined.append(array.reshape(axis_size * array.shape[1], *array.shape[2:]))
-        out = mapped(*joined, *arrays[batched:])
+            merged.append(array.reshape(axis_size * array.shape[1], *array.shape[2:]))
+        out = mapped(*merged, *arrays[batched:])
         return [o.reshape(axis_size, o.shape[0] // axis_size, *o.shape[1:]) for o in out], [True] * len(out)
 
     return mapped
