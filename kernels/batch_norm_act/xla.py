@@ -27,9 +27,9 @@ def moments(x: jax.Array, mesh_axis: str | tuple[str, ...] | None = None) -> tup
     wide = x.astype(accumulation_dtype(x))
     axes = tuple(range(x.ndim - 1))
     count = max(1, x.size // max(1, x.shape[-1]))  # an empty batch has mean and variance zero
-    one_position = wide[(slice(None), *(slice(0, 1),) * (x.ndim - 2))]
+    one_position = x[(slice(None), *(slice(0, 1),) * (x.ndim - 2))]
     pilot_count = max(1, one_position.size // max(1, x.shape[-1]))
-    pilot = jax.lax.stop_gradient(jnp.sum(one_position, axes) / pilot_count)
+    pilot = jax.lax.stop_gradient(jnp.sum(one_position, axes, dtype=wide.dtype) / pilot_count)
     if mesh_axis is not None:
         pilot = jax.lax.pmean(pilot, mesh_axis)
     centred = wide - pilot
