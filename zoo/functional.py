@@ -1,0 +1,65 @@
+"""A zoo model as a pure function, for JAX code that does not use NNX."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from flax import nnx
+
+
+def evaluation_view(model: nnx.Module) -> nnx.Module:
+    """The same parameters seen in evaluation mode: no dropout, running statistics. Updates to either reach both."""
+    return nnx.view(model, deterministic=True, use_running_average=True, raise_if_not_found=False)
+
+
+def training_view(model: nnx.Module) -> nnx.Module:
+    """The same parameters seen in training mode."""
+    return nnx.view(model, deterministic=False, use_running_average=False, raise_if_not_found=False)
+
+
+def split(model: nnx.Module) -> tuple[Any, nnx.State, nnx.State]:
+    """The model's structure, its trainable parameters, and all its other state (running statistics, random streams)."""
+    return nnx.split(model, nnx.Param, ...)  # type: ignore[return-value]
+
+
+def functional(model: nnx.Module) -> tuple[Any, Any, Callable]:
+    """Split a model into parameters, state and a pure function of both.
+
+    Returns:
+      params: nested dict of the trainable arrays.
+      state: nested dict of the other arrays (running statistics); empty where the model has none.
+      apply: ``apply(params, state, x, train=False, rngs=None) -> (outputs, state)``. `rngs` is a jax.random.key, needed
+        where training draws random numbers (dropout). Works under jit, grad, vmap and scan; `model` itself is never changed.
+    """
+    definitions: dict[bool, Any] = {}
+    for train, view in ((True, training_view), (False, evaluation_view)):
+        definitions[train], params, random, rest = nnx.split(view(model), nnx.Param, nnx.RngState, ...)  # type: ignore[misc]
+    pure_params, pure_rest = nnx.to_pure_dict(params), nnx.to_pure_dict(rest)
+    random_leaves, random_structure = jax.tree.flatten(random)
+
+    def as_state(name: str, template: Any, values: Any, like: Any) -> Any:
+        if jax.tree.structure(values) != jax.tree.structure(like):  # type: ignore[operator]
+            raise ValueError(f"{name}: its structure is not the one that zoo.functional returned for this model")
+        return jax.tree.unflatten(jax.tree.structure(template), jax.tree.leaves(values))
+
+    def apply(params_: Any, state: Any, x: jax.Array, train: bool = False, rngs: jax.Array | None = None) -> tuple[Any, Any]:
+        leaves = random_leaves
+        if train and leaves:
+            if rngs is None:
+                raise ValueError("rngs: a jax.random.key is needed, since this model draws random numbers in training mode")
+            leaves = [
+                jax.random.fold_in(rngs, number) if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
+                for number, leaf in enumerate(leaves)
+            ]
+        merged = nnx.merge(
+            definitions[bool(train)],
+            as_state("params", params, params_, pure_params),
+            jax.tree.unflatten(random_structure, leaves),
+            as_state("state", rest, state, pure_rest),
+        )
+        outputs = merged(x)
+        return outputs, nnx.to_pure_dict(nnx.state(merged, nnx.Not(nnx.Any(nnx.Param, nnx.RngState))))
+
+    return pure_params, pure_rest, apply
