@@ -24,7 +24,8 @@ def max_pool(
     """The maximum of each window.
 
     Padding never wins. A NaN in a window makes its output NaN. The gradient of a window goes to its first maximum in
-    row-major order, as in torch and in XLA (a ReLU before the pool makes ties of zeros everywhere).
+    row-major order, as in torch and in XLA (a ReLU before the pool makes ties of zeros everywhere); on a GPU "xla" alone drops
+    the gradient of a window of minus infinities that begins in the padding.
 
     Args:
       x: [batch, height, width, channels], floating point.
