@@ -58,9 +58,7 @@ def test_the_variance_of_a_large_mean_does_not_cancel(implementation):
 def test_evaluation_normalizes_with_what_it_is_given(implementation):
     x, residual = normal(0, (3, 5, 8)), normal(1, (3, 5, 8))
     scale, bias, mean, var = normal(2, (8,)), normal(3, (8,)), normal(4, (8,)), jnp.square(normal(5, (8,)))
-    y, same_mean, same_var = kernels.batch_norm_act(
-        x, scale, bias, residual, mean=mean, var=var, implementation=implementation
-    )
+    y, same_mean, same_var = kernels.batch_norm_act(x, scale, bias, residual, mean=mean, var=var, implementation=implementation)
     assert same_mean is mean
     assert same_var is var
     exact = [np.asarray(a, np.float64) for a in (x, mean, var, scale, bias, residual)]
