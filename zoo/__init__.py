@@ -8,14 +8,25 @@
 
 from zoo.features import features
 from zoo.functional import evaluation_view, functional, training_view
+from zoo.models.alexnet import AlexNet, AlexNetOriginal
+from zoo.models.googlenet import GoogLeNet, GoogLeNetOriginal, GoogLeNetOutputs
 from zoo.models.lenet import LeNet5, LeNet5Original
+from zoo.models.resnet import ResNet
+from zoo.models.vgg import VGG
 from zoo.registry import ModelInfo, create_model, list_models, model_info
 from zoo.summary import count_macs, count_params, summarize
 
 __all__ = [
+    "VGG",
+    "AlexNet",
+    "AlexNetOriginal",
+    "GoogLeNet",
+    "GoogLeNetOriginal",
+    "GoogLeNetOutputs",
     "LeNet5",
     "LeNet5Original",
     "ModelInfo",
+    "ResNet",
     "count_macs",
     "count_params",
     "create_model",

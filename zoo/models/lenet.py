@@ -37,7 +37,7 @@ class LeNet5(nnx.Module):
         policy = {"dtype": dtype, "param_dtype": param_dtype, "implementation": implementation, "rngs": rngs}
         self.conv1 = Conv(in_channels, 6, 5, **policy)
         self.conv2 = Conv(6, 16, 5, **policy)
-        self.fc1 = Linear(400, 120, activation="relu", **policy)
+        self.fc1 = Linear(400, 120, activation="relu", flattened=(5, 5, 16), **policy)
         self.fc2 = Linear(120, 84, activation="relu", **policy)
         self.fc3 = Linear(84, num_classes, **policy)
         self.implementation = implementation
