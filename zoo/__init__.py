@@ -1,9 +1,9 @@
 """The classic neural networks in Flax NNX, with hand-written GPU kernels where they pay.
 
-    import zoo
-    model = zoo.create_model("lenet5", rngs=0)
-    logits = model(images)                        # [batch, 32, 32, 1] -> [batch, 10]
-    params, state, apply = zoo.functional(model)  # the same as a pure function
+import zoo
+model = zoo.create_model("lenet5", rngs=0)
+logits = model(images)                        # [batch, 32, 32, 1] -> [batch, 10]
+params, state, apply = zoo.functional(model)  # the same as a pure function
 """
 
 from zoo.features import features
@@ -15,6 +15,7 @@ from zoo.models.resnet import ResNet
 from zoo.models.vgg import VGG
 from zoo.registry import ModelInfo, create_model, list_models, model_info
 from zoo.summary import count_macs, count_params, summarize
+from zoo.weights import load_weights, save_weights, to_torch_state_dict
 
 __all__ = [
     "VGG",
@@ -34,7 +35,10 @@ __all__ = [
     "features",
     "functional",
     "list_models",
+    "load_weights",
     "model_info",
+    "save_weights",
     "summarize",
+    "to_torch_state_dict",
     "training_view",
 ]

@@ -36,7 +36,7 @@ class BatchNormAct(nnx.Module):
         activation: str | None = "relu",
         epsilon: float = 1e-5,
         momentum: float = 0.1,
-        scale_init: Callable = nnx.initializers.ones_init(),
+        scale_init: Callable = jax.nn.initializers.ones,
         dtype: jnp.dtype | type | None = None,
         param_dtype: jnp.dtype | type = jnp.float32,
         implementation: str | None = None,

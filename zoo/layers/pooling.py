@@ -21,7 +21,7 @@ def avg_pool(x: jax.Array, window: int, stride: int) -> jax.Array:
 
 
 def adaptive_avg_pool(x: jax.Array, size: int) -> jax.Array:
-    """Mean over `size` x `size` bins that cover the map evenly: [batch, height, width, channels] to [batch, size, size, channels].
+    """Mean over `size` x `size` bins that cover the map: [batch, height, width, channels] to [batch, size, size, channels].
 
     Bin i of n rows covers floor(i * n / size) up to ceil((i + 1) * n / size), as in torch: bins overlap where n is not a
     multiple of `size`, and repeat where it is smaller.

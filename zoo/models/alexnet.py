@@ -61,9 +61,7 @@ class AlexNet(ImageModel):
         self.conv4 = Conv(widths[2], widths[3], 3, padding=1, groups=groups[3], **self.initial("conv4"), **policy)
         self.conv5 = Conv(widths[3], widths[4], 3, padding=1, groups=groups[4], **self.initial("conv5"), **policy)
         flattened = (6, 6, widths[4])
-        self.fc6 = Linear(
-            36 * widths[4], 4096, activation="relu", flattened=flattened, **self.initial("fc6"), **policy
-        )
+        self.fc6 = Linear(36 * widths[4], 4096, activation="relu", flattened=flattened, **self.initial("fc6"), **policy)
         self.fc7 = Linear(4096, 4096, activation="relu", **self.initial("fc7"), **policy)
         self.fc8 = Linear(4096, num_classes, **self.initial("fc8"), **policy)
         rates = {name: dropout if name in self.dropout_before else 0.0 for name in ("fc6", "fc7", "fc8")}
@@ -161,7 +159,7 @@ def alexnet(**options) -> AlexNet:
     return AlexNet(**options)
 
 
-@register("alexnet_original", paper=PAPER_ORIGINAL, params=60_965_224, macs=0, input_shape=(224, 224, 3))
+@register("alexnet_original", paper=PAPER_ORIGINAL, params=60_965_224, macs=724_406_816, input_shape=(224, 224, 3))
 def alexnet_original(**options) -> AlexNetOriginal:
     """AlexNet as published in 2012."""
     return AlexNetOriginal(**options)

@@ -10,14 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from zoo.layers.linear import Linear
-
-
-def layer_at(model: nnx.Module, path: str) -> Any:
-    """The module at a dotted path of attributes, or None where one of them is absent."""
-    node: Any = model
-    for name in path.split("."):
-        node = getattr(node, name, None)
-    return node
+from zoo.weights.names import layer_at
 
 
 class ImageModel(nnx.Module):
@@ -41,7 +34,9 @@ class ImageModel(nnx.Module):
         chosen = remat_stages if remat is True else tuple(remat or ())
         unknown = sorted(set(chosen) - set(remat_stages))
         if isinstance(remat, str) or unknown:
-            raise ValueError(f"remat: {remat!r} given, a collection of stage names is needed; they are {', '.join(remat_stages)}")
+            raise ValueError(
+                f"remat: {remat!r} given, a collection of stage names is needed; they are {', '.join(remat_stages)}"
+            )
         self.remat_stages, self.remat = remat_stages, frozenset(chosen)
 
     def check_input(self, x: jax.Array) -> None:

@@ -62,9 +62,7 @@ class Inception(nnx.Module):
         **block: Any,
     ):
         def unit(inputs: int, outputs: int, kernel_size: int) -> ConvBlock:
-            return ConvBlock(
-                inputs, outputs, kernel_size, padding=kernel_size // 2, implementation=implementation, **block
-            )
+            return ConvBlock(inputs, outputs, kernel_size, padding=kernel_size // 2, implementation=implementation, **block)
 
         channels, one, reduce3, three, reduce5, five, projection = widths
         self.branch1 = unit(channels, one, 1)
@@ -176,6 +174,15 @@ class GoogLeNet(ImageModel):
         if deterministic is not None:
             self.deterministic = deterministic
 
+    def loaded_from_torchvision(self) -> None:
+        """Called when torchvision's weights were loaded: they were trained on inputs from -1 to 1."""
+        if self.transform_input is None:
+            self.transform_input = self.conv1.conv.in_channels == 3
+
+    def torch_ignored(self) -> tuple[str, ...]:
+        """Names that weights may have and this model need not: those of the auxiliary heads, where it has none."""
+        return () if self.aux1 is not None else ("aux1.", "aux2.")
+
     def conv_initial(self) -> dict[str, Callable]:
         return {"kernel_init": nnx.initializers.normal(0.01)}
 
@@ -258,15 +265,17 @@ class GoogLeNetOriginal(GoogLeNet):
         return adaptive_avg_pool(avg_pool(x, 5, 3) if min(x.shape[1:3]) >= 5 else x, 4)
 
 
+# The figures in the registry are those of evaluation: the two auxiliary heads, for training only, would add 6.4 million
+# parameters to each.
 @register(
-    "googlenet", paper=PAPER, params=6_624_904, macs=0, input_shape=(224, 224, 3), weights=published("googlenet")
+    "googlenet", paper=PAPER, params=6_624_904, macs=1_498_376_192, input_shape=(224, 224, 3), weights=published("googlenet")
 )
 def googlenet(**options) -> GoogLeNet:
     """GoogLeNet as torchvision defines it."""
     return GoogLeNet(**options)
 
 
-@register("googlenet_original", paper=PAPER, params=0, macs=0, input_shape=(224, 224, 3))
+@register("googlenet_original", paper=PAPER, params=6_998_552, macs=1_582_671_872, input_shape=(224, 224, 3))
 def googlenet_original(**options) -> GoogLeNetOriginal:
     """GoogLeNet as published in 2014."""
     return GoogLeNetOriginal(**options)

@@ -256,16 +256,20 @@ def _register(name: str, paper: str, params: int, macs: int, block: type, layers
         return ResNet(block, layers, **config, **options)
 
 
-_register("resnet18", PAPER, 11_689_512, 0, BasicBlock, (2, 2, 2, 2))
-_register("resnet34", PAPER, 21_797_672, 0, BasicBlock, (3, 4, 6, 3))
-_register("resnet50", PAPER, 25_557_032, 0, Bottleneck, (3, 4, 6, 3))
-_register("resnet101", PAPER, 44_549_160, 0, Bottleneck, (3, 4, 23, 3))
-_register("resnet152", PAPER, 60_192_808, 0, Bottleneck, (3, 8, 36, 3))
-_register("resnext50_32x4d", PAPER_RESNEXT, 25_028_904, 0, Bottleneck, (3, 4, 6, 3), groups=32, width_per_group=4)
-_register("resnext101_32x8d", PAPER_RESNEXT, 88_791_336, 0, Bottleneck, (3, 4, 23, 3), groups=32, width_per_group=8)
-_register("resnext101_64x4d", PAPER_RESNEXT, 83_455_272, 0, Bottleneck, (3, 4, 23, 3), groups=64, width_per_group=4)
-_register("wide_resnet50_2", PAPER_WIDE, 68_883_240, 0, Bottleneck, (3, 4, 6, 3), width_per_group=128)
-_register("wide_resnet101_2", PAPER_WIDE, 126_886_696, 0, Bottleneck, (3, 4, 23, 3), width_per_group=128)
+_register("resnet18", PAPER, 11_689_512, 1_814_073_344, BasicBlock, (2, 2, 2, 2))
+_register("resnet34", PAPER, 21_797_672, 3_663_761_408, BasicBlock, (3, 4, 6, 3))
+_register("resnet50", PAPER, 25_557_032, 4_089_184_256, Bottleneck, (3, 4, 6, 3))
+_register("resnet101", PAPER, 44_549_160, 7_801_405_440, Bottleneck, (3, 4, 23, 3))
+_register("resnet152", PAPER, 60_192_808, 11_513_626_624, Bottleneck, (3, 8, 36, 3))
+_register("resnext50_32x4d", PAPER_RESNEXT, 25_028_904, 4_230_479_872, Bottleneck, (3, 4, 6, 3), groups=32, width_per_group=4)
+_register(
+    "resnext101_32x8d", PAPER_RESNEXT, 88_791_336, 16_414_015_488, Bottleneck, (3, 4, 23, 3), groups=32, width_per_group=8
+)
+_register(
+    "resnext101_64x4d", PAPER_RESNEXT, 83_455_272, 15_460_270_080, Bottleneck, (3, 4, 23, 3), groups=64, width_per_group=4
+)
+_register("wide_resnet50_2", PAPER_WIDE, 68_883_240, 11_398_021_120, Bottleneck, (3, 4, 6, 3), width_per_group=128)
+_register("wide_resnet101_2", PAPER_WIDE, 126_886_696, 22_753_050_624, Bottleneck, (3, 4, 23, 3), width_per_group=128)
 
 
 def _register_cifar(depth: int, params: int, macs: int) -> None:
@@ -275,8 +279,8 @@ def _register_cifar(depth: int, params: int, macs: int) -> None:
         return ResNet(BasicBlock, layers, widths=(16, 32, 64), cifar=True, num_classes=num_classes, **options)
 
 
-_register_cifar(20, 0, 0)
-_register_cifar(32, 0, 0)
-_register_cifar(44, 0, 0)
-_register_cifar(56, 0, 0)
-_register_cifar(110, 0, 0)
+_register_cifar(20, 269_722, 40_551_040)
+_register_cifar(32, 464_154, 68_862_592)
+_register_cifar(44, 658_586, 97_174_144)
+_register_cifar(56, 853_018, 125_485_696)
+_register_cifar(110, 1_727_962, 252_887_680)

@@ -6,6 +6,7 @@ from collections.abc import Collection
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 import kernels
@@ -121,6 +122,16 @@ class VGG(ImageModel):
             position += 1
         return {**names, "classifier.0": self.fc6, "classifier.3": self.fc7, "classifier.6": self.fc8}
 
+    def rename_foreign(self, tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Torch's names for weights in timm's form, where the dense layers are convolutions with names of their own."""
+        timm = {"pre_logits.fc1": "classifier.0", "pre_logits.fc2": "classifier.3", "head.fc": "classifier.6"}
+        renamed = {}
+        for name, value in tensors.items():
+            layer, _, kind = name.rpartition(".")
+            flat = layer in timm and value.ndim == 4
+            renamed[f"{timm.get(layer, layer)}.{kind}"] = value.reshape(len(value), -1) if flat else value
+        return renamed
+
 
 def _register(layers: int, batch_norm: bool, params: int, macs: int) -> None:
     name = f"vgg{layers}_bn" if batch_norm else f"vgg{layers}"
@@ -132,9 +143,9 @@ def _register(layers: int, batch_norm: bool, params: int, macs: int) -> None:
 
 _register(11, False, 132_863_336, 7_609_090_048)
 _register(11, True, 132_868_840, 7_609_090_048)
-_register(13, False, 133_047_848, 0)
-_register(13, True, 133_053_736, 0)
-_register(16, False, 138_357_544, 0)
-_register(16, True, 138_365_992, 0)
-_register(19, False, 143_667_240, 0)
-_register(19, True, 143_678_248, 0)
+_register(13, False, 133_047_848, 11_308_466_176)
+_register(13, True, 133_053_736, 11_308_466_176)
+_register(16, False, 138_357_544, 15_470_264_320)
+_register(16, True, 138_365_992, 15_470_264_320)
+_register(19, False, 143_667_240, 19_632_062_464)
+_register(19, True, 143_678_248, 19_632_062_464)

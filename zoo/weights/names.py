@@ -10,7 +10,7 @@ Two hooks on a module say where it differs from torch; where neither is there, a
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -69,30 +69,32 @@ def _children(module: Any) -> Mapping[str, Any]:
     return {name: child for name, child in vars(module).items() if not name.startswith("_")}
 
 
+def _tensors(node: Any, prefix: str, hooks: bool) -> Iterator[tuple[str, TorchTensor]]:
+    if isinstance(node, nnx.Variable):
+        if not isinstance(node, nnx.RngState):
+            yield prefix.removesuffix("."), TorchTensor(node)
+    elif hooks and hasattr(node, "torch_tensors"):
+        for name, tensor in node.torch_tensors().items():
+            yield prefix + name, tensor
+    elif isinstance(node, nnx.Module | list | tuple | dict):
+        children = node.torch_modules() if hooks and hasattr(node, "torch_modules") else _children(node)
+        for name, child in children.items():
+            yield from _tensors(child, f"{prefix}{name}.", hooks)
+
+
 def torch_tensors(model: Any) -> dict[str, TorchTensor]:
     """Every tensor of torch's state_dict of the model, by name, in the model's own order. Random states have none."""
-    found: dict[str, TorchTensor] = {}
-
-    def visit(node: Any, prefix: str) -> None:
-        if isinstance(node, nnx.Variable):
-            if not isinstance(node, nnx.RngState):
-                found[prefix.removesuffix(".")] = TorchTensor(node)
-        elif hasattr(node, "torch_tensors"):
-            found.update({prefix + name: tensor for name, tensor in node.torch_tensors().items()})
-        elif isinstance(node, nnx.Module | list | tuple | dict):
-            children = node.torch_modules() if hasattr(node, "torch_modules") else _children(node)
-            for name, child in children.items():
-                visit(child, f"{prefix}{name}.")
-
-    visit(model, "")
-    return found
+    return dict(_tensors(model, "", hooks=True))
 
 
-def zoo_tensors(model: nnx.Module) -> dict[str, TorchTensor]:
+def zoo_tensors(model: Any) -> dict[str, TorchTensor]:
     """Every variable by its own path in the model ("layer1.0.conv1.kernel"), in its own layout."""
-    paths = nnx.iter_graph(model)
-    return {
-        ".".join(map(str, path)): TorchTensor(node)
-        for path, node in paths
-        if isinstance(node, nnx.Variable) and not isinstance(node, nnx.RngState)
-    }
+    return dict(_tensors(model, "", hooks=False))
+
+
+def layer_at(model: nnx.Module, path: str) -> Any:
+    """The module at a dotted path of attributes and indices, or None where one of them is absent."""
+    node: Any = model
+    for name in path.split("."):
+        node = node[int(name)] if name.isdigit() else getattr(node, name, None)
+    return node
