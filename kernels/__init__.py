@@ -1,8 +1,31 @@
 """Operators with hand-written GPU kernels, one public function each; every one also runs as plain JAX.
 
 Imports neither zoo/ nor experiments/: one kernel can be taken alone. How an implementation is chosen: kernels/dispatch.py.
+A function has the name of the folder it comes from, and hides it: write `from kernels.max_pool import xla` to reach inside.
 """
 
-from kernels.dispatch import ImplementationError, device, target, use
+from kernels.batch_norm_act.api import batch_norm_act
+from kernels.conv.api import conv
+from kernels.dispatch import ImplementationError, available, device, target, use
+from kernels.lenet5.api import lenet5
+from kernels.linear_act.api import linear_act
+from kernels.local_response_norm.api import local_response_norm
+from kernels.max_pool.api import max_pool
+from kernels.mlp.api import mlp
+from kernels.softmax_cross_entropy.api import softmax_cross_entropy
 
-__all__ = ["ImplementationError", "device", "target", "use"]
+__all__ = [
+    "ImplementationError",
+    "available",
+    "batch_norm_act",
+    "conv",
+    "device",
+    "lenet5",
+    "linear_act",
+    "local_response_norm",
+    "max_pool",
+    "mlp",
+    "softmax_cross_entropy",
+    "target",
+    "use",
+]
