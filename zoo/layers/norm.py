@@ -102,7 +102,7 @@ def merged_batch_norm_act(layers: list[BatchNormAct], x: jax.Array, residual: ja
             new = slice(start, start + layer.channels)
             for running, batch in ((layer.mean, mean), (layer.var, var)):
                 old = running[...]
-                running[...] = (1 - layer.momentum) * old + layer.momentum * batch[new].astype(old.dtype)
-            layer.num_batches_tracked[...] += 1
+                running.set_value((1 - layer.momentum) * old + layer.momentum * batch[new].astype(old.dtype))
+            layer.num_batches_tracked.set_value(layer.num_batches_tracked[...] + 1)
             start += layer.channels
     return y

@@ -262,6 +262,6 @@ def _shape(shape: tuple[int, ...]) -> str:
 def _assign(variable: nnx.Variable, value: np.ndarray) -> None:
     old = variable.get_value()
     if isinstance(old, jax.Array):
-        variable[...] = jax.device_put(value, old.sharding)  # a sharded parameter stays sharded
+        variable.set_value(jax.device_put(value, old.sharding))  # a sharded parameter stays sharded
     else:
         variable.set_value(jnp.asarray(value))  # of an abstract model, as nnx.eval_shape makes them
