@@ -18,9 +18,7 @@ COMMAND = [sys.executable, "-m", "experiments.train", "lenet5", "--steps", "10",
 def start(workdir: pathlib.Path, *flags: str, devices: int) -> subprocess.Popen[str]:
     environment = os.environ | {"JAX_NUM_CPU_DEVICES": str(devices), "JAX_PLATFORMS": "cpu"}
     command = [*COMMAND, "--workdir", str(workdir), *flags]
-    return subprocess.Popen(
-        command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
+    return subprocess.Popen(command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
 def losses(workdir: pathlib.Path) -> list[float]:
