@@ -4,5 +4,7 @@ Imports neither zoo/ nor experiments/: one kernel can be taken alone. How an imp
 """
 
 from kernels.dispatch import ImplementationError, device, target, use
+from kernels.recurrent.api import gru, lstm, rnn
+from kernels.recurrent.cells import CellWeights
 
-__all__ = ["ImplementationError", "device", "target", "use"]
+__all__ = ["CellWeights", "ImplementationError", "device", "gru", "lstm", "rnn", "target", "use"]
