@@ -1,1 +1,31 @@
-"""One file per model and data set."""
+"""One file per model and data set, each with a `RECIPE` and a docstring that gives command, time and expected result.
+
+A file is named MODEL_DATA.py; the first one named in `DEFAULTS` for a model is what `experiments.train MODEL` runs.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+import zoo
+from experiments.errors import UserError, nearest
+from experiments.training.recipe import Recipe
+
+# model -> recipe files, the default one first
+DEFAULTS: dict[str, tuple[str, ...]] = {
+    "lenet5": ("lenet5_digits",),
+    "lenet5_original": ("lenet5_original_digits",),
+}
+
+
+def find(model: str, data: str | None = None) -> Recipe:
+    """The recipe for a model, on this data set where there is one; else the model's first, else a plain one on digits.
+
+    Raises:
+      UserError: no such model.
+    """
+    if model not in zoo.list_models():
+        raise UserError(nearest("model", model, zoo.list_models()))
+    recipes = [importlib.import_module(f"experiments.recipes.{name}").RECIPE for name in DEFAULTS.get(model, ())]
+    wanted = [r for r in recipes if data is None or r.data.partition(":")[0] == data.partition(":")[0]]
+    return (wanted or recipes or [Recipe(model=model, data="digits")])[0]

@@ -53,10 +53,8 @@ class Conv(nnx.Module):
         height, width = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
         shape = (height, width, in_channels // groups, out_channels)
         self.kernel = nnx.Param(kernel_init(rngs.params(), shape, param_dtype))
-        self.bias = None
-        if use_bias:
-            bias_init = bias_init or fan_in_uniform(height * width * in_channels // groups)
-            self.bias = nnx.Param(bias_init(rngs.params(), (out_channels,), param_dtype))
+        bias_init = bias_init or fan_in_uniform(height * width * in_channels // groups)
+        self.bias = nnx.Param(bias_init(rngs.params(), (out_channels,), param_dtype)) if use_bias else None
         self.strides, self.groups, self.dilation = strides, groups, dilation
         self.padding = ((padding, padding), (padding, padding)) if isinstance(padding, int) else padding
         self.in_channels, self.out_channels = in_channels, out_channels

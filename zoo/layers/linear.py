@@ -40,10 +40,8 @@ class Linear(nnx.Module):
         rngs: nnx.Rngs,
     ):
         self.kernel = nnx.Param(kernel_init(rngs.params(), (in_features, out_features), param_dtype))
-        self.bias = None
-        if use_bias:
-            bias_init = bias_init or fan_in_uniform(in_features)
-            self.bias = nnx.Param(bias_init(rngs.params(), (out_features,), param_dtype))
+        bias_init = bias_init or fan_in_uniform(in_features)
+        self.bias = nnx.Param(bias_init(rngs.params(), (out_features,), param_dtype)) if use_bias else None
         self.in_features, self.out_features = in_features, out_features
         self.activation, self.negative_slope = activation, negative_slope
         self.dtype, self.implementation = dtype, implementation

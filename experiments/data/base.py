@@ -1,0 +1,143 @@
+"""What a data set is to the trainer: batches by number, so that any position can be returned to exactly."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
+
+import grain
+import numpy as np
+
+Batch = dict[str, np.ndarray]
+
+
+class Batches(Protocol):
+    """An endless sequence of training batches. The same number always gives the same batch, in any process."""
+
+    per_epoch: int
+
+    def __getitem__(self, step: int) -> Batch: ...
+
+
+class Source(Protocol):
+    """Part of a data set: random access to its examples."""
+
+    def __len__(self) -> int: ...
+
+    def gather(self, indices: np.ndarray, rng: np.random.Generator | None) -> Batch:
+        """The examples at `indices`, stacked. With `rng`, as training wants them (randomly cropped, say); without, as they are."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class ArraySource:
+    """Examples held in memory: one array per field, all with the same first dimension."""
+
+    arrays: dict[str, np.ndarray]
+
+    def __len__(self) -> int:
+        return len(next(iter(self.arrays.values())))
+
+    def gather(self, indices: np.ndarray, rng: np.random.Generator | None) -> Batch:
+        return {name: array[indices] for name, array in self.arrays.items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """Data to train on and data held out.
+
+    Attributes:
+      name: as given to --data.
+      train, test: the two parts; no example is in both, and `test` is never used to choose anything.
+      classes: names of the classes, in the order of their labels.
+      input_shape: of one example, as the model sees it (after `preprocess`).
+      preprocess: ``(batch, key, train) -> batch``, traced into the jitted step, so that it runs on the device: scaling,
+        random shifts and flips. `key` is a jax.random.key.
+      value_range: least and greatest value of an image after `preprocess`.
+    """
+
+    name: str
+    train: Any
+    test: Any
+    classes: tuple[str, ...]
+    input_shape: tuple[int, ...]
+    preprocess: Callable[[Any, Any, bool], Any] = lambda batch, key, train: batch
+    value_range: tuple[float, float] = (-1.0, 1.0)
+
+    def training_batches(self, batch_size: int, seed: int) -> Batches:
+        """Shuffled anew in each epoch; the last, incomplete batch of an epoch is left out."""
+        if hasattr(self.train, "training_batches"):
+            return self.train.training_batches(batch_size, seed)
+        return ShuffledBatches(self.train, batch_size, seed)
+
+    def evaluation_batches(self, batch_size: int) -> Iterator[Batch]:
+        """Every held-out example once, in order; see `evaluation_batches`."""
+        if hasattr(self.test, "evaluation_batches"):
+            return self.test.evaluation_batches(batch_size)
+        return evaluation_batches(self.test, batch_size)
+
+
+class ShuffledBatches:
+    """Batches of a source in an order drawn anew for each epoch from (seed, epoch)."""
+
+    def __init__(self, source: Source, batch_size: int, seed: int):
+        if not 1 <= batch_size <= len(source):
+            raise ValueError(f"batch_size: {batch_size} given, the training data has {len(source)} examples (1 to that)")
+        self.source, self.batch_size, self.seed = source, batch_size, seed
+        self.per_epoch = len(source) // batch_size
+
+    @functools.lru_cache(maxsize=2)  # noqa: B019 (lives as long as the run)
+    def _order(self, epoch: int) -> np.ndarray:
+        return np.random.default_rng((self.seed, epoch)).permutation(len(self.source))
+
+    def __getitem__(self, step: int) -> Batch:
+        epoch, position = divmod(step, self.per_epoch)
+        indices = self._order(epoch)[position * self.batch_size : (position + 1) * self.batch_size]
+        return self.source.gather(indices, np.random.default_rng((self.seed, step, 1)))
+
+
+def evaluation_batches(source: Source, batch_size: int) -> Iterator[Batch]:
+    """Every example once, in order. The last batch is filled up with repeats; "weight" is 1 for examples and 0 for those."""
+    for start in range(0, len(source), batch_size):
+        indices = np.arange(start, start + batch_size)
+        batch = source.gather(np.minimum(indices, len(source) - 1), None)
+        yield batch | {"weight": (indices < len(source)).astype(np.float32)}
+
+
+class _Numbered:
+    """Batches as grain wants them: with a length."""
+
+    def __init__(self, batches: Batches, steps: int, part: tuple[int, int]):
+        self._batches, self._steps, self._part = batches, steps, part
+
+    def __len__(self) -> int:
+        return self._steps
+
+    def __getitem__(self, step: int) -> Batch:
+        index, count = self._part
+        batch = self._batches[int(step)]
+        if count == 1:
+            return batch
+        return {name: np.split(array, count)[index] for name, array in batch.items()}
+
+
+def reader(batches: Batches, steps: int, *, threads: int = 2, ahead: int = 4, part: tuple[int, int] = (0, 1)) -> Any:
+    """A grain iterator over the first `steps` batches, read by threads while the device works; its state can be saved.
+
+    Args:
+      part: (index, count): of each batch, this process gets the index-th of count equal parts.
+    """
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
+    return iter(grain.MapDataset.source(_Numbered(batches, steps, part)).to_iter_dataset(options))
+
+
+def stratified_split(labels: Sequence[int] | np.ndarray, every: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Indices (kept, held out): of each class, one in `every` is held out, chosen by `seed`."""
+    labels = np.asarray(labels)
+    rng = np.random.default_rng(seed)
+    held = np.concatenate([rng.permutation(np.flatnonzero(labels == label))[::every] for label in np.unique(labels)])
+    mask = np.zeros(len(labels), bool)
+    mask[held] = True
+    return np.flatnonzero(~mask), np.flatnonzero(mask)

@@ -1,0 +1,150 @@
+"""Checkpoints by Orbax: complete, asynchronous, checked by a digest; a damaged one is passed over for the one before."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import pathlib
+import shutil
+from typing import Any
+
+import jax
+import numpy as np
+from orbax.checkpoint import v1 as ocp
+
+from experiments.errors import UserError, explain
+from experiments.training.mesh import to_host
+
+_policies = ocp.training.preservation_policies
+
+
+def _is_key(leaf: Any) -> bool:
+    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def named_leaves(tree: Any) -> dict[str, jax.Array]:
+    """The arrays of a pytree by path, "params/conv1/kernel"; random keys as their data."""
+    paths = jax.tree_util.tree_flatten_with_path(tree)[0]
+    name = lambda path: jax.tree_util.keystr(path, simple=True, separator="/").removesuffix("/value")
+    return {name(path): jax.random.key_data(leaf) if _is_key(leaf) else leaf for path, leaf in paths}
+
+
+def digest(leaves: dict[str, jax.Array]) -> str:
+    """SHA-256 over names, shapes, dtypes and bytes."""
+    total = hashlib.sha256()
+    for name, leaf in sorted(leaves.items()):
+        value = np.ascontiguousarray(to_host(leaf))
+        total.update(f"{name} {value.dtype} {value.shape}\n".encode())
+        total.update(value.reshape(-1).view(np.uint8).data)
+    return total.hexdigest()
+
+
+class Checkpoints:
+    """The checkpoints of one run: the two newest and the best.
+
+    "Best" is by the training loss since the last evaluation: the held-out data is never used to choose anything.
+    """
+
+    def __init__(self, directory: pathlib.Path):
+        # Orbax and its parts report every save on the root logger; its errors reach the user as exceptions.
+        logging.getLogger("absl").setLevel(logging.ERROR)
+        self.directory = directory
+        self._pending: int | None = None
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            self._checkpointer = ocp.training.Checkpointer(
+                directory.absolute(),
+                save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
+                preservation_policy=_policies.AnyPreservationPolicy(
+                    [_policies.LatestN(2), _policies.BestN(get_metric_fn=lambda m: m["loss"], reverse=True, n=1)]
+                ),
+                cleanup_tmp_directories=True,
+            )
+        except OSError as error:
+            raise UserError(f"workdir: {explain(error)}") from error
+        self.last_good = max((c.step for c in self._checkpointer.checkpoints), default=None)
+
+    def save(self, step: int, state: Any, extra: dict[str, Any], *, loss: float, wait: bool = False) -> None:
+        """Start to save; the arrays are copied before this returns, so the state may be donated afterwards.
+
+        Args:
+          extra: anything JSON can hold, given back by `restore`.
+          wait: return only when it is on disk.
+        """
+        leaves = named_leaves(state)
+        try:
+            self.wait()
+            # Orbax may still read from the arrays when the next step gives their memory away, so it is handed copies.
+            copies = {name: leaf.copy() for name, leaf in leaves.items()}
+            metadata = {"digest": digest(leaves), "extra": extra}
+            self._checkpointer.save_async(step, copies, metrics={"loss": loss}, custom_metadata=metadata, overwrite=True)
+            self._pending = step
+            if wait:
+                self.wait()
+        except (OSError, ValueError, RuntimeError) as error:
+            raise UserError(f"checkpoint: step {step} could not be saved: {explain(error)}; {self.describe_last()}") from error
+
+    def wait(self) -> None:
+        """Until the save under way is on disk."""
+        self._checkpointer.wait()
+        if self._pending is not None:
+            self.last_good, self._pending = self._pending, None
+
+    def describe_last(self) -> str:
+        return f"the last good checkpoint is of step {self.last_good}" if self.last_good else "there is no good checkpoint yet"
+
+    def steps(self) -> list[int]:
+        """Steps of which there is a checkpoint, oldest first."""
+        return sorted(c.step for c in self._checkpointer.checkpoints)
+
+    def restore(self, state: Any, shardings: list[Any], *, discard: bool) -> tuple[Any, dict[str, Any], list[str]] | None:
+        """The newest sound checkpoint, in the structure of `state`.
+
+        Args:
+          discard: delete the damaged ones passed over, so that those steps can be saved again.
+
+        Returns:
+          The state, the `extra` it was saved with, and a line for each damaged one passed over; None if there is none.
+
+        Raises:
+          UserError: there are checkpoints, and not one of them can be read.
+        """
+        leaves, structure = jax.tree.flatten(state)
+        names = list(named_leaves(state))
+        abstract = {
+            name: jax.ShapeDtypeStruct(data.shape, data.dtype, sharding=sharding)
+            for (name, data), sharding in zip(named_leaves(state).items(), shardings, strict=True)
+        }
+        passed_over = []
+        for candidate in reversed(self.steps()):
+            try:
+                loaded = self._checkpointer.load(candidate, abstract)
+                metadata = self._checkpointer.metadata(candidate).custom_metadata
+                if digest(loaded) != metadata["digest"]:
+                    raise ValueError("its content does not match its digest")  # noqa: TRY301
+            except Exception as error:  # damage shows as almost any error of the readers below
+                reason = explain(error)
+                passed_over.append(f"checkpoint of step {candidate} is damaged and passed over ({reason[:120]})")
+                continue
+            values = [
+                jax.random.wrap_key_data(loaded[name]) if _is_key(leaf) else loaded[name]
+                for name, leaf in zip(names, leaves, strict=True)
+            ]
+            if discard and passed_over:
+                self._delete_after(candidate)
+            self.last_good = candidate
+            return jax.tree.unflatten(structure, values), metadata["extra"], passed_over
+        if passed_over:
+            raise UserError(f"checkpoint: none in {self.directory} can be read; {'; '.join(passed_over)}")
+        return None
+
+    def _delete_after(self, step: int) -> None:
+        for newer in [s for s in self.steps() if s > step]:
+            if jax.process_index() == 0:
+                shutil.rmtree(self.directory / str(newer), ignore_errors=True)
+        self._checkpointer.reload()
+
+    def close(self) -> None:
+        """Finish the save under way."""
+        self.wait()
+        self._checkpointer.close()

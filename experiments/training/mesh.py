@@ -1,0 +1,89 @@
+"""Devices as a mesh: batches are split over "data", large parameters over "model", everything else is on every device."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from experiments.errors import UserError
+
+AXES = ("data", "model")
+# A parameter smaller than this many values is kept whole on every device: splitting it saves nothing.
+SMALLEST_SPLIT = 2**14
+
+
+def make_mesh(spec: str) -> Mesh:
+    """The mesh for "data=4,model=2"; one axis may be -1, all devices that the other leaves.
+
+    Raises:
+      UserError: another form, another axis, or more devices than there are.
+    """
+    sizes = dict.fromkeys(AXES, 1)
+    for part in spec.split(","):
+        name, _, size = part.partition("=")
+        if name.strip() not in AXES or not size.strip().removeprefix("-").isdigit() or int(size) in (0, *range(-9, -1)):
+            raise UserError(f"mesh: {spec!r} given, it must read like data=4,model=2 (axes {' and '.join(AXES)}; -1: the rest)")
+        sizes[name.strip()] = int(size)
+    known = math.prod(size for size in sizes.values() if size > 0)
+    free = [name for name, size in sizes.items() if size < 0]
+    count = jax.device_count()
+    if len(free) > 1 or count % known or (not free and known > count):
+        raise UserError(f"mesh: {spec!r} given, {count} device{'s are' if count > 1 else ' is'} there to be arranged")
+    for name in free:
+        sizes[name] = count // known
+    shape = tuple(sizes[name] for name in AXES)
+    return Mesh(np.asarray(jax.devices()[: math.prod(shape)]).reshape(shape), AXES)
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    return NamedSharding(mesh, PartitionSpec("data"))
+
+
+def state_shardings(mesh: Mesh, leaves: list[jax.Array]) -> list[NamedSharding]:
+    """Where each array of the state lives: large ones are split over "model" along their last axis that divides evenly."""
+    parts = mesh.shape["model"]
+
+    def one(leaf: jax.Array) -> NamedSharding:
+        spec: list[str | None] = [None] * leaf.ndim
+        splittable = [axis for axis in range(leaf.ndim) if leaf.shape[axis] % parts == 0 and leaf.shape[axis] >= parts]
+        if parts > 1 and leaf.size >= SMALLEST_SPLIT and leaf.ndim > 1 and splittable:
+            spec[splittable[-1]] = "model"
+        return NamedSharding(mesh, PartitionSpec(*spec))
+
+    return [one(leaf) for leaf in leaves]
+
+
+def place(leaves: list[jax.Array], shardings: list[NamedSharding]) -> list[jax.Array]:
+    """The same values, laid out over the mesh; every process holds the whole value beforehand."""
+    if jax.process_count() == 1:
+        return jax.device_put(leaves, shardings)
+    return [_from_whole(leaf, sharding) for leaf, sharding in zip(leaves, shardings, strict=True)]
+
+
+def _from_whole(leaf: Any, sharding: NamedSharding) -> jax.Array:
+    if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return jax.random.wrap_key_data(_from_whole(jax.random.key_data(leaf), NamedSharding(sharding.mesh, PartitionSpec())))
+    value = np.asarray(leaf)
+    return jax.make_array_from_callback(value.shape, sharding, lambda index: value[index])
+
+
+def place_batch(batch: dict[str, np.ndarray], sharding: NamedSharding, *, whole: bool) -> dict[str, jax.Array]:
+    """A host batch on the devices. `whole`: each process holds all of it; otherwise each holds its own part."""
+    if jax.process_count() == 1:
+        return jax.device_put(batch, sharding)
+    if whole:
+        return {name: _from_whole(array, sharding) for name, array in batch.items()}
+    return {name: jax.make_array_from_process_local_data(sharding, array) for name, array in batch.items()}
+
+
+def to_host(leaf: jax.Array) -> np.ndarray:
+    """The whole value, wherever its parts are."""
+    if leaf.is_fully_addressable or leaf.is_fully_replicated:
+        return np.asarray(leaf)
+    from jax.experimental import multihost_utils
+
+    return np.asarray(multihost_utils.process_allgather(leaf, tiled=True))

@@ -1,0 +1,54 @@
+"""Optimizers and learning-rate schedules of a recipe, all from optax."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import optax
+
+from experiments.training.recipe import Recipe
+
+
+def make_schedule(recipe: Recipe, updates: int, per_epoch: float) -> optax.Schedule:
+    """Learning rate by update number.
+
+    Args:
+      updates: optimizer updates in the whole run.
+      per_epoch: optimizer updates in one epoch.
+    """
+    peak, warmup = recipe.learning_rate, min(round(recipe.warmup_epochs * per_epoch), updates - 1)
+    rest = max(updates - warmup, 1)
+    if recipe.schedule == "one_cycle":
+        return optax.cosine_onecycle_schedule(max(updates, 2), peak, pct_start=max(warmup / updates, 0.3))
+    if recipe.schedule == "cosine":
+        after = optax.cosine_decay_schedule(peak, rest)
+    elif recipe.schedule == "step":
+        after = optax.piecewise_constant_schedule(peak, {rest * k // 9: 0.1 for k in (3, 6, 8)})
+    else:
+        after = optax.constant_schedule(peak)
+    if warmup < 1:
+        return after
+    return optax.join_schedules([optax.linear_schedule(peak / warmup, peak, warmup), after], [warmup])
+
+
+def decayed(params: Any) -> Any:
+    """True for what weight decay applies to: arrays of two or more dimensions, so neither biases nor norms."""
+    return jax.tree.map(lambda p: p.ndim > 1, params)
+
+
+def make_optimizer(recipe: Recipe, schedule: optax.Schedule) -> optax.GradientTransformation:
+    """The recipe's optimizer: clipping, then the method with its decay, then accumulation over batches."""
+    r = recipe
+    decay: dict[str, Any] = {"weight_decay": r.weight_decay, "mask": decayed}
+    coupled = [optax.add_decayed_weights(**decay)] if r.weight_decay else []
+    methods = {
+        "sgd": lambda: [*coupled, optax.sgd(schedule, momentum=r.momentum or None, nesterov=bool(r.momentum))],
+        "rmsprop": lambda: [*coupled, optax.rmsprop(schedule, momentum=r.momentum or None)],
+        "adam": lambda: [*coupled, optax.adam(schedule, r.momentum, r.beta2)],
+        "adamw": lambda: [optax.adamw(schedule, r.momentum, r.beta2, **decay)],
+        "lamb": lambda: [optax.lamb(schedule, r.momentum, r.beta2, **decay)],
+    }
+    clip = [optax.clip_by_global_norm(r.clip_norm)] if r.clip_norm else []
+    chain = optax.chain(*clip, *methods[r.optimizer]())
+    return optax.MultiSteps(chain, r.accumulate).gradient_transformation() if r.accumulate > 1 else chain

@@ -1,0 +1,105 @@
+"""What a training run is: every choice in one frozen dataclass, each of them a flag of `experiments.train`."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+from typing import Any, Literal
+
+from experiments.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """Every choice of a training run. A recipe file sets what suits its model and data; a flag overrides any of it."""
+
+    model: str
+    """Registry name; see `python -m zoo list`."""
+    data: str
+    """Data set: NAME, or NAME:PATH for data read from files."""
+    task: Literal["classification", "language_model", "tagging", "gan"] = "classification"
+    """What is learned, which decides the loss and the figures reported."""
+    epochs: float = 10
+    """Passes over the training data."""
+    steps: int | None = None
+    """Optimizer steps; overrides epochs."""
+    batch_size: int = 128
+    """Examples per step, over all devices."""
+    learning_rate: float = 1e-3
+    """Highest learning rate of the schedule."""
+    optimizer: Literal["sgd", "adam", "adamw", "lamb", "rmsprop"] = "adamw"
+    """sgd has Nesterov momentum."""
+    momentum: float = 0.9
+    """Momentum of sgd and rmsprop, beta1 of the others."""
+    beta2: float = 0.999
+    """Second-moment decay of adam, adamw and lamb."""
+    schedule: Literal["constant", "cosine", "step", "one_cycle"] = "cosine"
+    """Learning rate over time, after the warm-up: step divides by ten at 1/3, 2/3 and 8/9 of the run."""
+    warmup_epochs: float = 0
+    """Linear rise of the learning rate from zero, in epochs."""
+    weight_decay: float = 0.0
+    """Decay of matrices and convolution kernels; biases and norms are left out."""
+    clip_norm: float | None = None
+    """Largest global norm of a gradient; larger ones are scaled down."""
+    accumulate: int = 1
+    """Batches whose gradients are averaged for one optimizer update."""
+    label_smoothing: float = 0.0
+    """Share of the target spread evenly over all classes."""
+    ema: float | None = None
+    """Decay of an exponential moving average of the weights, which evaluation then uses."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Dtype of the computation; parameters stay float32."""
+    implementation: Literal["auto", "xla", "triton", "pallas", "interpret"] = "auto"
+    """Kernels to use; see kernels/dispatch.py."""
+    seed: int = 0
+    """Of the initial weights, the order of the data and every random draw."""
+    evaluate_every: float = 1
+    """Epochs between evaluations on the held-out data."""
+    checkpoint_every: float = 1
+    """Epochs between checkpoints."""
+    mesh: str = "data=-1"
+    """Devices as named axes: data=4,model=2 splits batches over four groups and large parameters over two; -1: all there are."""
+    workdir: str | None = None
+    """Where the run is kept; runs/MODEL-DATA if not given."""
+    resume: bool = True
+    """Continue the run found in workdir; --no-resume deletes it and starts anew."""
+    model_options: str = ""
+    """Further keywords of zoo.create_model, as NAME=VALUE,NAME=VALUE."""
+    data_options: str = ""
+    """Further keywords of the data set, in the same form."""
+    task_options: str = ""
+    """Further keywords of the task, in the same form."""
+
+    def __post_init__(self) -> None:
+        positive = ("epochs", "batch_size", "learning_rate", "accumulate", "evaluate_every", "checkpoint_every")
+        for name in (*positive, *(n for n in ("steps", "clip_norm") if getattr(self, n) is not None)):
+            if not getattr(self, name) > 0:
+                raise UserError(f"{name}: {getattr(self, name)} given, a number above 0 is needed")
+        for name, low, high in (("momentum", 0, 1), ("beta2", 0, 1), ("label_smoothing", 0, 1), ("ema", 0, 1)):
+            value = getattr(self, name)
+            if value is not None and not low <= value < high:
+                raise UserError(f"{name}: {value} given, at least {low} and below {high} is needed")
+        for name in ("warmup_epochs", "weight_decay"):
+            if not getattr(self, name) >= 0:
+                raise UserError(f"{name}: {getattr(self, name)} given, 0 or more is needed")
+
+    def options(self, which: Literal["model", "data", "task"]) -> dict[str, Any]:
+        """The further keywords as a dict: {"dropout": 0.1} from "dropout=0.1"."""
+        options: dict[str, Any] = {}
+        for part in filter(None, getattr(self, f"{which}_options").split(",")):
+            name, equals, value = part.partition("=")
+            if not equals:
+                raise UserError(f"{which}_options: {part!r} given, NAME=VALUE is needed")
+            try:
+                options[name.strip()] = ast.literal_eval(value.strip())
+            except (ValueError, SyntaxError):
+                options[name.strip()] = value.strip()
+        return options
+
+    @property
+    def directory(self) -> str:
+        return self.workdir or f"runs/{self.model}-{self.data.partition(':')[0]}"
+
+    def settings(self) -> dict[str, Any]:
+        """What decides the result of the run: all but where it is kept."""
+        return {k: v for k, v in dataclasses.asdict(self).items() if k not in ("workdir", "resume")}

@@ -1,0 +1,147 @@
+"""What a run leaves in its workdir for people and programs to read: settings, figures over time, the end result, curves."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import shutil
+from typing import Any
+
+from experiments.errors import UserError
+
+CHECKPOINTS = "checkpoints"
+FILES = ("config.json", "metrics.jsonl", "summary.json", "curves.png")
+FOLDERS = (CHECKPOINTS, "tensorboard", "samples")
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+    """Write whole or not at all."""
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(value, indent=2) + "\n")
+    os.replace(partial, path)
+
+
+def read_json(path: pathlib.Path) -> dict[str, Any]:
+    """An object from a JSON file.
+
+    Raises:
+      UserError: the file is missing or damaged.
+    """
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise UserError(f"workdir: {path} does not exist") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"workdir: {path} is damaged ({error}); --no-resume starts the run anew") from error
+
+
+def read_config(workdir: pathlib.Path) -> dict[str, Any] | None:
+    """The settings of the run in `workdir`; None if it holds no run.
+
+    Raises:
+      UserError: config.json is there but damaged.
+    """
+    path = workdir / "config.json"
+    return read_json(path)["recipe"] if path.exists() else None
+
+
+def check_same_run(workdir: pathlib.Path, settings: dict[str, Any]) -> bool:
+    """Whether `workdir` holds an earlier part of this very run.
+
+    Raises:
+      UserError: it holds another run; the message names the settings that differ.
+    """
+    old = read_config(workdir)
+    if old is None:
+        return False
+    new = json.loads(json.dumps(settings))
+    different = sorted(name for name in {*old, *new} if old.get(name) != new.get(name))
+    if different:
+        listed = ", ".join(f"{name} {old.get(name)!r} there, {new.get(name)!r} now" for name in different[:4])
+        raise UserError(f"workdir: {workdir} holds another run ({listed}); give another --workdir, or --no-resume to delete it")
+    return True
+
+
+def clear(workdir: pathlib.Path) -> None:
+    """Delete what an earlier run left, and nothing else."""
+    for name in FILES:
+        (workdir / name).unlink(missing_ok=True)
+    for name in FOLDERS:
+        shutil.rmtree(workdir / name, ignore_errors=True)
+
+
+class Records:
+    """metrics.jsonl and its TensorBoard twin, written as the run goes.
+
+    After an interruption both continue from the checkpoint: lines of steps that will be run again are dropped.
+    """
+
+    def __init__(self, workdir: pathlib.Path, start_step: int):
+        self.path = workdir / "metrics.jsonl"
+        self._folder = workdir / "tensorboard"
+        self._tensorboard: Any = None
+        kept = [row for row in read_metrics(workdir) if row["step"] <= start_step] if start_step else []
+        self.path.write_text("".join(json.dumps(row) + "\n" for row in kept))
+        if not start_step:
+            shutil.rmtree(self._folder, ignore_errors=True)
+        self._start_step = start_step
+        self._file = self.path.open("a", buffering=1)
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Append one row: step, split and figures."""
+        self._file.write(json.dumps(row) + "\n")
+        if self._tensorboard is None:
+            from tensorboardX import SummaryWriter
+
+            self._tensorboard = SummaryWriter(str(self._folder), purge_step=self._start_step or None)
+        for name, value in row.items():
+            if name not in ("step", "split"):
+                self._tensorboard.add_scalar(f"{row['split']}/{name}", value, row["step"])
+
+    def close(self) -> None:
+        self._file.close()
+        if self._tensorboard is not None:
+            self._tensorboard.close()
+
+
+def read_metrics(workdir: pathlib.Path) -> list[dict[str, Any]]:
+    """All complete rows of metrics.jsonl; a last line cut off by a kill is left out."""
+    path = workdir / "metrics.jsonl"
+    rows = []
+    for line in path.read_text().splitlines() if path.exists() else ():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows
+
+
+def draw_curves(workdir: pathlib.Path, title: str) -> None:
+    """curves.png: each figure over the steps, training and held-out data in one panel."""
+    from matplotlib.figure import Figure
+
+    rows = read_metrics(workdir)
+    figures = [name for name in ("loss", "accuracy") if any(name in row for row in rows)]
+    figures += sorted({name for row in rows for name in row} - {"step", "split", "examples_per_second", "learning_rate", *figures})
+    if not figures:
+        return
+    figure = Figure(figsize=(4.6 * len(figures), 3.4), layout="constrained")
+    for axes, name in zip(figure.subplots(1, len(figures), squeeze=False)[0], figures, strict=True):
+        for split, colour, label in (("train", "#9bb8d3", "training"), ("test", "#c0392b", "held out")):
+            points = [(row["step"], row[name]) for row in rows if row["split"] == split and name in row]
+            if points:
+                marker = "o" if split == "test" else None
+                axes.plot(*zip(*points, strict=True), color=colour, label=label, marker=marker, markersize=3)
+        # A loss that falls by orders of magnitude can be read only on a logarithmic axis.
+        values = [row[name] for row in rows if name in row]
+        if min(values) > 0 and max(values) > 20 * min(values):
+            axes.set_yscale("log")
+        last = [row[name] for row in rows if row["split"] == "test" and name in row]
+        axes.set_title(f"{name}, held out {last[-1]:.4g} at the end" if last else name, fontsize=10)
+        axes.set_xlabel("step")
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False)
+    figure.suptitle(title, fontsize=11)
+    figure.savefig(workdir / "curves.png", dpi=110)
