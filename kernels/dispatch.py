@@ -14,9 +14,9 @@ arguments, or a sentence saying why not. What the device can run is added here, 
 from __future__ import annotations
 
 import contextlib
-import contextvars
 import dataclasses
 import functools
+import importlib
 import importlib.util
 import json
 import pathlib
@@ -46,8 +46,9 @@ class Device:
 
 H200 = Device("nvidia-h200", "cuda", (9, 0), 132, 232_448, 50 * 2**20)
 _KNOWN = {H200.kind: H200}
-_target: contextvars.ContextVar[Device | None] = contextvars.ContextVar("target", default=None)
-_default: contextvars.ContextVar[str | None] = contextvars.ContextVar("default", default=None)
+# Contexts that jax.jit knows of: a function traced under one choice is traced anew under another, never reused by mistake.
+_target = jax.make_user_context(None)
+_default = jax.make_user_context(None)
 
 
 @functools.cache
@@ -59,26 +60,23 @@ def _present() -> Device:
     known = next((d for d in _KNOWN.values() if kind.startswith(d.kind)), None)
     if known is not None:
         return known
-    capability = tuple(int(part) for part in str(getattr(first, "compute_capability", "0.0")).split("."))
+    major, minor = str(getattr(first, "compute_capability", "0.0")).split(".")[:2]
     platform = "cuda" if "nvidia" in kind else "rocm"
-    return Device(kind, platform, capability[:2], getattr(first, "core_count", 0), 101_376, 0)  # ty: cc 8.6's limit
+    return Device(kind, platform, (int(major), int(minor)), getattr(first, "core_count", 0), 101_376, 0)  # ty: cc 8.6's limit
 
 
 def device() -> Device:
     """The device that programs are being compiled for: the first one present, or the one named by `target`."""
-    return _target.get() or _present()
+    return _target.value or _present()
 
 
 @contextlib.contextmanager
 def target(kind: str) -> Iterator[Device]:
-    """Choose implementations as on a device of this kind, present or not ("nvidia-h200", "cpu"): to compile or export for it."""
+    """Choose implementations as on a device of this kind, present or not, to compile or export for it: "nvidia-h200", "cpu"."""
     if kind != "cpu" and kind not in _KNOWN:
         raise ValueError(f"kind: {kind!r} is not known; known kinds are cpu, {', '.join(_KNOWN)}")
-    token = _target.set(_KNOWN.get(kind, Device("cpu", "cpu")))
-    try:
+    with _target(_KNOWN.get(kind, Device("cpu", "cpu"))):
         yield device()
-    finally:
-        _target.reset(token)
 
 
 @contextlib.contextmanager
@@ -89,11 +87,8 @@ def use(implementation: str | None) -> Iterator[None]:
     """
     if implementation is not None and implementation not in NAMES:
         raise ValueError(f"implementation: {implementation!r} is none of {', '.join(NAMES)}")
-    token = _default.set(implementation)
-    try:
+    with _default(implementation):
         yield
-    finally:
-        _default.reset(token)
 
 
 @functools.cache
@@ -127,9 +122,20 @@ def tuned(kind: str) -> Mapping[str, dict]:
     return json.loads(path.read_text())["operators"] if path.exists() else {}
 
 
-def choose(
-    operator: str, implementation: str | None, has: Mapping[str, str | None], shape_class: str | None = None
-) -> str:
+def available(operator: str) -> dict[str, str | None]:
+    """The implementations an operator has: None for one that this device can run, else why it cannot.
+
+    Whether one also takes certain arguments is known when it is called with them.
+    """
+    folder = pathlib.Path(__file__).parent
+    operators = sorted(path.parent.name for path in folder.glob("*/api.py"))
+    if operator not in operators:
+        raise ValueError(f"operator: {operator!r} is none of {', '.join(operators)}")
+    names = importlib.import_module(f"kernels.{operator}.api").IMPLEMENTATIONS
+    return {name: device_reason(name) for name in names}
+
+
+def choose(operator: str, implementation: str | None, has: Mapping[str, str | None], shape_class: str | None = None) -> str:
     """The implementation to run.
 
     Args:
@@ -143,8 +149,8 @@ def choose(
     """
     reasons = {name: reason or device_reason(name) for name, reason in has.items()}
     wanted = implementation
-    if wanted is None and _default.get() in reasons:
-        wanted = _default.get()
+    if wanted is None and _default.value in reasons:
+        wanted = _default.value
     if wanted is not None:
         if wanted not in reasons:
             raise ImplementationError(f"implementation: {operator} has no {wanted!r}; it has {', '.join(reasons)}")

@@ -81,6 +81,11 @@ class SupervisedTask:
         """The network in evaluation mode, with the averaged weights where there are such."""
         return nnx.merge(self.test_graph, state.ema if state.ema is not None else state.params, state.rest)
 
+    def with_model(self, state: TrainState, model: nnx.Module) -> TrainState:
+        """The state with the parameters and statistics of `model`, such as one that weights were loaded into."""
+        params, rest = nnx.split(model, nnx.Param, ...)[1:]
+        return state._replace(params=params, rest=rest, ema=None if state.ema is None else params)
+
     def train_step(self, state: TrainState, batch: dict[str, jax.Array]) -> tuple[TrainState, jax.Array]:
         """One batch. Returns the new state and the vector of `metric_names`."""
         key = jax.random.fold_in(jax.random.key(self.recipe.seed), state.step)

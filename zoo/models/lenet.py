@@ -174,7 +174,7 @@ def lenet5(**options) -> LeNet5:
     return LeNet5(**options)
 
 
-@register("lenet5_original", paper=PAPER, params=60_000, macs=0, input_shape=(32, 32, 1), num_classes=10)
+@register("lenet5_original", paper=PAPER, params=60_000, macs=415_680, input_shape=(32, 32, 1), num_classes=10)
 def lenet5_original(**options) -> LeNet5Original:
     """LeNet-5 as published in 1998."""
     return LeNet5Original(**options)

@@ -1,0 +1,53 @@
+# Two commands on a fresh machine: `make train` and `make test`. Everything is installed into .venv.
+PYTHON ?= python3
+MODEL ?= lenet5
+# Flags for the command behind a target: make train ARGS="--epochs 5"
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+VERSION := $(shell $(PYTHON) -c 'import sys; print("311" if sys.version_info < (3, 12) else "312")')
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints/python$(VERSION).txt --editable
+
+.PHONY: train test test-newest test-gpu lint format clean
+
+train: $(VENV)/.train
+	$(BIN)/python -m experiments.train $(MODEL) $(ARGS)
+
+# The whole suite; the peers it compares with (torch, torchvision) are installed too.
+test: $(VENV)/.test
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not gpu" $(ARGS)
+
+# The fast part, without the peers: what is run on the newest versions.
+test-newest: $(VENV)/.test-newest
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not gpu and not slow" --ignore-glob='*_torch.py' $(ARGS)
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.test
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or later is needed; give one with make PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.train: pyproject.toml constraints/python$(VERSION).txt | $(VENV)/bin/python
+	@echo "installing into $(VENV) (once)"
+	$(INSTALL) '.[train]'
+	@touch $@
+
+$(VENV)/.test: pyproject.toml constraints/python$(VERSION).txt | $(VENV)/bin/python
+	@echo "installing into $(VENV) (once)"
+	$(INSTALL) '.[train,test,peers]'
+	@touch $@ $(VENV)/.train
+
+$(VENV)/.test-newest: pyproject.toml constraints/python$(VERSION).txt | $(VENV)/bin/python
+	$(INSTALL) '.[train,test]'
+	@touch $@ $(VENV)/.train
+
+clean:
+	rm -rf $(VENV) build *.egg-info

@@ -1,0 +1,65 @@
+"""A finished or interrupted run, back in memory: for evaluation and generation."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from typing import Any, NamedTuple
+
+from experiments import data
+from experiments.errors import UserError
+from experiments.training import mesh as meshes
+from experiments.training import records
+from experiments.training.checkpoints import Checkpoints
+from experiments.training.loop import Stepper
+from experiments.training.recipe import Recipe
+from experiments.training.tasks import make_task
+
+
+class Run(NamedTuple):
+    """`task.model(stepper.state)` is the network; `step` says how far it was trained."""
+
+    recipe: Recipe
+    dataset: data.Dataset
+    task: Any
+    stepper: Stepper
+    step: int
+
+
+def build(recipe: Recipe) -> Run:
+    """The recipe's task and its state before the first step."""
+    dataset = data.load(recipe.data, **recipe.options("data"))
+    batches = dataset.training_batches(recipe.batch_size, recipe.seed)
+    steps = recipe.steps or max(1, round(recipe.epochs * batches.per_epoch))
+    task = make_task(recipe, dataset, steps, batches.per_epoch)
+    return Run(recipe, dataset, task, Stepper(task, recipe, meshes.make_mesh(recipe.mesh)), 0)
+
+
+def recipe_of(workdir: pathlib.Path) -> Recipe:
+    """The recipe of the run in `workdir`, to be run on the devices that are here.
+
+    Raises:
+      UserError: there is no run, or one of another version.
+    """
+    settings = records.read_config(workdir)
+    if settings is None:
+        raise UserError(f"workdir: {workdir} holds no run (no config.json)")
+    unknown = set(settings) - {field.name for field in dataclasses.fields(Recipe)}
+    if unknown:
+        raise UserError(f"workdir: {workdir} was written by another version (it has {', '.join(sorted(unknown))})")
+    return Recipe(**settings | {"mesh": "data=1"})
+
+
+def load_run(workdir: pathlib.Path) -> Run:
+    """The newest sound checkpoint of the run in `workdir`.
+
+    Raises:
+      UserError: there is no run, no checkpoint, or none that can be read.
+    """
+    run = build(recipe_of(workdir))
+    checkpoints = Checkpoints(workdir / records.CHECKPOINTS)
+    found = checkpoints.restore(run.stepper.state, run.stepper.shardings, discard=False)
+    if found is None:
+        raise UserError(f"workdir: {workdir} holds no checkpoint yet")
+    run.stepper.state, extra, _ = found
+    return run._replace(step=extra["step"])

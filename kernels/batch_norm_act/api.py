@@ -1,0 +1,63 @@
+"""Batch normalization, an optional residual and an activation in one operator (Ioffe and Szegedy 2015)."""
+
+from __future__ import annotations
+
+import jax
+
+from kernels import activations, checks, dispatch
+from kernels.batch_norm_act import xla
+
+IMPLEMENTATIONS = ("xla",)
+
+
+def batch_norm_act(
+    x: jax.Array,
+    scale: jax.Array,
+    bias: jax.Array,
+    residual: jax.Array | None = None,
+    activation: str | None = "relu",
+    epsilon: float = 1e-5,
+    mean: jax.Array | None = None,
+    var: jax.Array | None = None,
+    implementation: str | None = None,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """activation((x - mean) / sqrt(var + epsilon) * scale + bias + residual), with the mean and variance of each channel.
+
+    Without `mean` and `var` (training) they are taken over all leading axes of x, in float32 at least and by a method that
+    does not cancel when the mean is large beside the deviation; the variance is the biased one (divided by the count), which
+    normalizes. torch keeps the unbiased one as its running variance: multiply by count / (count - 1). With them (evaluation)
+    they are folded into one scale and shift per channel and returned as given.
+
+    Args:
+      x: [..., channels], floating point.
+      scale, bias: [channels].
+      residual: added before the activation; x's shape.
+      activation: "relu", "leaky_relu" (slope 0.01), "tanh", "gelu" or None.
+      epsilon: added to the variance.
+      mean, var: [channels], both or neither.
+      implementation: see `kernels.dispatch`.
+
+    Returns:
+      y like x, and mean and var, [channels], float32 (float64 where x is).
+
+    Raises:
+      ValueError: a shape does not fit, the activation is unknown, or only one of mean and var is given.
+      TypeError: an array is not floating point.
+    """
+    if x.ndim < 1:
+        raise ValueError(f"x: shape {x.shape} is not [..., channels]")
+    activations.check(activation)
+    if (mean is None) != (var is None):
+        raise ValueError("mean, var: give both (evaluation) or neither (training)")
+    for name, array in (("x", x), ("scale", scale), ("bias", bias), ("residual", residual), ("mean", mean), ("var", var)):
+        if array is None:
+            continue
+        checks.floating(name, array)
+        if name == "residual":
+            checks.shape(name, array, x.shape, "the shape of x")
+        elif name != "x":
+            checks.shape(name, array, x.shape[-1:], f"one value per channel of x, whose shape is {x.shape}")
+    dispatch.choose("batch_norm_act", implementation, {"xla": None})
+    if mean is not None and var is not None:
+        return xla.normalize(x, scale, bias, residual, activation, epsilon, mean, var), mean, var
+    return xla.batch_norm_act(x, scale, bias, residual, activation, epsilon)

@@ -1,0 +1,69 @@
+"""Checks of arguments that several operators share: each error names the argument, what was given and what is allowed."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+LOW_PRECISION = (jnp.bfloat16, jnp.float16, jnp.float32)  # what the hand-written kernels take; "xla" also takes float64
+
+
+def floating(name: str, x: jax.Array) -> None:
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise TypeError(f"{name}: dtype {x.dtype} is not a floating-point type")
+
+
+def rank(name: str, x: jax.Array, dims: str) -> None:
+    """`dims` names the dimensions, such as "[batch, height, width, channels]"."""
+    if x.ndim != dims.count(",") + 1:
+        raise ValueError(f"{name}: shape {x.shape} is not {dims}")
+
+
+def shape(name: str, x: jax.Array, expected: tuple[int, ...], why: str) -> None:
+    if x.shape != expected:
+        raise ValueError(f"{name}: shape {x.shape} is not {expected}, {why}")
+
+
+def pair(name: str, value: int | Sequence[int], minimum: int = 1) -> tuple[int, int]:
+    """`value`, an int or two, as (vertical, horizontal)."""
+    try:
+        values = (operator.index(value),) * 2  # type: ignore[arg-type]
+    except TypeError:
+        values = tuple(operator.index(v) for v in value)  # type: ignore[union-attr, assignment]
+    if len(values) != 2 or min(values) < minimum:
+        raise ValueError(f"{name}: {value!r} is not an int or a pair of ints, each at least {minimum}")
+    return values
+
+
+def spatial_padding(
+    padding: str | Sequence[Sequence[int]],
+    size: Sequence[int],
+    window: Sequence[int],
+    strides: tuple[int, int],
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """`padding` as ((top, bottom), (left, right)). "SAME" gives ceil(size / stride) outputs, odd padding last."""
+    if isinstance(padding, str):
+        if padding.upper() == "VALID":
+            return (0, 0), (0, 0)
+        if padding.upper() == "SAME":
+            totals = [max((-(-n // s) - 1) * s + w - n, 0) for n, w, s in zip(size, window, strides, strict=True)]
+            return (totals[0] // 2, totals[0] - totals[0] // 2), (totals[1] // 2, totals[1] - totals[1] // 2)
+        raise ValueError(f'padding: {padding!r} is neither "VALID", "SAME" nor ((top, bottom), (left, right))')
+    try:
+        (top, bottom), (left, right) = ((operator.index(low), operator.index(high)) for low, high in padding)
+    except (TypeError, ValueError):
+        raise ValueError(f'padding: {padding!r} is neither "VALID", "SAME" nor ((top, bottom), (left, right))') from None
+    if min(top, bottom, left, right) < 0:
+        raise ValueError(f"padding: {padding!r} holds a negative number; crop the input instead")
+    return (top, bottom), (left, right)
+
+
+def hand_written(*arrays: jax.Array | None) -> str | None:
+    """Why a hand-written kernel does not take these arrays; None if it does."""
+    for array in arrays:
+        if array is not None and array.dtype not in LOW_PRECISION:
+            return f"it takes bfloat16, float16 and float32, and was given {array.dtype}"
+    return None

@@ -1,0 +1,90 @@
+"""Convolution on a CPU: the formulation XLA:CPU runs fastest, for the output and for each gradient by itself.
+
+XLA:CPU's own convolution is good at most outputs and input gradients, and 2 to 15 times slower than need be at three things,
+which the rules below catch. They were chosen by experiments/benchmarks/cpu_operators.py on two x86-64 cores.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+Pair = tuple[int, int]
+Pads = tuple[Pair, Pair]
+
+
+def lax_conv(x: jax.Array, w: jax.Array, strides: Pair, pads: Pads, groups: int = 1, dilation: Pair = (1, 1)) -> jax.Array:
+    return jax.lax.conv_general_dilated(
+        x,
+        w,
+        strides,
+        pads,
+        rhs_dilation=dilation,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=groups,
+    )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def conv(x: jax.Array, w: jax.Array, strides: Pair, pads: Pads) -> jax.Array:
+    """Equal to `lax_conv`. Each part of its gradient is plain JAX, so it can be differentiated again."""
+    return output(x, w, strides, pads)
+
+
+def _forward(x, w, strides, pads):
+    return output(x, w, strides, pads), (x, w)
+
+
+def _backward(strides, pads, residuals, dy):
+    x, w = residuals
+    return input_gradient(w, dy, x.shape, strides, pads), weight_gradient(x, dy, w.shape, strides, pads)
+
+
+conv.defvjp(_forward, _backward)
+
+
+def output(x: jax.Array, w: jax.Array, strides: Pair, pads: Pads) -> jax.Array:
+    window, channels = (w.shape[0], w.shape[1]), w.shape[2]
+    if window == (1, 1):
+        return shifted(x, window, strides, pads)[0] @ w[0, 0]
+    if channels == 1 and w.shape[3] <= 16:  # too little arithmetic for a matrix product: sums that fuse into one loop
+        taps = w.reshape(-1, w.shape[3])
+        parts = shifted(x, window, strides, pads)
+        return functools.reduce(jnp.add, [part * tap for part, tap in zip(parts, taps, strict=True)])
+    return lax_conv(x, w, strides, pads)
+
+
+def weight_gradient(x: jax.Array, dy: jax.Array, shape: tuple[int, ...], strides: Pair, pads: Pads) -> jax.Array:
+    window, (channels, features) = (shape[0], shape[1]), shape[2:]
+    outputs = dy.shape[1] * dy.shape[2]
+    if window == (1, 1) or (channels >= 16 and outputs >= 256):
+        # XLA:CPU convolves with dy as the window, which is slow where dy is large: one matrix product per offset is not.
+        dy = dy.reshape(-1, features)
+        products = [part.reshape(-1, channels).T @ dy for part in shifted(x, window, strides, pads)]
+        return jnp.stack(products).reshape(shape)
+    transpose = jax.linear_transpose(lambda w: lax_conv(x, w, strides, pads), jax.ShapeDtypeStruct(shape, x.dtype))
+    return transpose(dy)[0]
+
+
+def input_gradient(w: jax.Array, dy: jax.Array, shape: tuple[int, ...], strides: Pair, pads: Pads) -> jax.Array:
+    window, (channels, features) = (w.shape[0], w.shape[1]), w.shape[2:]
+    if window == (1, 1) or channels == 1:
+        columns = (dy.reshape(-1, features) @ w.reshape(-1, features).T).reshape(*dy.shape[:3], -1, channels)
+        parts = [columns[:, :, :, k] for k in range(window[0] * window[1])]
+        transpose = jax.linear_transpose(lambda x: shifted(x, window, strides, pads), jax.ShapeDtypeStruct(shape, dy.dtype))
+        return transpose(parts)[0]
+    transpose = jax.linear_transpose(lambda x: lax_conv(x, w, strides, pads), jax.ShapeDtypeStruct(shape, dy.dtype))
+    return transpose(dy)[0]
+
+
+def shifted(x: jax.Array, window: Pair, strides: Pair, pads: Pads) -> list[jax.Array]:
+    """For each offset within the window (row-major), the elements of x that it meets: [batch, out_height, out_width, in]."""
+    x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
+    height, width = ((n - m) // s + 1 for n, m, s in zip(x.shape[1:3], window, strides, strict=True))
+    return [
+        x[:, i : i + (height - 1) * strides[0] + 1 : strides[0], j : j + (width - 1) * strides[1] + 1 : strides[1]]
+        for i in range(window[0])
+        for j in range(window[1])
+    ]

@@ -1,0 +1,50 @@
+"""LeNet-5 as it is built today, as one operator."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+
+from kernels import checks, dispatch
+from kernels.lenet5 import xla
+
+IMPLEMENTATIONS = ("xla",)
+
+
+def lenet5(
+    x: jax.Array, weights: Sequence[jax.Array], biases: Sequence[jax.Array], implementation: str | None = None
+) -> jax.Array:
+    """The logits of LeNet-5 (LeCun et al. 1998) in its modern form: ReLU, max pooling, a plain last layer.
+
+    5x5 convolution to 6, ReLU, 2x2 pool, 5x5 convolution to 16, ReLU, 2x2 pool, then 400 (in the order height, width, channels)
+    to 120, ReLU, 84, ReLU, classes.
+
+    Args:
+      x: [batch, 32, 32, in], floating point.
+      weights: [5, 5, in, 6], [5, 5, 6, 16], [400, 120], [120, 84], [84, classes], all of x's dtype.
+      biases: [6], [16], [120], [84], [classes].
+      implementation: see `kernels.dispatch`.
+
+    Returns:
+      [batch, classes] of x's dtype.
+
+    Raises:
+      ValueError: a shape does not fit.
+      TypeError: an array is not floating point, or a weight's dtype is not x's.
+    """
+    checks.rank("x", x, "[batch, 32, 32, in]")
+    checks.floating("x", x)
+    checks.shape("x", x, (x.shape[0], 32, 32, x.shape[3]), "[batch, 32, 32, in]")
+    if len(weights) != 5 or len(biases) != 5:
+        raise ValueError(f"weights, biases: {len(weights)} and {len(biases)} arrays; LeNet-5 has five layers")
+    classes = weights[4].shape[-1]
+    shapes = ((5, 5, x.shape[3], 6), (5, 5, 6, 16), (400, 120), (120, 84), (84, classes))
+    for i, (w, b, expected) in enumerate(zip(weights, biases, shapes, strict=True)):
+        checks.shape(f"weights[{i}]", w, expected, "as LeNet-5 has it")
+        checks.shape(f"biases[{i}]", b, expected[-1:], f"one value for each output of weights[{i}]")
+        checks.floating(f"biases[{i}]", b)
+        if w.dtype != x.dtype:
+            raise TypeError(f"weights[{i}]: dtype {w.dtype} is not that of x, {x.dtype}")
+    dispatch.choose("lenet5", implementation, {"xla": None})
+    return xla.lenet5(x, tuple(weights), tuple(biases))

@@ -1,0 +1,69 @@
+"""Matrix product, bias, activation and dropout in one operator."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from kernels import activations, checks, dispatch
+from kernels.linear_act import xla
+
+IMPLEMENTATIONS = ("xla",)
+
+
+def linear_act(
+    x: jax.Array,
+    w: jax.Array,
+    b: jax.Array | None = None,
+    activation: str | None = "relu",
+    negative_slope: float = 0.01,
+    dropout_rate: float = 0.0,
+    dropout_seed: int | jax.Array | None = None,
+    implementation: str | None = None,
+) -> jax.Array:
+    """dropout(activation(x @ w + b)), with sums in float32 at least.
+
+    Dropout keeps an element with probability 1 - dropout_rate and divides it by that. Its mask is a function of the seed and
+    the element's place in the output alone, so that it is computed again in the backward pass instead of stored, and every
+    implementation drops the same elements.
+
+    Args:
+      x: [..., in], floating point.
+      w: [in, out], x's dtype.
+      b: [out].
+      activation: "relu", "leaky_relu", "tanh", "gelu" (exact) or None.
+      negative_slope: of "leaky_relu".
+      dropout_rate: in [0, 1).
+      dropout_seed: an int or an integer scalar; needed where dropout_rate > 0.
+      implementation: see `kernels.dispatch`.
+
+    Returns:
+      [..., out] of x's dtype.
+
+    Raises:
+      ValueError: a shape, the activation or the rate does not fit, or the seed is missing.
+      TypeError: an array is not floating point, or w's dtype is not x's.
+    """
+    activations.check(activation)
+    for name, array in (("x", x), ("w", w), ("b", b)):
+        if array is not None:
+            checks.floating(name, array)
+    if x.ndim < 1:
+        raise ValueError(f"x: shape {x.shape} is not [..., in]")
+    checks.rank("w", w, "[in, out]")
+    checks.shape("w", w, (x.shape[-1], w.shape[1]), f"[in, out] for x of shape {x.shape}")
+    if w.dtype != x.dtype:
+        raise TypeError(f"w: dtype {w.dtype} is not that of x, {x.dtype}")
+    if b is not None:
+        checks.shape("b", b, w.shape[1:], f"[out] for w of shape {w.shape}")
+    if not 0 <= dropout_rate < 1:
+        raise ValueError(f"dropout_rate: {dropout_rate} is not in [0, 1)")
+    if dropout_rate and dropout_seed is None:
+        raise ValueError(f"dropout_seed: needed where dropout_rate is {dropout_rate}")
+    seed = None
+    if dropout_rate:
+        seed = jnp.asarray(dropout_seed)
+        if seed.shape != () or not jnp.issubdtype(seed.dtype, jnp.integer):
+            raise ValueError(f"dropout_seed: {seed.dtype}{list(seed.shape)} is not an integer scalar")
+    dispatch.choose("linear_act", implementation, {"xla": None})
+    return xla.linear_act(x, w, b, activation, negative_slope, dropout_rate, seed)

@@ -1,0 +1,47 @@
+"""Local response normalization across channels (Krizhevsky et al. 2012, section 3.3)."""
+
+from __future__ import annotations
+
+import operator
+
+import jax
+
+from kernels import checks, dispatch
+from kernels.local_response_norm import xla
+
+IMPLEMENTATIONS = ("xla",)
+
+
+def local_response_norm(
+    x: jax.Array,
+    size: int = 5,
+    alpha: float = 1e-4,
+    beta: float = 0.75,
+    k: float = 2.0,
+    implementation: str | None = None,
+) -> jax.Array:
+    """x / (k + alpha * sum of x**2 over `size` neighbouring channels) ** beta, with channels beyond the ends taken as zero.
+
+    The defaults are the paper's. torch.nn.LocalResponseNorm(size, alpha, beta, k) divides its alpha by the size (and its k is
+    1 by default): local_response_norm(x, size, alpha / size, beta, k) gives the same numbers.
+
+    Args:
+      x: [..., channels], floating point.
+      size: channels in a window, centred on the output's; of an even number one more lies before it than after, as in torch.
+      alpha, beta, k: the constants of the formula.
+      implementation: see `kernels.dispatch`.
+
+    Returns:
+      An array like x.
+
+    Raises:
+      ValueError: x has no channels axis, or size is not positive.
+      TypeError: x is not floating point.
+    """
+    checks.floating("x", x)
+    if x.ndim < 1:
+        raise ValueError(f"x: shape {x.shape} is not [..., channels]")
+    if operator.index(size) < 1:
+        raise ValueError(f"size: {size} is not at least 1")
+    dispatch.choose("local_response_norm", implementation, {"xla": None})
+    return xla.local_response_norm(x, size, alpha, beta, k)

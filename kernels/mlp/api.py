@@ -1,0 +1,61 @@
+"""A multilayer perceptron: a chain of matrix products, each with bias and activation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+
+from kernels import activations, checks, dispatch
+from kernels.mlp import xla
+
+IMPLEMENTATIONS = ("xla",)
+
+
+def mlp(
+    x: jax.Array,
+    weights: Sequence[jax.Array],
+    biases: Sequence[jax.Array],
+    activation: str | None = "relu",
+    final_activation: str | None = None,
+    negative_slope: float = 0.2,
+    implementation: str | None = None,
+) -> jax.Array:
+    """final_activation(... activation(activation(x @ w0 + b0) @ w1 + b1) ...).
+
+    The generator and discriminator of the fully connected GAN are such networks.
+
+    Args:
+      x: [..., in], floating point.
+      weights: for each layer [in, out], x's dtype; the widths form a chain.
+      biases: for each layer [out].
+      activation: after every layer but the last: "relu", "leaky_relu", "tanh", "gelu" (exact) or None.
+      final_activation: after the last.
+      negative_slope: of "leaky_relu".
+      implementation: see `kernels.dispatch`.
+
+    Returns:
+      [..., out of the last layer] of x's dtype.
+
+    Raises:
+      ValueError: a shape or an activation does not fit.
+      TypeError: an array is not floating point, or a weight's dtype is not x's.
+    """
+    activations.check(activation)
+    activations.check(final_activation, "final_activation")
+    checks.floating("x", x)
+    if x.ndim < 1:
+        raise ValueError(f"x: shape {x.shape} is not [..., in]")
+    if not weights or len(weights) != len(biases):
+        raise ValueError(f"weights, biases: {len(weights)} and {len(biases)} arrays; give one of each per layer, one at least")
+    width = x.shape[-1]
+    for i, (w, b) in enumerate(zip(weights, biases, strict=True)):
+        checks.rank(f"weights[{i}]", w, "[in, out]")
+        checks.shape(f"weights[{i}]", w, (width, w.shape[1]), "[in, out], with the width of the layer before as in")
+        checks.floating(f"biases[{i}]", b)
+        checks.shape(f"biases[{i}]", b, w.shape[1:], f"[out] of weights[{i}]")
+        if w.dtype != x.dtype:
+            raise TypeError(f"weights[{i}]: dtype {w.dtype} is not that of x, {x.dtype}")
+        width = w.shape[1]
+    dispatch.choose("mlp", implementation, {"xla": None})
+    return xla.mlp(x, tuple(weights), tuple(biases), activation, final_activation, negative_slope)

@@ -1,0 +1,44 @@
+"""Cross-entropy of the softmax of logits."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from kernels import checks, dispatch
+from kernels.softmax_cross_entropy import xla
+
+IMPLEMENTATIONS = ("xla",)
+
+
+def softmax_cross_entropy(
+    logits: jax.Array, labels: jax.Array, label_smoothing: float = 0.0, implementation: str | None = None
+) -> jax.Array:
+    """-sum(target * log_softmax(logits)) for each example, in float32 at least.
+
+    Args:
+      logits: [..., classes], floating point.
+      labels: class numbers, an integer array [...]; or class probabilities, floating point, [..., classes]. A class number
+        outside [0, classes) gives NaN.
+      label_smoothing: in [0, 1]; the target is (1 - label_smoothing) * labels + label_smoothing / classes, as in torch.
+      implementation: see `kernels.dispatch`.
+
+    Returns:
+      The loss of each example, [...], float32 (float64 where the logits are).
+
+    Raises:
+      ValueError: the shapes do not fit, or label_smoothing is out of range.
+      TypeError: the logits are not floating point.
+    """
+    checks.floating("logits", logits)
+    if logits.ndim < 1 or logits.shape[-1] < 1:
+        raise ValueError(f"logits: shape {logits.shape} is not [..., classes]")
+    if not 0 <= label_smoothing <= 1:
+        raise ValueError(f"label_smoothing: {label_smoothing} is not in [0, 1]")
+    if jnp.issubdtype(labels.dtype, jnp.integer):
+        checks.shape("labels", labels, logits.shape[:-1], f"one class number for each row of logits, {logits.shape}")
+    else:
+        checks.floating("labels", labels)
+        checks.shape("labels", labels, logits.shape, "class probabilities in the shape of logits (or give class numbers)")
+    dispatch.choose("softmax_cross_entropy", implementation, {"xla": None})
+    return xla.softmax_cross_entropy(logits, labels, label_smoothing)

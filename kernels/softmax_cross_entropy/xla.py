@@ -1,0 +1,27 @@
+"""Cross-entropy of the softmax in plain JAX."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from kernels.activations import accumulation_dtype
+
+
+def softmax_cross_entropy(logits: jax.Array, labels: jax.Array, label_smoothing: float) -> jax.Array:
+    logits = logits.astype(accumulation_dtype(logits))
+    normalizer = jax.nn.logsumexp(logits, axis=-1)
+    if jnp.issubdtype(labels.dtype, jnp.integer):
+        classes = logits.shape[-1]
+        known = (labels >= 0) & (labels < classes)
+        at_label = jnp.take_along_axis(logits, jnp.where(known, labels, 0)[..., None], axis=-1)[..., 0]
+        expected = jnp.where(known, at_label, jnp.nan)
+        total = jnp.ones_like(normalizer)
+    else:
+        labels = labels.astype(logits.dtype)
+        expected = jnp.sum(labels * logits, axis=-1)
+        total = jnp.sum(labels, axis=-1)
+    if label_smoothing:
+        expected = (1 - label_smoothing) * expected + label_smoothing * jnp.mean(logits, axis=-1)
+        total = (1 - label_smoothing) * total + label_smoothing
+    return normalizer * total - expected

@@ -1,0 +1,61 @@
+"""The arrows between packages, and what importing them costs."""
+
+from __future__ import annotations
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+# package -> packages it must not import
+FORBIDDEN = {
+    "kernels": {"zoo", "experiments", "tests"},
+    "zoo": {"experiments", "tests"},
+    "experiments": {"tests"},
+}
+# torch and torchvision are peers in tests and benchmarks; only these files may name them.
+PEERS = {"torch", "torchvision", "timm"}
+MAY_COMPARE = ("experiments/benchmarks/", "experiments/compare")
+
+
+def imported(path: pathlib.Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            names.add(node.module.partition(".")[0])
+    return names
+
+
+@pytest.mark.parametrize("package", FORBIDDEN)
+def test_packages_import_only_along_the_arrows(package: str) -> None:
+    files = sorted((ROOT / package).rglob("*.py"))
+    assert files
+    for path in files:
+        relative = path.relative_to(ROOT).as_posix()
+        names = imported(path)
+        assert not names & FORBIDDEN[package], relative
+        if not relative.startswith(MAY_COMPARE):
+            assert not names & PEERS, relative
+
+
+def modules_after(statement: str) -> set[str]:
+    code = f"import sys\n{statement}\nprint(*sys.modules)"
+    return set(subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split())
+
+
+def test_importing_the_zoo_loads_little() -> None:
+    before, after = modules_after("import flax.nnx"), modules_after("import zoo")
+    added = after - before
+    assert not added & {"torch", "torchvision", "matplotlib", "triton", "jax_triton", "optax", "orbax", "grain", "safetensors"}
+    # Our own modules and a few of the standard library; a heavy dependency would add hundreds.
+    assert len(added) < 150, sorted(added)
+
+
+def test_importing_the_kernels_loads_no_compiler() -> None:
+    added = modules_after("import kernels") - modules_after("import jax")
+    assert not added & {"triton", "jax_triton", "torch", "flax", "zoo"}
