@@ -1,21 +1,33 @@
 """The classic neural networks in Flax NNX, with hand-written GPU kernels where they pay.
 
-    import zoo
-    model = zoo.create_model("lenet5", rngs=0)
-    logits = model(images)                        # [batch, 32, 32, 1] -> [batch, 10]
-    params, state, apply = zoo.functional(model)  # the same as a pure function
+import zoo
+model = zoo.create_model("lenet5", rngs=0)
+logits = model(images)                        # [batch, 32, 32, 1] -> [batch, 10]
+params, state, apply = zoo.functional(model)  # the same as a pure function
 """
 
 from zoo.features import features
 from zoo.functional import evaluation_view, functional, training_view
+from zoo.models.alexnet import AlexNet, AlexNetOriginal
+from zoo.models.googlenet import GoogLeNet, GoogLeNetOriginal, GoogLeNetOutputs
 from zoo.models.lenet import LeNet5, LeNet5Original
+from zoo.models.resnet import ResNet
+from zoo.models.vgg import VGG
 from zoo.registry import ModelInfo, create_model, list_models, model_info
 from zoo.summary import count_macs, count_params, summarize
+from zoo.weights import load_weights, save_weights, to_torch_state_dict
 
 __all__ = [
+    "VGG",
+    "AlexNet",
+    "AlexNetOriginal",
+    "GoogLeNet",
+    "GoogLeNetOriginal",
+    "GoogLeNetOutputs",
     "LeNet5",
     "LeNet5Original",
     "ModelInfo",
+    "ResNet",
     "count_macs",
     "count_params",
     "create_model",
@@ -23,7 +35,10 @@ __all__ = [
     "features",
     "functional",
     "list_models",
+    "load_weights",
     "model_info",
+    "save_weights",
     "summarize",
+    "to_torch_state_dict",
     "training_view",
 ]
