@@ -1,1 +1,1 @@
-"""Recurrent layers over a sequence: kernels.rnn, kernels.lstm and kernels.gru."""
+"""What kernels.rnn, kernels.lstm and kernels.gru share."""

@@ -2,54 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 import kernels
 from zoo.layers.initializers import fan_in_uniform
+from zoo.layers.operators import implementation_scope
+from zoo.weights.names import TorchTensor
 
 State = jax.Array | tuple[jax.Array, jax.Array]
 
 _GATES = {"rnn_tanh": 1, "rnn_relu": 1, "lstm": 4, "gru": 3}
 
 
-class Direction(nnx.Module):
-    """Weights of one layer in one direction; shapes and the order of the gates as in `kernels.CellWeights`."""
-
-    def __init__(
-        self,
-        features: int,
-        hidden_size: int,
-        gates: int,
-        proj_size: int,
-        bias: bool,
-        param_dtype: jnp.dtype | type,
-        rngs: nnx.Rngs,
-    ):
-        init = fan_in_uniform(hidden_size)  # torch draws all of them so
-
-        def param(*shape: int) -> nnx.Param:
-            return nnx.Param(init(rngs.params(), shape, param_dtype))
-
-        self.w_x = param(features, gates * hidden_size)
-        self.w_h = param(proj_size or hidden_size, gates * hidden_size)
-        self.b_x = param(gates * hidden_size) if bias else None
-        self.b_h = param(gates * hidden_size) if bias else None
-        self.w_p = param(hidden_size, proj_size) if proj_size else None
-
-    def weights(self) -> kernels.CellWeights:
-        names = kernels.CellWeights._fields
-        return kernels.CellWeights(*(None if getattr(self, n) is None else getattr(self, n)[...] for n in names))
-
-
 class Recurrent(nnx.Module):
     """A stack of recurrent layers over [batch, time, input_size].
 
     The same function as torch.nn.RNN, LSTM or GRU with batch_first=True, and with packed sequences where `seq_lengths` is
-    given. The weights keep torch's two biases, so that they travel both ways without a change.
+    given. The weights are w_x_l0, w_h_l0_reverse and so on, shaped as in `kernels.CellWeights`, the transpose of torch's
+    weight_ih_l0, ...; torch's two biases are kept, so that weights travel both ways without a change.
 
     Args:
       cell: "rnn_tanh", "rnn_relu", "lstm" or "gru".
@@ -103,13 +79,22 @@ class Recurrent(nnx.Module):
         self.num_directions = 2 if bidirectional else 1
         self.output_size = self.num_directions * (proj_size or hidden_size)
         self.dtype, self.implementation, self.deterministic = dtype, implementation, deterministic
-        self.directions = nnx.List(
-            Direction(
-                input_size if layer == 0 else self.output_size, hidden_size, _GATES[cell], proj_size, bias, param_dtype, rngs
-            )
-            for layer in range(num_layers)
-            for _ in range(self.num_directions)
+        init, columns = fan_in_uniform(hidden_size), _GATES[cell] * hidden_size
+        self._suffixes = tuple(
+            tuple(f"_l{layer}{end}" for end in ("", "_reverse")[: self.num_directions]) for layer in range(num_layers)
         )
+        for layer, suffixes in enumerate(self._suffixes):
+            shapes = {
+                "w_x": (self.output_size if layer else input_size, columns),
+                "w_h": (proj_size or hidden_size, columns),
+                "b_x": (columns,) if bias else None,
+                "b_h": (columns,) if bias else None,
+                "w_p": (hidden_size, proj_size) if proj_size else None,
+            }
+            for suffix in suffixes:
+                for name, shape in shapes.items():
+                    if shape is not None:
+                        setattr(self, name + suffix, nnx.Param(init(rngs.params(), shape, param_dtype)))
         self.rngs = rngs.dropout.fork() if dropout and num_layers > 1 else None
 
     def set_view(self, deterministic: bool | None = None) -> None:
@@ -137,21 +122,20 @@ class Recurrent(nnx.Module):
         """
         if x.ndim != 3 or x.shape[-1] != self.input_size:
             raise ValueError(f"x: shape {x.shape} given, [batch, time, {self.input_size}] is needed")
-        weights = [direction.weights() for direction in self.directions]
-        (x,) = nnx.nn.dtypes.promote_dtype((x,), dtype=self.dtype or jnp.result_type(x, weights[0].w_x))
-        layers = [weights[i : i + self.num_directions] for i in range(0, len(weights), self.num_directions)]
+        dtype = self.dtype or jnp.result_type(x, self.w_x_l0[...])
+        x, layers = x.astype(dtype), [[self._weights(suffix, dtype) for suffix in layer] for layer in self._suffixes]
         drops = self.rngs is not None and not self.deterministic
         options = {
             "seq_lengths": seq_lengths,
             "dropout": self.dropout if drops else 0.0,
             "dropout_key": self.rngs() if drops else None,
-            "implementation": self.implementation,
         }
-        if self.cell == "lstm":
-            return kernels.lstm(x, layers, initial_state, **options)
-        if self.cell == "gru":
-            return kernels.gru(x, layers, initial_state, **options)
-        return kernels.rnn(x, layers, initial_state, activation=self.cell.removeprefix("rnn_"), **options)
+        with implementation_scope(self.implementation):
+            if self.cell == "lstm":
+                return kernels.lstm(x, layers, initial_state, **options)
+            if self.cell == "gru":
+                return kernels.gru(x, layers, initial_state, **options)
+            return kernels.rnn(x, layers, initial_state, activation=self.cell.removeprefix("rnn_"), **options)
 
     def step(self, x: jax.Array, state: State | None = None) -> tuple[jax.Array, State]:
         """One time step, for streaming: [batch, input_size] and the state so far (None at the start) to output and new state.
@@ -168,13 +152,18 @@ class Recurrent(nnx.Module):
         outputs, state = self(x[:, None], state)
         return outputs[:, 0], state
 
-    def torch_names(self) -> Iterator[tuple[str, nnx.Param, bool]]:
-        """For each weight its name in torch's module, the parameter, and whether torch keeps it transposed."""
+    def torch_tensors(self) -> dict[str, TorchTensor]:
+        """Torch's weight_ih_l0, weight_hh_l0_reverse, ... (see zoo/weights/names.py)."""
         names = {"w_x": "weight_ih", "w_h": "weight_hh", "b_x": "bias_ih", "b_h": "bias_hh", "w_p": "weight_hr"}
-        for number, direction in enumerate(self.directions):
-            layer, backward = divmod(number, self.num_directions)
-            suffix = f"_l{layer}" + ("_reverse" if backward else "")
+        tensors = {}
+        for suffix in itertools.chain(*self._suffixes):
             for ours, theirs in names.items():
-                param = getattr(direction, ours)
+                param = getattr(self, ours + suffix, None)
                 if param is not None:
-                    yield theirs + suffix, param, param.ndim == 2
+                    transposed = (np.transpose, np.transpose) if param.ndim == 2 else ()
+                    tensors[theirs + suffix] = TorchTensor(param, *transposed)
+        return tensors
+
+    def _weights(self, suffix: str, dtype: jnp.dtype | type) -> kernels.CellWeights:
+        params = (getattr(self, name + suffix, None) for name in kernels.CellWeights._fields)
+        return kernels.CellWeights(*(None if p is None else p[...].astype(dtype) for p in params))

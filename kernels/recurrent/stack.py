@@ -1,4 +1,4 @@
-"""Recurrent networks over [batch, time, features]: a whole stack of layers in one call.
+"""What kernels.rnn, lstm and gru share: a stack of layers over [batch, time, features], checked and handed on.
 
 The stack is the operator, and not one layer of it, because that is what an implementation needs to see: both directions of a
 layer can run side by side, and layer l can run at step t beside layer l + 1 at step t - 1.
@@ -13,93 +13,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kernels import dispatch
+from kernels import checks, dispatch
 from kernels.recurrent import xla
 from kernels.recurrent.cells import CELLS, CellWeights
 
+IMPLEMENTATIONS = ("xla",)
 Layers = Sequence[CellWeights | Sequence[CellWeights]]
-
-
-def rnn(
-    x: jax.Array,
-    layers: Layers,
-    initial_state: jax.Array | None = None,
-    *,
-    activation: str = "tanh",
-    seq_lengths: jax.Array | Sequence[int] | None = None,
-    reverse: bool = False,
-    dropout: float = 0.0,
-    dropout_key: jax.Array | None = None,
-    implementation: str | None = None,
-) -> tuple[jax.Array, jax.Array]:
-    """Elman's recurrent network, h' = f(x w_x + b_x + h w_h + b_h), with f = `activation`, "tanh" or "relu".
-
-    Arguments, errors and results as for `lstm`, but that the state is the single array h.
-    """
-    if activation not in ("tanh", "relu"):
-        raise ValueError(f'activation: {activation!r} is neither "tanh" nor "relu"')
-    state = None if initial_state is None else (initial_state,)
-    outputs, (h,) = _run(f"rnn_{activation}", x, layers, state, seq_lengths, reverse, dropout, dropout_key, implementation)
-    return outputs, h
-
-
-def lstm(
-    x: jax.Array,
-    layers: Layers,
-    initial_state: tuple[jax.Array, jax.Array] | None = None,
-    *,
-    seq_lengths: jax.Array | Sequence[int] | None = None,
-    reverse: bool = False,
-    dropout: float = 0.0,
-    dropout_key: jax.Array | None = None,
-    implementation: str | None = None,
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    """Long short-term memory (Hochreiter and Schmidhuber 1997; with forget gates, Gers et al. 2000), equal to torch's.
-
-    The products run in x's dtype, to which the weights are cast; the state and all sums are kept in float32 (float64 for
-    float64). Gradients reach x, the weights and the initial state, by reverse-mode differentiation, once.
-
-    Args:
-      x: [batch, time, features], floating point.
-      layers: for each layer its `CellWeights`, or two of them: reading forward and backward in time. A layer with two
-        directions gives their outputs side by side, [batch, time, 2 * out].
-      initial_state: (h, c), h [layers * directions, batch, out] and c [layers * directions, batch, hidden], in torch's
-        order (layer by layer, forward before backward); None for zeros.
-      seq_lengths: [batch], the real steps of each sequence, from 1 to time; None if all are. Outputs of later steps are
-        zero, the final state is that of the last real step, and the backward direction starts there.
-      reverse: read from the last step to the first; only for layers of one direction.
-      dropout: probability with which each value between two layers is dropped, in [0, 1); the others are scaled up.
-      dropout_key: a jax.random.key; needed where `dropout` is not zero and there are at least two layers.
-      implementation: see `kernels.dispatch`.
-
-    Returns:
-      outputs [batch, time, directions * out] in x's dtype, and the final state (h, c), shaped as the initial one.
-
-    Raises:
-      ValueError: shapes that do not fit each other, or a length outside 1..time (of lengths that are known when traced).
-      TypeError: x is not floating point.
-    """
-    return _run("lstm", x, layers, initial_state, seq_lengths, reverse, dropout, dropout_key, implementation)
-
-
-def gru(
-    x: jax.Array,
-    layers: Layers,
-    initial_state: jax.Array | None = None,
-    *,
-    seq_lengths: jax.Array | Sequence[int] | None = None,
-    reverse: bool = False,
-    dropout: float = 0.0,
-    dropout_key: jax.Array | None = None,
-    implementation: str | None = None,
-) -> tuple[jax.Array, jax.Array]:
-    """Gated recurrent unit (Cho et al. 2014), with the reset gate behind the recurrent product as in torch and cuDNN.
-
-    Arguments, errors and results as for `lstm`, but that the state is the single array h.
-    """
-    state = None if initial_state is None else (initial_state,)
-    outputs, (h,) = _run("gru", x, layers, state, seq_lengths, reverse, dropout, dropout_key, implementation)
-    return outputs, h
 
 
 def state_dtype(dtype: Any) -> jnp.dtype:
@@ -107,12 +26,25 @@ def state_dtype(dtype: Any) -> jnp.dtype:
     return jnp.promote_types(dtype, jnp.float32)
 
 
-def _run(cell, x, layers, initial_state, seq_lengths, reverse, dropout, dropout_key, implementation):
-    x = jnp.asarray(x)
-    _check_input(x)
+def run(
+    cell: str,
+    x: jax.Array,
+    layers: Layers,
+    initial_state: tuple[jax.Array, ...] | None,
+    *,
+    seq_lengths: jax.Array | Sequence[int] | None,
+    reverse: bool,
+    dropout: float,
+    dropout_key: jax.Array | None,
+    implementation: str | None,
+) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    """Outputs and final state of a stack of "rnn_tanh", "rnn_relu", "lstm" or "gru" layers; see kernels.lstm."""
+    checks.floating("x", x)
+    checks.rank("x", x, "[batch, time, features]")
+    if x.shape[1] == 0:
+        raise ValueError(f"x: shape {x.shape} has no time step")
     stack = [(layer,) if isinstance(layer, CellWeights) else tuple(layer) for layer in layers]
     _check_layers(cell, x, stack, reverse)
-    stack = [tuple(CellWeights(*(None if w is None else w.astype(x.dtype) for w in ws)) for ws in layer) for layer in stack]
     state = _state(cell, x, stack, initial_state)
     if seq_lengths is not None:
         seq_lengths = _lengths(seq_lengths, x)
@@ -120,13 +52,6 @@ def _run(cell, x, layers, initial_state, seq_lengths, reverse, dropout, dropout_
     dispatch.choose(cell.split("_")[0], implementation, {"xla": None})
     outputs, final = xla.stack(cell, x, stack, state, seq_lengths, reverse, scales)
     return outputs, tuple(part.reshape(-1, *part.shape[2:]) for part in final)
-
-
-def _check_input(x: jax.Array) -> None:
-    if not jnp.issubdtype(x.dtype, jnp.floating):
-        raise TypeError(f"x: dtype {x.dtype} is not a floating-point type")
-    if x.ndim != 3 or x.shape[1] == 0:
-        raise ValueError(f"x: shape {x.shape} is not [batch, time, features] with at least one step")
 
 
 def _check_layers(cell: str, x: jax.Array, stack: list[tuple[CellWeights, ...]], reverse: bool) -> None:
@@ -157,6 +82,8 @@ def _check_layers(cell: str, x: jax.Array, stack: list[tuple[CellWeights, ...]],
                     raise ValueError(f"layers[{number}].{name}: given in some layers or directions and not in others")
                 if array is not None and array.shape != shape:
                     raise ValueError(f"layers[{number}].{name}: shape {array.shape} given, {shape} is needed")
+                if array is not None and array.dtype != x.dtype:
+                    raise TypeError(f"layers[{number}].{name}: dtype {array.dtype} is not that of x, {x.dtype}")
             if w.w_p is None and out != hidden:
                 raise ValueError(f"layers[{number}].w_h: shape {w.w_h.shape} given, {(hidden, columns)} is needed")
             if w.w_p is not None and cell != "lstm":
