@@ -7,7 +7,7 @@ params, state, apply = zoo.functional(model)  # the same as a pure function
 """
 
 from zoo.features import features
-from zoo.functional import evaluation_view, functional, training_view
+from zoo.functional import evaluation_view, functional, split, training_view
 from zoo.layers.recurrent import Recurrent
 from zoo.models.alexnet import AlexNet, AlexNetOriginal
 from zoo.models.googlenet import GoogLeNet, GoogLeNetOriginal, GoogLeNetOutputs
@@ -44,6 +44,7 @@ __all__ = [
     "load_weights",
     "model_info",
     "save_weights",
+    "split",
     "summarize",
     "to_torch_state_dict",
     "training_view",

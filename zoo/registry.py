@@ -120,7 +120,7 @@ def create_model(
             raise TypeError(f"{info.name}: {error}") from None
         raise
     if weights is not None:
-        from zoo.weights import load_weights
+        from zoo.weights import load_weights  # type: ignore[attr-defined]
 
         load_weights(model, weights)
     return model

@@ -27,7 +27,7 @@ class Source(Protocol):
     def __len__(self) -> int: ...
 
     def gather(self, indices: np.ndarray, rng: np.random.Generator | None) -> Batch:
-        """The examples at `indices`, stacked. With `rng`, as training wants them (randomly cropped, say); without, as they are."""
+        """The examples at `indices`, stacked. With `rng`, as training wants them (cropped, say); without, as they are."""
         ...
 
 

@@ -72,8 +72,8 @@ class SupervisedTask:
     def init(self) -> TrainState:
         """The state before the first step."""
         model = build_model(self.recipe, self.dataset)
-        self.train_graph, params, rest = nnx.split(zoo.training_view(model), nnx.Param, ...)
-        self.test_graph = nnx.split(zoo.evaluation_view(model), nnx.Param, ...)[0]
+        self.train_graph, params, rest = zoo.split(zoo.training_view(model))
+        self.test_graph = zoo.split(zoo.evaluation_view(model))[0]
         ema = jax.tree.map(jnp.copy, params) if self.recipe.ema else None
         return TrainState(jnp.int32(0), params, rest, self.optimizer.init(params), ema)
 
@@ -83,7 +83,7 @@ class SupervisedTask:
 
     def with_model(self, state: TrainState, model: nnx.Module) -> TrainState:
         """The state with the parameters and statistics of `model`, such as one that weights were loaded into."""
-        params, rest = nnx.split(model, nnx.Param, ...)[1:]
+        _, params, rest = zoo.split(model)
         return state._replace(params=params, rest=rest, ema=None if state.ema is None else params)
 
     def train_step(self, state: TrainState, batch: dict[str, jax.Array]) -> tuple[TrainState, jax.Array]:
@@ -94,17 +94,17 @@ class SupervisedTask:
         def loss(params: nnx.State) -> tuple[jax.Array, tuple[nnx.State, Metrics]]:
             model = nnx.merge(self.train_graph, params, state.rest)
             value, metrics = self.loss(model, batch)
-            return value, (nnx.split(model, nnx.Param, ...)[2], metrics)
+            return value, (zoo.split(model)[2], metrics)
 
         (value, (rest, metrics)), gradient = jax.value_and_grad(loss, has_aux=True)(state.params)
         updates, optimizer = self.optimizer.update(gradient, state.optimizer, state.params)
         params = optax.apply_updates(state.params, updates)
         ema = state.ema
-        if ema is not None:
+        if self.recipe.ema:
             # The average starts with the weights themselves, so early in the run it forgets faster.
             decay = jnp.minimum(self.recipe.ema, (1 + state.step) / (10 + state.step))
             ema = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, ema, params)
-        finite = jnp.isfinite(value) & jnp.isfinite(optax.global_norm(gradient))
+        finite = jnp.isfinite(value) & jnp.isfinite(optax.tree.norm(gradient))
         metrics = {"loss": value, "finite": finite} | metrics
         vector = jnp.stack([metrics[name].astype(jnp.float32) for name in self.metric_names])
         return TrainState(state.step + 1, params, rest, optimizer, ema), vector

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +38,7 @@ class LeNet5(nnx.Module):
         implementation: str | None = None,
         rngs: nnx.Rngs,
     ):
-        policy = {"dtype": dtype, "param_dtype": param_dtype, "implementation": implementation, "rngs": rngs}
+        policy: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "implementation": implementation, "rngs": rngs}
         self.conv1 = Conv(in_channels, 6, 5, **policy)
         self.conv2 = Conv(6, 16, 5, **policy)
         self.fc1 = Linear(400, 120, activation="relu", flattened=(5, 5, 16), **policy)
@@ -136,8 +137,8 @@ class LeNet5Original(nnx.Module):
         implementation: str | None = None,
         rngs: nnx.Rngs,
     ):
-        policy = {"dtype": dtype, "param_dtype": param_dtype, "implementation": implementation, "rngs": rngs}
-        initial = {"kernel_init": _fan_in_uniform_1998, "bias_init": nnx.initializers.zeros_init()}
+        policy: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "implementation": implementation, "rngs": rngs}
+        initial: dict[str, Any] = {"kernel_init": _fan_in_uniform_1998, "bias_init": nnx.initializers.zeros_init()}
         self.c1 = Conv(in_channels, 6, 5, **initial, **policy)
         self.s2 = Subsample(6, param_dtype=param_dtype, rngs=rngs)
         self.c3 = PartialConv(dtype=dtype, param_dtype=param_dtype, rngs=rngs)
