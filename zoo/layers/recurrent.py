@@ -137,6 +137,12 @@ class Recurrent(nnx.Module):
                 return kernels.gru(x, layers, initial_state, **options)
             return kernels.rnn(x, layers, initial_state, activation=self.cell.removeprefix("rnn_"), **options)
 
+    def zero_state(self, batch_size: int) -> State:
+        """The state that a sequence starts with where none is given: zeros, shaped as `initial_state`, float32."""
+        rows = self.num_layers * self.num_directions
+        h = jnp.zeros((rows, batch_size, self.proj_size or self.hidden_size))
+        return (h, jnp.zeros((rows, batch_size, self.hidden_size))) if self.cell == "lstm" else h
+
     def step(self, x: jax.Array, state: State | None = None) -> tuple[jax.Array, State]:
         """One time step, for streaming: [batch, input_size] and the state so far (None at the start) to output and new state.
 
