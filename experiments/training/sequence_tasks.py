@@ -46,10 +46,8 @@ class LanguageModelTask(SupervisedTask):
     metric_names = ("loss", "finite", "accuracy", "bits_per_token")
 
     def build(self) -> nnx.Module:
-        model = build_model(self.recipe, self.dataset)
-        if not isinstance(model, zoo.LanguageModel):
-            raise UserError(f"model: {self.recipe.model} is no language model; rnn_lm, lstm_lm and gru_lm are")
-        return Carrying(model, self.recipe.batch_size)
+        _check_model(self.recipe, "*_lm", "language model")
+        return Carrying(build_model(self.recipe, self.dataset), self.recipe.batch_size)  # type: ignore[arg-type]
 
     def model(self, state: TrainState) -> zoo.LanguageModel:
         return super().model(state).model  # type: ignore[attr-defined]
@@ -81,10 +79,8 @@ class TaggingTask(SupervisedTask):
             raise UserError(f"data: {dataset.name} has no tags; pytokens and tagging:PATH have")
 
     def build(self) -> nnx.Module:
-        model = build_model(self.recipe, self.dataset)
-        if not isinstance(model, zoo.Tagger):
-            raise UserError(f"model: {self.recipe.model} is no tagger; bilstm_tagger is")
-        return model
+        _check_model(self.recipe, "*_tagger", "tagger")
+        return build_model(self.recipe, self.dataset)
 
     def loss(self, model: nnx.Module, batch: dict[str, jax.Array]) -> tuple[jax.Array, Metrics]:
         logits, tags, mask = model(batch["tokens"], batch.get("lengths")), batch["tags"], batch["mask"]  # type: ignore[operator]
@@ -101,3 +97,9 @@ def _token_sums(logits: jax.Array, targets: jax.Array, weight: jax.Array) -> dic
     loss = kernels.softmax_cross_entropy(logits, targets)
     right = logits.argmax(-1) == targets
     return {"loss": (loss * weight).sum(), "accuracy": (right * weight).sum(), "count": weight.sum()}
+
+
+def _check_model(recipe: Recipe, pattern: str, kind: str) -> None:
+    fitting = zoo.list_models(pattern)
+    if recipe.model not in fitting:
+        raise UserError(f"model: {recipe.model} is no {kind}; known: {', '.join(fitting)}")
