@@ -43,7 +43,7 @@ class LanguageModelTask(SupervisedTask):
     Gradients reach back to the beginning of a batch's piece of text; the state itself is carried on from piece to piece.
     """
 
-    metric_names = ("loss", "finite", "accuracy", "bits_per_token")
+    metric_names = ("loss", "finite", "accuracy", "bits_per_character")
 
     def build(self) -> nnx.Module:
         _check_model(self.recipe, "*_lm", "language model")
@@ -61,13 +61,13 @@ class LanguageModelTask(SupervisedTask):
         inputs, targets = batch["tokens"][:, :-1], batch["tokens"][:, 1:]
         logits = model(inputs, batch["fresh"])  # type: ignore[operator]
         value = kernels.softmax_cross_entropy(logits, targets, label_smoothing=self.recipe.label_smoothing).mean()
-        return value, {"accuracy": (logits.argmax(-1) == targets).mean(), "bits_per_token": value / math.log(2)}
+        return value, {"accuracy": (logits.argmax(-1) == targets).mean(), "bits_per_character": value / math.log(2)}
 
     def score(self, model: nnx.Module, batch: dict[str, jax.Array]) -> Metrics:
         """Each window on its own, from a zero state."""
         inputs, targets = batch["tokens"][:, :-1], batch["tokens"][:, 1:]
         sums = _token_sums(model(inputs), targets, batch["mask"] * batch["weight"][:, None])  # type: ignore[operator]
-        return sums | {"bits_per_token": sums["loss"] / math.log(2)}
+        return sums | {"bits_per_character": sums["loss"] / math.log(2)}
 
 
 class TaggingTask(SupervisedTask):

@@ -98,7 +98,7 @@ class SupervisedTask:
         batch = self.dataset.preprocess(batch, key, True)
 
         def loss(params: nnx.State) -> tuple[jax.Array, tuple[nnx.State, Metrics]]:
-            model = nnx.merge(self.train_graph, params, state.rest)
+            model = nnx.merge(self.train_graph, params, state.rest, copy=True)  # variables of this trace
             value, metrics = self.loss(model, batch)
             return value, (zoo.split(model)[2], metrics)
 
