@@ -12,47 +12,16 @@ import re
 from collections.abc import Iterator
 
 _BYTES = {
-    "pred": 1,
-    "s8": 1,
-    "u8": 1,
-    "s16": 2,
-    "u16": 2,
-    "f16": 2,
-    "bf16": 2,
-    "s32": 4,
-    "u32": 4,
-    "f32": 4,
-    "s64": 8,
-    "u64": 8,
-    "f64": 8,
-    "c64": 8,
-    "c128": 16,
+    **{"pred": 1, "s8": 1, "u8": 1, "s16": 2, "u16": 2, "f16": 2, "bf16": 2, "s32": 4, "u32": 4, "f32": 4},
+    **{"s64": 8, "u64": 8, "f64": 8, "c64": 8, "c128": 16},
 }
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
 _INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (.*)$")
 _OPCODE = re.compile(r"(?:^|[\s})\]])([a-z][a-z0-9\-]*)\(")
 _SHAPE = re.compile(r"\b([a-z]+\d+|pred)\[([\d,]*)\]")
 _NO_KERNEL = frozenset(
-    [
-        "parameter",
-        "constant",
-        "tuple",
-        "get-tuple-element",
-        "bitcast",
-        "after-all",
-        "partition-id",
-        "replica-id",
-        "while",
-        "call",
-        "conditional",
-        "copy-done",
-        "all-reduce-done",
-        "all-gather-done",
-        "reduce-scatter-done",
-        "collective-permute-done",
-        "async-done",
-        "opt-barrier",
-    ]
+    "parameter constant tuple get-tuple-element bitcast after-all partition-id replica-id while call conditional "
+    "copy-done all-reduce-done all-gather-done reduce-scatter-done collective-permute-done async-done opt-barrier".split()
 )
 
 

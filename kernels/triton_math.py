@@ -40,3 +40,4 @@ def activation_gradient(z, ACTIVATION: tl.constexpr, SLOPE: tl.constexpr):
     else:
         slope = tl.full(z.shape, 1.0, tl.float32)
     return slope
+

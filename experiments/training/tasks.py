@@ -44,6 +44,8 @@ def use_implementation(recipe: Recipe) -> contextlib.AbstractContextManager[None
 def build_model(recipe: Recipe, dataset: Dataset) -> nnx.Module:
     """The recipe's model, made for the data: its classes, its channels."""
     options: dict[str, Any] = {"num_classes": len(dataset.classes), "dtype": jnp.dtype(recipe.precision)}
+    if dataset.vocabulary:
+        options["vocab_size"] = len(dataset.vocabulary)
     if len(dataset.input_shape) > 1:
         options["in_channels"] = dataset.input_shape[-1]
     rngs = nnx.Rngs(params=recipe.seed, default=recipe.seed + 1)
@@ -69,9 +71,13 @@ class SupervisedTask:
         """The learning rate of the update that batch number `step` belongs to."""
         return float(self.schedule(step // self.recipe.accumulate))
 
+    def build(self) -> nnx.Module:
+        """What is trained."""
+        return build_model(self.recipe, self.dataset)
+
     def init(self) -> TrainState:
         """The state before the first step."""
-        model = build_model(self.recipe, self.dataset)
+        model = self.build()
         self.train_graph, params, rest = zoo.split(zoo.training_view(model))
         self.test_graph = zoo.split(zoo.evaluation_view(model))[0]
         ema = jax.tree.map(jnp.copy, params) if self.recipe.ema else None
@@ -92,7 +98,7 @@ class SupervisedTask:
         batch = self.dataset.preprocess(batch, key, True)
 
         def loss(params: nnx.State) -> tuple[jax.Array, tuple[nnx.State, Metrics]]:
-            model = nnx.merge(self.train_graph, params, state.rest)
+            model = nnx.merge(self.train_graph, params, state.rest, copy=True)  # variables of this trace
             value, metrics = self.loss(model, batch)
             return value, (zoo.split(model)[2], metrics)
 
@@ -162,4 +168,9 @@ class ClassificationTask(SupervisedTask):
 
 def make_task(recipe: Recipe, dataset: Dataset, steps: int, per_epoch: int) -> Any:
     """The task that the recipe names."""
+    if recipe.task in ("language_model", "tagging"):
+        from experiments.training.sequence_tasks import LanguageModelTask, TaggingTask
+
+        kind = LanguageModelTask if recipe.task == "language_model" else TaggingTask
+        return kind(recipe, dataset, steps, per_epoch)
     return ClassificationTask(recipe, dataset, steps, per_epoch)

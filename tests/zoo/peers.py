@@ -19,7 +19,7 @@ import zoo
 @functools.cache
 def torchvision_models() -> ModuleType:
     """torchvision.models; its compiled operators, which no classifier here uses, are declared where they are missing."""
-    library = torch.library.Library("torchvision", "DEF")
+    library = torch.library.Library("torchvision", "DEF")  # noqa: TOR901
     for name in ("nms", "qnms"):
         if not hasattr(torch.ops.torchvision, name):
             library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
@@ -107,18 +107,14 @@ def evaluation_error(name: str, images: np.ndarray, **options: Any) -> float:
     return float(np.abs(ours - theirs).max() / np.abs(theirs).max())
 
 
-def training_errors(
-    name: str, images: np.ndarray, labels: np.ndarray, dtype: Any = np.float32, **options: Any
-) -> dict[str, float]:
+def training_errors(name: str, images: np.ndarray, labels: np.ndarray, dtype: Any = np.float32, **options: Any) -> dict[str, float]:
     """One pass in training mode, without dropout: relative differences from torch.
 
     Returns:
       loss; gradient: the worst of all parameters, each relative to its own largest gradient (a bias in front of a batch
       norm, whose gradient is zero but for rounding, to the largest of all); statistics: the worst running statistic.
     """
-    peer = torch_model(name, in_channels=images.shape[-1], **options).to(
-        torch.float64 if dtype == np.float64 else torch.float32
-    )
+    peer = torch_model(name, in_channels=images.shape[-1], **options).to(torch.float64 if dtype == np.float64 else torch.float32)
     peer.train()
     with jax.enable_x64(dtype == np.float64):
         model = zoo_model(name, peer.state_dict(), in_channels=images.shape[-1], param_dtype=dtype, **options)
@@ -150,11 +146,7 @@ def training_errors(
     largest = max(np.abs(g).max() for g in gradients.values())
 
     def relative(name: str, expected: np.ndarray) -> float:
-        zero = (
-            name.startswith("features")
-            and name.endswith("bias")
-            and name.removesuffix("bias") + "running_mean" not in statistics
-        )
+        zero = name.startswith("features") and name.endswith("bias") and name.removesuffix("bias") + "running_mean" not in statistics
         scale = largest if zero and statistics else np.abs(expected).max()
         return float(np.abs(ours[name] - expected).max() / scale)
 

@@ -25,7 +25,7 @@ def test_every_name_is_there() -> None:
     models = peers.torchvision_models()
     known = models.list_models(module=models)
     families = ("alexnet", "vgg", "resne", "wide_resnet", "googlenet")
-    assert sorted(name for name in known if name.startswith(families)) == TORCHVISION
+    assert TORCHVISION == sorted(name for name in known if name.startswith(families))
 
 
 @pytest.mark.parametrize("name", TORCHVISION)

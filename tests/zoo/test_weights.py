@@ -91,12 +91,7 @@ def test_every_difference_in_one_error_and_nothing_loaded() -> None:
     state["fc1.bias"] = np.zeros(120, np.int64)
     with pytest.raises(WeightsMismatchError) as error:
         zoo.load_weights(model, state)
-    for part in (
-        "missing: fc2.bias",
-        "unexpected: fc9.weight",
-        "conv2.weight (16x6x3x3 given, 16x6x5x5 needed)",
-        "int64 given",
-    ):
+    for part in ("missing: fc2.bias", "unexpected: fc9.weight", "conv2.weight (16x6x3x3 given, 16x6x5x5 needed)", "int64 given"):
         assert part in str(error.value)
     for name, value in torch_arrays(model).items():
         np.testing.assert_array_equal(value, before[name])
