@@ -1,4 +1,4 @@
-"""LeNet-5's training step against torch's on the same CPU, and Python's share of it: python -m experiments.benchmarks.lenet5_step.
+"""LeNet-5 training step against torch, and the share of Python in it: python -m experiments.benchmarks.lenet5_step.
 
 Writes experiments/results/cpu/lenet5-step.json. torch is needed for the comparison.
 """
