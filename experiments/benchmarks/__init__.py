@@ -1,0 +1,1 @@
+"""Measurements a person runs; each writes a file under experiments/results/."""
