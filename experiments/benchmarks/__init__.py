@@ -1,1 +1,1 @@
-"""Measurements a person runs; each writes a file under experiments/results/."""
+"""Measurements on this machine: each is a script that writes a result file under experiments/results/<device>/."""

@@ -1,16 +1,11 @@
-"""The LSTM beside torch's on this CPU: python -m experiments.benchmarks.recurrent_cpu [--rounds N] [--out FILE].
+"""The LSTM beside torch's on this CPU. python -m experiments.benchmarks.recurrent_cpu.
 
-Rounds of both, one after the other, so that whatever else the machine does meets both; a ratio is ours over torch's. About
-a minute with nothing else running.
+Writes experiments/results/cpu/recurrent-cpu.json: forward and backward of a sequence, inference of one step, and the time to
+compile sequences of several lengths. A ratio is our median over torch's. About a minute with nothing else running.
 """
 
 from __future__ import annotations
 
-import argparse
-import datetime
-import pathlib
-import platform
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -22,45 +17,38 @@ import torch
 from flax import nnx
 
 import zoo
-from experiments.errors import run
-from experiments.training import records
+from experiments.benchmarks import result
 
-OUT = pathlib.Path("experiments/results/cpu/recurrent-cpu.json")
-
-
-def interleaved(ours: Callable[[], Any], theirs: Callable[[], Any], rounds: int, calls: int = 1) -> dict[str, float]:
-    """Milliseconds per call, medians over the rounds with the 20th and 80th percentiles, and the median ratio of a round."""
-    times: dict[str, list[float]] = {"ours": [], "torch": []}
-    for _ in range(2):
-        ours(), theirs()
-    for _ in range(rounds):
-        for name, function in (("ours", ours), ("torch", theirs)):
-            begin = time.perf_counter()
-            for _ in range(calls):
-                function()
-            times[name].append((time.perf_counter() - begin) / calls * 1e3)
-    figures = {
-        f"{name}_{label}_ms": round(float(np.percentile(values, percent)), 4)
-        for name, values in times.items()
-        for label, percent in (("p20", 20), ("median", 50), ("p80", 80))
-    }
-    ratio = np.median(np.array(times["ours"]) / np.array(times["torch"]))
-    return figures | {"ratio": round(float(ratio), 3)}
+STEPS, BATCH, HIDDEN = 128, 32, 256
+CALLS = 200  # of one step, timed as one
+LENGTHS = (16, 128, 1024)
 
 
-def twins(hidden: int) -> tuple[zoo.Recurrent, torch.nn.LSTM]:
-    layer = zoo.Recurrent("lstm", hidden, hidden, rngs=nnx.Rngs(0))
-    twin = torch.nn.LSTM(hidden, hidden, batch_first=True)
+def twins() -> tuple[zoo.Recurrent, torch.nn.LSTM]:
+    """The same layer, with the same weights."""
+    layer = zoo.Recurrent("lstm", HIDDEN, HIDDEN, rngs=nnx.Rngs(0))
+    twin = torch.nn.LSTM(HIDDEN, HIDDEN, batch_first=True)
     twin.load_state_dict(zoo.to_torch_state_dict(layer))
     return layer, twin
 
 
-def training(steps: int, batch: int, hidden: int, rounds: int) -> dict[str, float]:
-    """Forward and backward: gradients of the input and of all weights."""
-    layer, twin = twins(hidden)
-    x = np.random.default_rng(0).standard_normal((batch, steps, hidden), dtype=np.float32)
+def gradient_of(layer: zoo.Recurrent) -> tuple[Callable[..., Any], nnx.State]:
+    """A new jitted gradient of the sum of squared outputs by weights and input, and the weights."""
     graph, params = nnx.split(layer)
-    gradient = jax.jit(jax.grad(lambda params, x: jnp.square(nnx.merge(graph, params)(x)[0]).sum(), argnums=(0, 1)))
+    loss = lambda params, x: jnp.square(nnx.merge(graph, params)(x)[0]).sum()
+    return jax.jit(jax.grad(loss, argnums=(0, 1))), params
+
+
+def compared(ours: Callable[[], Any], theirs: Callable[[], Any], rounds: int) -> dict[str, Any]:
+    times = result.interleaved({"zoo": ours, "torch": theirs}, rounds)
+    return {"seconds": times, "ratio": round(times["zoo"]["median"] / times["torch"]["median"], 3)}
+
+
+def training() -> dict[str, Any]:
+    """Forward and backward: gradients of the input and of all weights."""
+    layer, twin = twins()
+    x = np.random.default_rng(0).standard_normal((BATCH, STEPS, HIDDEN), dtype=np.float32)
+    gradient, params = gradient_of(layer)
     ours_x, torch_x = jnp.asarray(x), torch.tensor(x, requires_grad=True)
 
     def theirs() -> None:
@@ -69,73 +57,58 @@ def training(steps: int, batch: int, hidden: int, rounds: int) -> dict[str, floa
         twin(torch_x)[0].square().sum().backward()
 
     ours = lambda: jax.block_until_ready(gradient(params, ours_x))
-    d_params, d_x = ours()
     theirs()
-    # The same function is timed on both sides: gradients agree to float32 sums over `steps` steps.
-    np.testing.assert_allclose(d_x, torch_x.grad, rtol=0, atol=1e-4)
-    assert twin.weight_hh_l0.grad is not None
-    np.testing.assert_allclose(d_params["w_h_l0"][...].T, twin.weight_hh_l0.grad, rtol=1e-3, atol=1e-2)
-    return interleaved(ours, theirs, rounds)
+    # Both sides compute the same thing: gradients agree up to float32 sums over the steps.
+    np.testing.assert_allclose(ours()[1], torch_x.grad, rtol=0, atol=1e-4)
+    return compared(ours, theirs, rounds=40)
 
 
-def streaming(hidden: int, rounds: int) -> dict[str, float]:
-    """Inference of one step, batch 1, with the state carried."""
-    layer, twin = twins(hidden)
-    twin.eval()
+def streaming() -> dict[str, Any]:
+    """Inference of one step at batch 1, with the state carried on."""
+    layer, twin = twins()
     graph, params = nnx.split(layer)
     leaves, structure = jax.tree.flatten(params)
     step = jax.jit(lambda leaves, x, state: nnx.merge(graph, jax.tree.unflatten(structure, leaves)).step(x, state))
-    x = np.random.default_rng(0).standard_normal((1, hidden), dtype=np.float32)
+    x = np.random.default_rng(0).standard_normal((1, HIDDEN), dtype=np.float32)
     ours_x, torch_x = jnp.asarray(x), torch.tensor(x)[:, None]
-    carried: dict[str, Any] = {"ours": layer.zero_state(1), "torch": (torch.zeros(1, 1, hidden), torch.zeros(1, 1, hidden))}
 
     def ours() -> None:
-        output, carried["ours"] = step(leaves, ours_x, carried["ours"])
+        state = layer.zero_state(1)
+        for _ in range(CALLS):
+            output, state = step(leaves, ours_x, state)
         output.block_until_ready()
 
     def theirs() -> None:
+        state = (torch.zeros(1, 1, HIDDEN), torch.zeros(1, 1, HIDDEN))
         with torch.inference_mode():
-            _, carried["torch"] = twin(torch_x, carried["torch"])
+            for _ in range(CALLS):
+                _, state = twin(torch_x, state)
 
-    return interleaved(ours, theirs, rounds, calls=100)
-
-
-def compile_seconds(hidden: int, lengths: tuple[int, ...] = (16, 128, 1024)) -> dict[str, float]:
-    """Lowering and compiling forward and backward, for each length of the sequence; the best of three."""
-    layer, _ = twins(hidden)
-    graph, params = nnx.split(layer)
-
-    def once(steps: int) -> float:
-        gradient = jax.jit(jax.grad(lambda params, x: jnp.square(nnx.merge(graph, params)(x)[0]).sum(), argnums=(0, 1)))
-        begin = time.perf_counter()
-        gradient.lower(params, jax.ShapeDtypeStruct((32, steps, hidden), jnp.float32)).compile()
-        return time.perf_counter() - begin
-
-    return {str(steps): round(min(once(steps) for _ in range(3)), 3) for steps in lengths}
+    return compared(ours, theirs, rounds=20) | {"calls": CALLS}
 
 
-def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.benchmarks.recurrent_cpu", description=__doc__.split("\n\n")[0]
-    )
-    parser.add_argument("--rounds", type=int, default=40)
-    parser.add_argument("--out", type=pathlib.Path, default=OUT)
-    options = parser.parse_args(arguments)
-    results = {
-        "measured": True,
-        "date": datetime.date.today().isoformat(),
-        "device": f"{jax.devices()[0].platform}, {torch.get_num_threads()} threads",
-        "versions": {"python": platform.python_version(), "jax": jax.__version__, "torch": torch.__version__},
-        "lstm_128_steps_batch_32_hidden_256_forward_backward": training(128, 32, 256, options.rounds),
-        "lstm_one_step_batch_1_hidden_256_inference": streaming(256, options.rounds),
-        "compile_seconds_by_steps": compile_seconds(256),
+def compile_seconds(steps: int) -> float:
+    """To lower and compile forward and backward; the best of three."""
+    times = []
+    for _ in range(3):
+        gradient, params = gradient_of(twins()[0])
+        begun = time.perf_counter()
+        gradient.lower(params, jax.ShapeDtypeStruct((BATCH, steps, HIDDEN), jnp.float32)).compile()
+        times.append(time.perf_counter() - begun)
+    return round(min(times), 3)
+
+
+def main() -> None:
+    figures = {
+        "lstm": {"steps": STEPS, "batch": BATCH, "hidden": HIDDEN, "layers": 1, "dtype": "float32"},
+        "forward_backward": training(),
+        "one_step_batch_1": streaming(),
+        "compile_seconds_by_steps": {str(steps): compile_seconds(steps) for steps in LENGTHS},
     }
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    records.write_json(options.out, results)
-    for name, value in results.items():
+    for name, value in figures.items():
         print(f"{name}: {value}")
-    return 0
+    print(result.write("recurrent-cpu", figures))
 
 
 if __name__ == "__main__":
-    sys.exit(run(main))
+    main()

@@ -127,7 +127,7 @@ def train(recipe: Recipe, console: Console | None = None) -> dict[str, Any]:
       StoppedError: a signal arrived and the run was saved.
     """
     first = jax.process_index() == 0
-    console = console or Console()
+    console = console or Console(quiet=not first)
     workdir = pathlib.Path(recipe.directory)
     if not recipe.resume and first:
         records.clear(workdir)

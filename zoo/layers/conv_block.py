@@ -39,7 +39,7 @@ class ConvBlock(nnx.Module):
         rngs: nnx.Rngs,
         **conv: Any,
     ):
-        policy = {"dtype": dtype, "param_dtype": param_dtype, "implementation": implementation, "rngs": rngs}
+        policy: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "implementation": implementation, "rngs": rngs}
         use_bias = not norm if use_bias is None else use_bias
         self.conv = Conv(in_channels, out_channels, kernel_size, use_bias=use_bias, kernel_init=kernel_init, **policy, **conv)
         self.bn = BatchNormAct(out_channels, epsilon=epsilon, **policy) if norm else None

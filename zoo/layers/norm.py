@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -84,7 +85,7 @@ def merged_batch_norm_act(layers: list[BatchNormAct], x: jax.Array, residual: ja
         parts = [getattr(layer, name)[...] for layer in layers]
         return parts[0] if len(parts) == 1 else jnp.concatenate(parts)
 
-    statistics = {}
+    statistics: dict[str, Any] = {}
     if first.use_running_average:
         statistics = {"mean": joined("mean"), "var": joined("var")}
     elif x.size // x.shape[-1] < 2:
@@ -101,7 +102,7 @@ def merged_batch_norm_act(layers: list[BatchNormAct], x: jax.Array, residual: ja
             new = slice(start, start + layer.channels)
             for running, batch in ((layer.mean, mean), (layer.var, var)):
                 old = running[...]
-                running[...] = (1 - layer.momentum) * old + layer.momentum * batch[new].astype(old.dtype)
-            layer.num_batches_tracked[...] += 1
+                running.set_value((1 - layer.momentum) * old + layer.momentum * batch[new].astype(old.dtype))
+            layer.num_batches_tracked.set_value(layer.num_batches_tracked[...] + 1)
             start += layer.channels
     return y

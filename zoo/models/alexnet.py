@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -51,7 +52,7 @@ class AlexNet(ImageModel):
         rngs: nnx.Rngs,
     ):
         super().__init__(("pool1", "pool2", "conv3", "conv4", "pool5"), remat)
-        policy = {"dtype": dtype, "param_dtype": param_dtype, "implementation": implementation, "rngs": rngs}
+        policy: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "implementation": implementation, "rngs": rngs}
         widths, groups = self.widths, self.groups
         self.conv1 = Conv(
             in_channels, widths[0], 11, strides=4, padding=2, space_to_depth=space_to_depth, **self.initial("conv1"), **policy
@@ -70,7 +71,7 @@ class AlexNet(ImageModel):
         self.fc8_dropout = dropout_layer(rates["fc8"], rngs=rngs)
         self.implementation = implementation
 
-    def initial(self, layer: str) -> dict[str, Callable]:
+    def initial(self, layer: str) -> dict[str, Any]:
         """Initial values of a layer; none given here, so torch's own."""
         return {}
 
@@ -132,7 +133,7 @@ class AlexNetOriginal(AlexNet):
     groups = (1, 2, 1, 2, 2)
     dropout_before = ("fc7", "fc8")
 
-    def initial(self, layer: str) -> dict[str, Callable]:
+    def initial(self, layer: str) -> dict[str, Any]:
         # Section 5: weights from a normal of deviation 0.01, biases 1 in the second, fourth, fifth and the hidden dense
         # layers, so that their ReLUs start with positive inputs, and 0 elsewhere.
         ones = layer in ("conv2", "conv4", "conv5", "fc6", "fc7")

@@ -44,7 +44,8 @@ class ImageModel(nnx.Module):
         channels = layer_at(self, self.input_layer).in_channels
         if x.ndim != 4 or x.shape[-1] != channels or min(x.shape[1:3]) < self.min_size:
             raise ValueError(
-                f"x: shape {x.shape} given, [batch, height, width, {channels}] is needed, height and width at least {self.min_size}"
+                f"x: shape {x.shape} given, [batch, height, width, {channels}] is needed, "
+                f"height and width at least {self.min_size}"
             )
         if not jnp.issubdtype(x.dtype, jnp.floating):
             raise TypeError(f"x: dtype {x.dtype} given, a floating-point type is needed: scale and normalize the images first")

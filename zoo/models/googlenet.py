@@ -152,16 +152,16 @@ class GoogLeNet(ImageModel):
         super().__init__(("conv1", "conv3", *INCEPTIONS), remat)
         if transform_input and in_channels != 3:
             raise ValueError(f"transform_input: needs in_channels=3, {in_channels} given")
-        policy = {"dtype": dtype, "param_dtype": param_dtype, "implementation": implementation, "rngs": rngs}
-        block = {"norm": self.norm, "epsilon": 1e-3, **self.conv_initial(), **policy}
+        policy: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "implementation": implementation, "rngs": rngs}
+        block: dict[str, Any] = {"norm": self.norm, "epsilon": 1e-3, **self.conv_initial(), **policy}
         self.conv1 = ConvBlock(in_channels, 64, 7, strides=2, padding=3, space_to_depth=space_to_depth, **block)
         self.conv2 = ConvBlock(64, 64, 1, **block)
         self.conv3 = ConvBlock(64, 192, 3, padding=1, **block)
         for name, widths in INCEPTIONS.items():
             module = Inception(widths, third_kernel=self.third_kernel, merge_branches=merge_branches, **block)
             setattr(self, name, module)
-        dense = {**self.dense_initial(), **policy}
-        heads = {"dropout": dropout_aux, "pool": self.aux_pool, "dense": dense, **block}
+        dense: dict[str, Any] = {**self.dense_initial(), **policy}
+        heads: dict[str, Any] = {"dropout": dropout_aux, "pool": self.aux_pool, "dense": dense, **block}
         self.aux1 = AuxiliaryHead(512, num_classes, **heads) if aux_logits else None
         self.aux2 = AuxiliaryHead(528, num_classes, **heads) if aux_logits else None
         self.dropout = dropout_layer(dropout, rngs=rngs)
@@ -183,10 +183,10 @@ class GoogLeNet(ImageModel):
         """Names that weights may have and this model need not: those of the auxiliary heads, where it has none."""
         return () if self.aux1 is not None else ("aux1.", "aux2.")
 
-    def conv_initial(self) -> dict[str, Callable]:
+    def conv_initial(self) -> dict[str, Any]:
         return {"kernel_init": nnx.initializers.normal(0.01)}
 
-    def dense_initial(self) -> dict[str, Callable]:
+    def dense_initial(self) -> dict[str, Any]:
         return {"kernel_init": nnx.initializers.normal(0.01)}
 
     @staticmethod
@@ -206,7 +206,7 @@ class GoogLeNet(ImageModel):
             return kernels.local_response_norm(x, size=5, alpha=2e-5, beta=0.75, k=1.0)
 
     def features(self, x: jax.Array) -> dict[str, jax.Array]:
-        """Feature maps: conv1 and conv3 (pooled), inception3a to inception5b [batch, height, width, channels]; pool [batch, 1024]."""
+        """Maps [batch, height, width, channels]: conv1 and conv3, pooled, inception3a to inception5b; pool [batch, 1024]."""
         self.check_input(x)
         if self.transform_input:
             deviation, mean = jnp.array([0.229, 0.224, 0.225], x.dtype), jnp.array([0.485, 0.456, 0.406], x.dtype)
@@ -253,10 +253,10 @@ class GoogLeNetOriginal(GoogLeNet):
     def __init__(self, *, dropout: float = 0.4, **options: Any):
         super().__init__(dropout=dropout, **options)
 
-    def conv_initial(self) -> dict[str, Callable]:
+    def conv_initial(self) -> dict[str, Any]:
         return {"kernel_init": nnx.initializers.he_normal(), "bias_init": nnx.initializers.zeros_init()}
 
-    def dense_initial(self) -> dict[str, Callable]:
+    def dense_initial(self) -> dict[str, Any]:
         return {"kernel_init": nnx.initializers.he_normal(), "bias_init": nnx.initializers.zeros_init()}
 
     @staticmethod

@@ -48,6 +48,7 @@ class _Block(nnx.Module):
     def __init__(self, in_channels: int, out_channels: int, stride: int, pad_shortcut: bool, rate: float, policy: dict):
         self.drop_path = drop_path(rate, rngs=policy["rngs"])
         self.stride, self.out_channels = stride, out_channels
+        self.downsample: nnx.List | None
         if (stride != 1 or in_channels != out_channels) and not pad_shortcut:
             conv = _conv(in_channels, out_channels, 1, stride, **policy)
             self.downsample = nnx.List([conv, BatchNormAct(out_channels, activation=None, **policy)])
@@ -193,7 +194,7 @@ class ResNet(ImageModel):
             raise ValueError(
                 f"replace_stride_with_dilation: {replace_stride_with_dilation!r} given, {len(layers) - 1} flags are needed"
             )
-        policy = {"dtype": dtype, "param_dtype": param_dtype, "implementation": implementation, "rngs": rngs}
+        policy: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "implementation": implementation, "rngs": rngs}
         if cifar:
             self.conv1 = _conv(in_channels, widths[0], 3, **policy)
         else:
@@ -256,20 +257,18 @@ def _register(name: str, paper: str, params: int, macs: int, block: type, layers
         return ResNet(block, layers, **config, **options)
 
 
+MIDDLE, DEEP = (3, 4, 6, 3), (3, 4, 23, 3)  # blocks per stage with 34 or 50, and with 101 layers
+
 _register("resnet18", PAPER, 11_689_512, 1_814_073_344, BasicBlock, (2, 2, 2, 2))
-_register("resnet34", PAPER, 21_797_672, 3_663_761_408, BasicBlock, (3, 4, 6, 3))
-_register("resnet50", PAPER, 25_557_032, 4_089_184_256, Bottleneck, (3, 4, 6, 3))
-_register("resnet101", PAPER, 44_549_160, 7_801_405_440, Bottleneck, (3, 4, 23, 3))
+_register("resnet34", PAPER, 21_797_672, 3_663_761_408, BasicBlock, MIDDLE)
+_register("resnet50", PAPER, 25_557_032, 4_089_184_256, Bottleneck, MIDDLE)
+_register("resnet101", PAPER, 44_549_160, 7_801_405_440, Bottleneck, DEEP)
 _register("resnet152", PAPER, 60_192_808, 11_513_626_624, Bottleneck, (3, 8, 36, 3))
-_register("resnext50_32x4d", PAPER_RESNEXT, 25_028_904, 4_230_479_872, Bottleneck, (3, 4, 6, 3), groups=32, width_per_group=4)
-_register(
-    "resnext101_32x8d", PAPER_RESNEXT, 88_791_336, 16_414_015_488, Bottleneck, (3, 4, 23, 3), groups=32, width_per_group=8
-)
-_register(
-    "resnext101_64x4d", PAPER_RESNEXT, 83_455_272, 15_460_270_080, Bottleneck, (3, 4, 23, 3), groups=64, width_per_group=4
-)
-_register("wide_resnet50_2", PAPER_WIDE, 68_883_240, 11_398_021_120, Bottleneck, (3, 4, 6, 3), width_per_group=128)
-_register("wide_resnet101_2", PAPER_WIDE, 126_886_696, 22_753_050_624, Bottleneck, (3, 4, 23, 3), width_per_group=128)
+_register("resnext50_32x4d", PAPER_RESNEXT, 25_028_904, 4_230_479_872, Bottleneck, MIDDLE, groups=32, width_per_group=4)
+_register("resnext101_32x8d", PAPER_RESNEXT, 88_791_336, 16_414_015_488, Bottleneck, DEEP, groups=32, width_per_group=8)
+_register("resnext101_64x4d", PAPER_RESNEXT, 83_455_272, 15_460_270_080, Bottleneck, DEEP, groups=64, width_per_group=4)
+_register("wide_resnet50_2", PAPER_WIDE, 68_883_240, 11_398_021_120, Bottleneck, MIDDLE, width_per_group=128)
+_register("wide_resnet101_2", PAPER_WIDE, 126_886_696, 22_753_050_624, Bottleneck, DEEP, width_per_group=128)
 
 
 def _register_cifar(depth: int, params: int, macs: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -59,7 +60,7 @@ class VGG(ImageModel):
         rngs: nnx.Rngs,
     ):
         super().__init__(tuple(f"block{number}" for number in range(1, 6)), remat)
-        policy = {"dtype": dtype, "param_dtype": param_dtype, "implementation": implementation, "rngs": rngs}
+        policy: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "implementation": implementation, "rngs": rngs}
         zeros = nnx.initializers.zeros_init()
         blocks, channels = [], in_channels
         for depth, width in zip(depths, WIDTHS, strict=True):
@@ -81,7 +82,7 @@ class VGG(ImageModel):
                 channels = width
             blocks.append(nnx.List(block))
         self.blocks = nnx.List(blocks)
-        dense = {"kernel_init": nnx.initializers.normal(0.01), "bias_init": zeros, **policy}
+        dense: dict[str, Any] = {"kernel_init": nnx.initializers.normal(0.01), "bias_init": zeros, **policy}
         self.fc6 = Linear(7 * 7 * 512, 4096, activation="relu", flattened=(7, 7, 512), **dense)
         self.fc7 = Linear(4096, 4096, activation="relu", **dense)
         self.fc8 = Linear(4096, num_classes, **dense)

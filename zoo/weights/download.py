@@ -57,7 +57,8 @@ def fetch(url: str, path: pathlib.Path, sha256_prefix: str) -> pathlib.Path:
     part = path.with_name(path.name + ".part")
     with part.open("ab") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
-        if path.exists():  # another process was faster; it moved the file that our `part` named
+        if path.exists():  # another process was faster
+            part.unlink(missing_ok=True)
             return path
         failure: Exception | None = None
         for _ in range(ATTEMPTS):
@@ -71,7 +72,8 @@ def fetch(url: str, path: pathlib.Path, sha256_prefix: str) -> pathlib.Path:
         else:
             done = part.stat().st_size
             raise DownloadError(
-                f"source: {url}: broken off after {done} bytes ({failure or 'connection closed'}); the next call continues there"
+                f"source: {url}: broken off after {done} bytes ({failure or 'connection closed'}); "
+                "the next call continues there"
             )
         with part.open("rb") as whole:
             digest = hashlib.file_digest(whole, "sha256").hexdigest()

@@ -91,8 +91,8 @@ def load_weights(model: nnx.Module, source: Any, *, adapt: bool = True) -> LoadR
         try:
             if value.shape != tensor.shape:
                 raise ValueError(f"{_shape(value.shape)} given, {_shape(tensor.shape)} needed")
-            if (value.dtype.kind in "iub") != (np.dtype(tensor.variable[...].dtype).kind in "iub"):
-                raise ValueError(f"{value.dtype} given, {tensor.variable[...].dtype} needed")
+            if (value.dtype.kind in "iub") != (np.dtype(tensor.variable.get_value().dtype).kind in "iub"):
+                raise ValueError(f"{value.dtype} given, {tensor.variable.get_value().dtype} needed")
             values[name] = tensor.convert(value)
         except (ValueError, OverflowError) as error:
             misshapen.append(f"{name} ({error})")
@@ -213,7 +213,7 @@ def _as_numpy(name: str, value: Any) -> np.ndarray:
 
 
 def _in_torch_layout(value: np.ndarray, tensor: TorchTensor | None) -> np.ndarray:
-    if tensor is None or tensor.to_torch is None or value.ndim != tensor.variable[...].ndim:
+    if tensor is None or tensor.to_torch is None or value.ndim != tensor.variable.get_value().ndim:
         return value
     try:
         return tensor.to_torch(value)
@@ -260,8 +260,8 @@ def _shape(shape: tuple[int, ...]) -> str:
 
 
 def _assign(variable: nnx.Variable, value: np.ndarray) -> None:
-    old = variable[...]
+    old = variable.get_value()
     if isinstance(old, jax.Array):
-        variable[...] = jax.device_put(value, old.sharding)  # a sharded parameter stays sharded
+        variable.set_value(jax.device_put(value, old.sharding))  # a sharded parameter stays sharded
     else:
         variable.set_value(jnp.asarray(value))  # of an abstract model, as nnx.eval_shape makes them

@@ -34,7 +34,7 @@ class TorchTensor:
 
     def export(self) -> np.ndarray:
         """The value in torch's layout, contiguous."""
-        value = np.asarray(self.variable[...])
+        value = np.asarray(self.variable.get_value())
         if self.to_torch is not None:
             value = self.to_torch(value)
         return np.ascontiguousarray(value, self.dtype).reshape(value.shape)  # ascontiguousarray makes a scalar a vector
@@ -42,7 +42,7 @@ class TorchTensor:
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of the torch tensor."""
-        value = self.variable[...]
+        value = self.variable.get_value()
         # A broadcast scalar costs nothing, and shows what the layout change does to the shape.
         probe = np.broadcast_to(np.zeros((), np.int8), value.shape)
         return tuple((probe if self.to_torch is None else self.to_torch(probe)).shape)
@@ -50,7 +50,7 @@ class TorchTensor:
     def convert(self, tensor: np.ndarray) -> np.ndarray:
         """A torch tensor in the variable's layout and dtype."""
         value = tensor if self.from_torch is None else self.from_torch(tensor)
-        dtype = self.variable[...].dtype
+        dtype = self.variable.get_value().dtype
         if np.issubdtype(dtype, np.integer) and value.size and not _fits(value, dtype):
             raise OverflowError(f"{value.max()} does not fit in {dtype}")
         return np.ascontiguousarray(value).astype(dtype).reshape(value.shape)
