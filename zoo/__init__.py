@@ -8,14 +8,34 @@ params, state, apply = zoo.functional(model)  # the same as a pure function
 
 from zoo.features import features
 from zoo.functional import evaluation_view, functional, split, training_view
+from zoo.layers.recurrent import Recurrent
+from zoo.models.alexnet import AlexNet, AlexNetOriginal
+from zoo.models.gan import Gan
+from zoo.models.googlenet import GoogLeNet, GoogLeNetOriginal, GoogLeNetOutputs
 from zoo.models.lenet import LeNet5, LeNet5Original
+from zoo.models.recurrent import LanguageModel, SequenceClassifier, Tagger
+from zoo.models.resnet import ResNet
+from zoo.models.vgg import VGG
 from zoo.registry import ModelInfo, create_model, list_models, model_info
 from zoo.summary import count_macs, count_params, summarize
+from zoo.weights import load_weights, save_weights, to_torch_state_dict
 
 __all__ = [
+    "VGG",
+    "AlexNet",
+    "AlexNetOriginal",
+    "Gan",
+    "GoogLeNet",
+    "GoogLeNetOriginal",
+    "GoogLeNetOutputs",
+    "LanguageModel",
     "LeNet5",
     "LeNet5Original",
     "ModelInfo",
+    "Recurrent",
+    "ResNet",
+    "SequenceClassifier",
+    "Tagger",
     "count_macs",
     "count_params",
     "create_model",
@@ -23,8 +43,11 @@ __all__ = [
     "features",
     "functional",
     "list_models",
+    "load_weights",
     "model_info",
+    "save_weights",
     "split",
     "summarize",
+    "to_torch_state_dict",
     "training_view",
 ]

@@ -20,7 +20,7 @@ class ModelInfo:
       name: registry name.
       family: the file under zoo/models/ that defines it.
       paper: author, year and title.
-      params: trainable parameters of the default configuration.
+      params: trainable parameters of the default configuration, without heads that only training uses.
       macs: multiply-adds of the forward pass of one example of `input_shape`, convolutions and matrix products only.
       input_shape: one example, without the batch: (height, width, channels), (time, features) or (time,) for token ids.
       weights: names of published weights that `zoo.load_weights(model, "torchvision://NAME")` finds.
@@ -93,7 +93,7 @@ def create_model(
       num_classes: outputs of the classifier; None for the model's own default.
       in_channels: channels (or features per step) of the input; None for the model's own default.
       dtype: dtype of the computation; None for that of the parameters.
-      param_dtype: dtype of the parameters and running statistics.
+      param_dtype: dtype of the parameters; running statistics are kept in at least float32.
       implementation: passed to every operator in kernels/; None takes the best that runs here.
       weights: anything `load_weights` takes, loaded into the new model.
       rngs: random streams, or a seed.

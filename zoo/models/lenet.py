@@ -25,6 +25,9 @@ class LeNet5(nnx.Module):
     Input [batch, 32, 32, in_channels], output logits [batch, num_classes].
     """
 
+    input_layer = "conv1"
+    classifier_layers = ("fc3",)
+
     def __init__(
         self,
         *,
@@ -38,7 +41,7 @@ class LeNet5(nnx.Module):
         policy: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "implementation": implementation, "rngs": rngs}
         self.conv1 = Conv(in_channels, 6, 5, **policy)
         self.conv2 = Conv(6, 16, 5, **policy)
-        self.fc1 = Linear(400, 120, activation="relu", **policy)
+        self.fc1 = Linear(400, 120, activation="relu", flattened=(5, 5, 16), **policy)
         self.fc2 = Linear(120, 84, activation="relu", **policy)
         self.fc3 = Linear(84, num_classes, **policy)
         self.implementation = implementation

@@ -1,0 +1,162 @@
+"""torchvision's models as peers, and what is needed to compare with them."""
+
+from __future__ import annotations
+
+import functools
+from types import ModuleType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+from flax import nnx
+
+import kernels
+import zoo
+
+
+@functools.cache
+def torchvision_models() -> ModuleType:
+    """torchvision.models; its compiled operators, which no classifier here uses, are declared where they are missing."""
+    library = torch.library.Library("torchvision", "DEF")  # noqa: TOR901
+    for name in ("nms", "qnms"):
+        if not hasattr(torch.ops.torchvision, name):
+            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    torchvision_models.library = library  # the declarations last as long as this object
+    import torchvision.models
+
+    return torchvision.models
+
+
+def torch_model(name: str, *, seed: int = 0, in_channels: int = 3, dropout: float = 0.0, **options: Any) -> torch.nn.Module:
+    """torchvision's model with random weights, and with random norms and running statistics, so that each one matters."""
+    torch.manual_seed(seed)
+    if name == "googlenet":
+        options |= {"init_weights": False, "dropout_aux": 0.0}
+    if not name.startswith(("res", "wide")):
+        options["dropout"] = dropout
+    model = getattr(torchvision_models(), name)(**options)
+    if in_channels != 3:
+        replace_first_layer(model, in_channels)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                for tensor, low, high in (
+                    (module.weight, 0.5, 1.5),
+                    (module.bias, -0.5, 0.5),
+                    (module.running_mean, -0.5, 0.5),
+                    (module.running_var, 0.5, 1.5),
+                ):
+                    tensor.uniform_(low, high, generator=generator)
+                module.num_batches_tracked.fill_(7)
+    return model
+
+
+def replace_first_layer(model: torch.nn.Module, in_channels: int) -> None:
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Conv2d):
+            parent, _, attribute = name.rpartition(".")
+            new = torch.nn.Conv2d(
+                in_channels,
+                module.out_channels,
+                module.kernel_size,
+                module.stride,
+                module.padding,
+                bias=module.bias is not None,
+            )
+            setattr(model.get_submodule(parent), attribute, new)
+            return
+
+
+def zoo_model(name: str, weights: Any, **options: Any) -> nnx.Module:
+    """The zoo's model with `weights`; nothing is drawn for it first, which takes seconds where there are 100 million."""
+    if not name.startswith(("res", "wide")):
+        options.setdefault("dropout", 0.0)
+    if name == "googlenet":
+        options.setdefault("dropout_aux", 0.0)
+    model = nnx.eval_shape(lambda: zoo.create_model(name, **options))
+    zoo.load_weights(model, weights)
+    return model
+
+
+def quick_jit(function: Any) -> Any:
+    """jax.jit that compiles in half the time, for programs that run once."""
+    return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})
+
+
+def to_torch(images: np.ndarray) -> torch.Tensor:
+    """[batch, height, width, channels] to torch's order."""
+    return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
+
+
+def _floats(tree: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: value for name, value in tree.items() if value.dtype.kind == "f"}
+
+
+def evaluation_error(name: str, images: np.ndarray, **options: Any) -> float:
+    """Largest difference of the logits in evaluation mode, over the largest logit of torch's."""
+    peer = torch_model(name, in_channels=images.shape[-1], **options).eval()
+    model = zoo_model(name, peer.state_dict(), in_channels=images.shape[-1], **options)
+    params, state, apply = zoo.functional(model)
+    ours = np.asarray(quick_jit(apply)(params, state, images)[0])
+    with torch.no_grad():
+        theirs = peer(to_torch(images)).numpy()
+    assert ours.shape == theirs.shape
+    return float(np.abs(ours - theirs).max() / np.abs(theirs).max())
+
+
+def training_errors(name: str, images: np.ndarray, labels: np.ndarray, dtype: Any = np.float32, **options: Any) -> dict[str, float]:
+    """One pass in training mode, without dropout: relative differences from torch.
+
+    Returns:
+      loss; gradient: the worst of all parameters, each relative to its own largest gradient (a bias in front of a batch
+      norm, whose gradient is zero but for rounding, to the largest of all); statistics: the worst running statistic.
+    """
+    peer = torch_model(name, in_channels=images.shape[-1], **options).to(torch.float64 if dtype == np.float64 else torch.float32)
+    peer.train()
+    with jax.enable_x64(dtype == np.float64):
+        model = zoo_model(name, peer.state_dict(), in_channels=images.shape[-1], param_dtype=dtype, **options)
+        params, state, apply = zoo.functional(model)
+
+        def loss(params: Any) -> tuple[jax.Array, Any]:
+            outputs, new_state = apply(params, state, jnp.asarray(images, dtype), train=True)
+            heads = [(1.0, outputs)] if not isinstance(outputs, tuple) else zip((1.0, 0.3, 0.3), outputs, strict=True)
+            total = sum(weight * kernels.softmax_cross_entropy(logits, labels).mean() for weight, logits in heads)
+            return total, new_state
+
+        (value, new_state), gradient = quick_jit(jax.value_and_grad(loss, has_aux=True))(params)
+        nnx.update(model, as_state(nnx.state(model, nnx.Param), gradient))
+        nnx.update(model, as_state(nnx.state(model, nnx.BatchStat), new_state))
+        ours = zoo.weights.torch_arrays(model)
+
+    outputs = peer(to_torch(images.astype(dtype)))
+    if isinstance(outputs, tuple):  # torchvision's order is logits, aux_logits2, aux_logits1
+        heads = zip((1.0, 0.3, 0.3), (outputs.logits, outputs.aux_logits1, outputs.aux_logits2), strict=True)
+    else:
+        heads = [(1.0, outputs)]
+    target = torch.from_numpy(labels.astype(np.int64))
+    total = sum(weight * torch.nn.functional.cross_entropy(logits, target) for weight, logits in heads)
+    total.backward()
+    gradients = {n: p.grad.numpy() for n, p in peer.named_parameters()}
+    statistics = {n: b.numpy() for n, b in peer.named_buffers()}
+    for counter in (n for n in statistics if n.endswith("num_batches_tracked")):
+        assert ours[counter] == statistics[counter]
+    largest = max(np.abs(g).max() for g in gradients.values())
+
+    def relative(name: str, expected: np.ndarray) -> float:
+        zero = name.startswith("features") and name.endswith("bias") and name.removesuffix("bias") + "running_mean" not in statistics
+        scale = largest if zero and statistics else np.abs(expected).max()
+        return float(np.abs(ours[name] - expected).max() / scale)
+
+    return {
+        "loss": abs(float(value) - total.item()) / total.item(),
+        "gradient": max(relative(n, g) for n, g in gradients.items()),
+        "statistics": max((relative(n, b) for n, b in _floats(statistics).items()), default=0.0),
+    }
+
+
+def as_state(template: nnx.State, values: Any) -> nnx.State:
+    """The values of a pure dict in the structure of a state."""
+    return jax.tree.unflatten(jax.tree.structure(template), jax.tree.leaves(values))

@@ -1,0 +1,166 @@
+"""AlexNet: torchvision's one tower of 2014, and the two grouped towers of 2012."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+import kernels
+from zoo.layers.conv import Conv
+from zoo.layers.dropout import drop
+from zoo.layers.dropout import dropout as dropout_layer
+from zoo.layers.linear import Linear
+from zoo.layers.operators import implementation_scope
+from zoo.layers.pooling import adaptive_avg_pool
+from zoo.models.base import ImageModel
+from zoo.registry import register
+from zoo.weights.published import published
+
+PAPER = "Krizhevsky 2014, One weird trick for parallelizing convolutional neural networks"
+PAPER_ORIGINAL = "Krizhevsky, Sutskever, Hinton 2012, ImageNet classification with deep convolutional neural networks"
+
+
+class AlexNet(ImageModel):
+    """Five convolutions, three overlapping 3x3/2 max-pools, three dense layers, as in torchvision.
+
+    Input [batch, height, width, in_channels], at least 63 x 63 (224 in the paper); output logits [batch, num_classes].
+    """
+
+    input_layer = "conv1"
+    classifier_layers = ("fc8",)
+    min_size = 63
+
+    widths: tuple[int, ...] = (64, 192, 384, 256, 256)
+    groups: tuple[int, ...] = (1, 1, 1, 1, 1)
+    dropout_before: tuple[str, ...] = ("fc6", "fc7")
+
+    def __init__(
+        self,
+        *,
+        num_classes: int = 1000,
+        in_channels: int = 3,
+        dropout: float = 0.5,
+        remat: bool | Collection[str] = False,
+        space_to_depth: bool = False,
+        dtype: jnp.dtype | type | None = None,
+        param_dtype: jnp.dtype | type = jnp.float32,
+        implementation: str | None = None,
+        rngs: nnx.Rngs,
+    ):
+        super().__init__(("pool1", "pool2", "conv3", "conv4", "pool5"), remat)
+        policy: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "implementation": implementation, "rngs": rngs}
+        widths, groups = self.widths, self.groups
+        self.conv1 = Conv(
+            in_channels, widths[0], 11, strides=4, padding=2, space_to_depth=space_to_depth, **self.initial("conv1"), **policy
+        )
+        self.conv2 = Conv(widths[0], widths[1], 5, padding=2, groups=groups[1], **self.initial("conv2"), **policy)
+        self.conv3 = Conv(widths[1], widths[2], 3, padding=1, groups=groups[2], **self.initial("conv3"), **policy)
+        self.conv4 = Conv(widths[2], widths[3], 3, padding=1, groups=groups[3], **self.initial("conv4"), **policy)
+        self.conv5 = Conv(widths[3], widths[4], 3, padding=1, groups=groups[4], **self.initial("conv5"), **policy)
+        flattened = (6, 6, widths[4])
+        self.fc6 = Linear(36 * widths[4], 4096, activation="relu", flattened=flattened, **self.initial("fc6"), **policy)
+        self.fc7 = Linear(4096, 4096, activation="relu", **self.initial("fc7"), **policy)
+        self.fc8 = Linear(4096, num_classes, **self.initial("fc8"), **policy)
+        rates = {name: dropout if name in self.dropout_before else 0.0 for name in ("fc6", "fc7", "fc8")}
+        self.fc6_dropout = dropout_layer(rates["fc6"], rngs=rngs)
+        self.fc7_dropout = dropout_layer(rates["fc7"], rngs=rngs)
+        self.fc8_dropout = dropout_layer(rates["fc8"], rngs=rngs)
+        self.implementation = implementation
+
+    def initial(self, layer: str) -> dict[str, Any]:
+        """Initial values of a layer; none given here, so torch's own."""
+        return {}
+
+    def pool(self, x: jax.Array) -> jax.Array:
+        with implementation_scope(self.implementation):
+            return kernels.max_pool(x, 3, 2)
+
+    def after_activation(self, x: jax.Array) -> jax.Array:
+        """What stands between the ReLU and the pool of the first two layers."""
+        return x
+
+    def features(self, x: jax.Array) -> dict[str, jax.Array]:
+        """Feature maps: pool1, pool2, conv3, conv4, pool5 [batch, height, width, channels], fc6, fc7 [batch, 4096]."""
+        self.check_input(x)
+
+        def conv_relu(layer: Conv, x: jax.Array) -> jax.Array:
+            return jax.nn.relu(layer(x))
+
+        def conv_pool(layer: Conv, x: jax.Array) -> jax.Array:
+            return self.pool(conv_relu(layer, x))
+
+        def conv_after_pool(layer: Conv, x: jax.Array) -> jax.Array:
+            return self.pool(self.after_activation(conv_relu(layer, x)))
+
+        stages = {}
+        x = stages["pool1"] = self.run_stage("pool1", conv_after_pool, self.conv1, x)
+        x = stages["pool2"] = self.run_stage("pool2", conv_after_pool, self.conv2, x)
+        x = stages["conv3"] = self.run_stage("conv3", conv_relu, self.conv3, x)
+        x = stages["conv4"] = self.run_stage("conv4", conv_relu, self.conv4, x)
+        x = stages["pool5"] = self.run_stage("pool5", conv_pool, self.conv5, x)
+        x = adaptive_avg_pool(x, 6)  # the identity at 224 x 224
+        x = stages["fc6"] = self.fc6(drop(self.fc6_dropout, x.reshape(x.shape[0], -1)))
+        stages["fc7"] = self.fc7(drop(self.fc7_dropout, x))
+        return stages
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.fc8(drop(self.fc8_dropout, self.features(x)["fc7"]))
+
+    def torch_modules(self) -> dict[str, nnx.Module]:
+        return {
+            "features.0": self.conv1,
+            "features.3": self.conv2,
+            "features.6": self.conv3,
+            "features.8": self.conv4,
+            "features.10": self.conv5,
+            "classifier.1": self.fc6,
+            "classifier.4": self.fc7,
+            "classifier.6": self.fc8,
+        }
+
+
+class AlexNetOriginal(AlexNet):
+    """AlexNet as published in 2012: 96 filters first, two groups, local response norm after the first two layers.
+
+    Its dropout zeroes outputs of the two hidden dense layers, where torchvision's zeroes their inputs. Input as `AlexNet`.
+    """
+
+    widths = (96, 256, 384, 384, 256)
+    groups = (1, 2, 1, 2, 2)
+    dropout_before = ("fc7", "fc8")
+
+    def initial(self, layer: str) -> dict[str, Any]:
+        # Section 5: weights from a normal of deviation 0.01, biases 1 in the second, fourth, fifth and the hidden dense
+        # layers, so that their ReLUs start with positive inputs, and 0 elsewhere.
+        ones = layer in ("conv2", "conv4", "conv5", "fc6", "fc7")
+        return {
+            "kernel_init": nnx.initializers.normal(0.01),
+            "bias_init": nnx.initializers.ones_init() if ones else nnx.initializers.zeros_init(),
+        }
+
+    def after_activation(self, x: jax.Array) -> jax.Array:
+        with implementation_scope(self.implementation):
+            return kernels.local_response_norm(x, size=5, alpha=1e-4, beta=0.75, k=2.0)
+
+
+@register(
+    "alexnet",
+    paper=PAPER,
+    params=61_100_840,
+    macs=714_188_480,
+    input_shape=(224, 224, 3),
+    weights=published("alexnet"),
+)
+def alexnet(**options) -> AlexNet:
+    """AlexNet as torchvision defines it."""
+    return AlexNet(**options)
+
+
+@register("alexnet_original", paper=PAPER_ORIGINAL, params=60_965_224, macs=724_406_816, input_shape=(224, 224, 3))
+def alexnet_original(**options) -> AlexNetOriginal:
+    """AlexNet as published in 2012."""
+    return AlexNetOriginal(**options)

@@ -1,0 +1,267 @@
+"""Weights into a model and out of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import pathlib
+import sys
+import tempfile
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from zoo.weights.download import fetch_hub, fetch_torchvision
+from zoo.weights.names import TorchTensor, layer_at, torch_tensors, zoo_tensors
+from zoo.weights.pth import WeightsFileError, read_pth
+
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadReport:
+    """What `load_weights` did, by the names of the source.
+
+    Attributes:
+      loaded: tensors taken over as they are.
+      adapted: kernels of the first layer, summed or repeated for another number of channels.
+      kept: tensors of a classifier with another number of classes, which the model keeps as they were drawn.
+    """
+
+    loaded: tuple[str, ...]
+    adapted: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
+
+
+class WeightsMismatchError(ValueError):
+    """The weights are not those of this model; the message lists every difference."""
+
+
+def load_weights(model: nnx.Module, source: Any, *, adapt: bool = True) -> LoadReport:
+    """Set every parameter, running statistic and counter of `model` from `source`, or none of them.
+
+    Args:
+      source: a .safetensors file in torch's layout or the zoo's own (`save_weights` writes both); a .pth, .pt or .bin file
+        that torch.save wrote, read without torch and without running code from it; a torch state_dict, or any mapping from
+        torch's names to arrays; "torchvision://NAME" (`model_info(...).weights` lists the names);
+        "hf://owner/repo[/file][@revision]".
+      adapt: whether a model may differ from the weights in its ends. A classifier with another number of classes then keeps
+        what was drawn for it, and the first kernel is fitted to another number of channels as timm does: summed for one
+        channel, else repeated and scaled by the ratio. Both are logged. Without, such a difference is an error.
+
+    Returns:
+      What was loaded, adapted and kept.
+
+    Raises:
+      WeightsMismatchError: names are missing or unexpected, or shapes differ: all in one message, and the model untouched.
+      WeightsFileError: the file is damaged, or is no file of weights.
+      DownloadError: the file cannot be fetched, or is not the one published.
+      ValueError: `source` is none of the above.
+    """
+    given = _read(source)
+    if all(name.startswith("module.") for name in given):  # saved from torch's DataParallel
+        given = {name.removeprefix("module."): value for name, value in given.items()}
+    if hasattr(model, "rename_foreign"):
+        given = model.rename_foreign(given)
+    by_name, own = torch_tensors(model), zoo_tensors(model)
+    wanted = by_name
+    if len(own.keys() & given.keys()) > len(by_name.keys() & given.keys()):
+        layouts = {id(tensor.variable): tensor for tensor in by_name.values()}
+        wanted = {name: layouts.get(id(tensor.variable), tensor) for name, tensor in own.items()}
+        given = {name: _in_torch_layout(value, wanted.get(name)) for name, value in given.items()}
+    ignored = getattr(model, "torch_ignored", lambda: ())()
+    given = {name: value for name, value in given.items() if name in wanted or not name.startswith(tuple(ignored))}
+
+    kept = _other_classes(model, wanted, given) if adapt else ()
+    adapted = _other_channels(model, wanted, given) if adapt else ()
+    for name in adapted:
+        given[name] = _adapt_channels(given[name], wanted[name].shape[1])
+    # Files older than the counter do not have it; torch itself then keeps its own.
+    missing = [n for n in wanted if n not in given and not n.endswith("num_batches_tracked")]
+    unexpected = [n for n in given if n not in wanted]
+    common = [n for n in wanted if n in given and n not in kept]
+    values, misshapen = {}, []
+    for name in common:
+        tensor, value = wanted[name], given[name]
+        try:
+            if value.shape != tensor.shape:
+                raise ValueError(f"{_shape(value.shape)} given, {_shape(tensor.shape)} needed")
+            if (value.dtype.kind in "iub") != (np.dtype(tensor.variable.get_value().dtype).kind in "iub"):
+                raise ValueError(f"{value.dtype} given, {tensor.variable.get_value().dtype} needed")
+            values[name] = tensor.convert(value)
+        except (ValueError, OverflowError) as error:
+            misshapen.append(f"{name} ({error})")
+    if missing or unexpected or misshapen:
+        parts = [("missing", missing), ("unexpected", unexpected), ("misshapen", misshapen)]
+        lines = [f"{what}: {', '.join(names)}" for what, names in parts if names]
+        raise WeightsMismatchError(f"source: not the weights of this {type(model).__name__}; " + "; ".join(lines))
+
+    for name, value in values.items():
+        _assign(wanted[name].variable, value)
+    if kept:
+        logger.warning("the classifier has another number of classes than the weights: %s not loaded", ", ".join(kept))
+    if adapted:
+        logger.warning("%s fitted to another number of input channels", ", ".join(adapted))
+    if isinstance(source, str) and source.startswith("torchvision://") and hasattr(model, "loaded_from_torchvision"):
+        model.loaded_from_torchvision()
+    return LoadReport(tuple(n for n in values if n not in adapted), tuple(adapted), tuple(kept))
+
+
+def save_weights(model: nnx.Module, path: str | os.PathLike, *, layout: Literal["torch", "zoo"] = "torch") -> None:
+    """Write every parameter, running statistic and counter to a .safetensors file, in one step or not at all.
+
+    Args:
+      layout: "torch" for torch's names and layouts, so that torch's load_state_dict takes them; "zoo" for the model's own.
+
+    Raises:
+      ValueError: the path does not end in .safetensors, or the layout is unknown.
+    """
+    import safetensors.numpy
+
+    path = pathlib.Path(path)
+    if path.suffix != ".safetensors":
+        raise ValueError(f"path: {str(path)!r} given, a name that ends in .safetensors is needed")
+    if layout not in ("torch", "zoo"):
+        raise ValueError(f"layout: {layout!r} given, 'torch' or 'zoo' is needed")
+    arrays = torch_arrays(model) if layout == "torch" else {n: t.export() for n, t in zoo_tensors(model).items()}
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, suffix=".part", delete=False) as stream:
+        try:
+            stream.write(safetensors.numpy.save(arrays, {"format": "pt" if layout == "torch" else "zoo"}))
+            stream.close()
+            os.replace(stream.name, path)
+        except BaseException:
+            os.unlink(stream.name)
+            raise
+
+
+def torch_arrays(model: nnx.Module) -> dict[str, np.ndarray]:
+    """Torch's state_dict of the model as NumPy arrays; torch is not needed."""
+    return {name: tensor.export() for name, tensor in torch_tensors(model).items()}
+
+
+def to_torch_state_dict(model: nnx.Module) -> dict[str, Any]:
+    """Torch's state_dict of the model, as torch tensors on the CPU, for torch's load_state_dict.
+
+    Bit for bit what `load_weights` took, running statistics and counters included, where the parameters have its dtype.
+
+    Raises:
+      ModuleNotFoundError: torch is not installed (`zoo.weights.torch_arrays` does not need it).
+    """
+    import torch
+
+    def tensor(array: np.ndarray) -> Any:
+        if array.dtype == jnp.bfloat16:
+            return torch.from_numpy(array.view(np.int16).copy()).view(torch.bfloat16)
+        return torch.from_numpy(array.copy())
+
+    return {name: tensor(array) for name, array in torch_arrays(model).items()}
+
+
+def _read(source: Any) -> dict[str, np.ndarray]:
+    if isinstance(source, Mapping):
+        if not source:
+            raise ValueError("source: an empty mapping given")
+        return {str(name): _as_numpy(str(name), value) for name, value in source.items()}
+    if isinstance(source, str) and source.startswith("torchvision://"):
+        return read_pth(fetch_torchvision(source.removeprefix("torchvision://")))
+    if isinstance(source, str) and source.startswith("hf://"):
+        return _read_file(fetch_hub(source.removeprefix("hf://")))
+    if isinstance(source, str | os.PathLike):
+        return _read_file(pathlib.Path(source))
+    raise ValueError(
+        f"source: {type(source).__name__} given, a file, a state_dict, 'torchvision://NAME' or 'hf://owner/repo' is needed"
+    )
+
+
+def _read_file(path: pathlib.Path) -> dict[str, np.ndarray]:
+    if path.suffix in (".pth", ".pt", ".bin"):
+        return read_pth(path)
+    if path.suffix != ".safetensors":
+        raise ValueError(f"source: {str(path)!r} given, a file that ends in .safetensors, .pth, .pt or .bin is needed")
+    return _read_safetensors(path)
+
+
+def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
+    import safetensors
+
+    dtypes = {"BF16": jnp.bfloat16, "F16": np.float16, "F32": np.float32, "F64": np.float64, "BOOL": np.bool_}
+    dtypes |= {f"{kind}{bits}": np.dtype(f"{kind.lower()}{bits // 8}") for kind in "IU" for bits in (8, 16, 32, 64)}
+    try:
+        # safetensors' own NumPy reader does not know bfloat16.
+        entries = safetensors.deserialize(path.read_bytes())
+        return {name: np.frombuffer(e["data"], dtypes[e["dtype"]]).reshape(e["shape"]) for name, e in entries}
+    except (safetensors.SafetensorError, KeyError, ValueError) as error:
+        raise WeightsFileError(f"source: {path}: damaged or no safetensors file ({error})") from error
+
+
+def _as_numpy(name: str, value: Any) -> np.ndarray:
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(value, torch.Tensor):
+        value = value.detach().cpu()
+        if value.dtype == torch.bfloat16:
+            return value.contiguous().view(torch.int16).numpy().view(jnp.bfloat16)
+        return value.numpy()
+    array = np.asarray(value)
+    if array.dtype == object:
+        raise ValueError(f"source: {name} is a {type(value).__name__}, an array is needed")
+    return array
+
+
+def _in_torch_layout(value: np.ndarray, tensor: TorchTensor | None) -> np.ndarray:
+    if tensor is None or tensor.to_torch is None or value.ndim != tensor.variable.get_value().ndim:
+        return value
+    try:
+        return tensor.to_torch(value)
+    except ValueError:  # a shape that the layout cannot have; it is reported with the others
+        return value
+
+
+def _other_classes(model: nnx.Module, wanted: dict[str, TorchTensor], given: dict[str, np.ndarray]) -> tuple[str, ...]:
+    """Names of the classifier's tensors, if all that differs is that their first dimension is another common number."""
+    layers = [layer_at(model, path) for path in getattr(model, "classifier_layers", ())]
+    variables = {id(tensor.variable) for layer in layers if layer is not None for tensor in torch_tensors(layer).values()}
+    names = [name for name, tensor in wanted.items() if id(tensor.variable) in variables]
+    shapes = [(given[name].shape, wanted[name].shape) for name in names if name in given]
+    if len(shapes) < len(names) or any(not old or old[1:] != new[1:] for old, new in shapes):
+        return ()
+    classes = {old[0] for old, _ in shapes}
+    return tuple(names) if len(classes) == 1 and shapes[0][0] != shapes[0][1] else ()
+
+
+def _other_channels(model: nnx.Module, wanted: dict[str, TorchTensor], given: dict[str, np.ndarray]) -> tuple[str, ...]:
+    """Name of the first layer's kernel, if it differs in its input channels only."""
+    if not hasattr(model, "input_layer"):
+        return ()
+    kernel = layer_at(model, model.input_layer).kernel
+    for name, tensor in wanted.items():
+        if tensor.variable is kernel and name in given:
+            old, new = given[name].shape, tensor.shape
+            if len(old) == 4 and old[1] != new[1] and old[:1] + old[2:] == new[:1] + new[2:]:
+                return (name,)
+    return ()
+
+
+def _adapt_channels(weight: np.ndarray, channels: int) -> np.ndarray:
+    """[out, in, height, width] for another number of input channels, such that equal channels give what they gave before."""
+    old = weight.shape[1]
+    if channels == 1:
+        return weight.sum(1, keepdims=True)
+    repeated = np.tile(weight, (1, -(-channels // old), 1, 1))[:, :channels]
+    return repeated * np.asarray(old / channels, weight.dtype)
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape)) or "scalar"
+
+
+def _assign(variable: nnx.Variable, value: np.ndarray) -> None:
+    old = variable.get_value()
+    if isinstance(old, jax.Array):
+        variable.set_value(jax.device_put(value, old.sharding))  # a sharded parameter stays sharded
+    else:
+        variable.set_value(jnp.asarray(value))  # of an abstract model, as nnx.eval_shape makes them

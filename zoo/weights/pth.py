@@ -1,0 +1,219 @@
+"""Reader of torch's .pth files that needs no torch and runs no code from the file.
+
+A file is a pickle that says how storages (raw bytes) become tensors. The unpickler here knows the few names that do so, and
+refuses every other one; what a tensor is made of is checked against the size of its storage.
+
+Layouts: the zip archive of torch >= 1.6 (archive/data.pkl, archive/data/KEY), and the older one of five pickles in a row.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import io
+import os
+import pathlib
+import pickle
+import zipfile
+from typing import Any, BinaryIO
+
+import ml_dtypes
+import numpy as np
+
+_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+_STORAGES: dict[str, Any] = {
+    "FloatStorage": np.float32,
+    "DoubleStorage": np.float64,
+    "HalfStorage": np.float16,
+    "BFloat16Storage": ml_dtypes.bfloat16,
+    "LongStorage": np.int64,
+    "IntStorage": np.int32,
+    "ShortStorage": np.int16,
+    "CharStorage": np.int8,
+    "ByteStorage": np.uint8,
+    "BoolStorage": np.bool_,
+}
+
+
+class WeightsFileError(ValueError):
+    """The file is not a readable file of weights; the message says what is wrong with it."""
+
+
+@dataclasses.dataclass
+class _Storage:
+    """Raw elements, filled in after the pickle in a legacy file."""
+
+    dtype: np.dtype
+    elements: int
+    data: np.ndarray | None = None
+
+
+@dataclasses.dataclass
+class _Tensor:
+    """What a tensor is made of, until its storage is there."""
+
+    storage: _Storage
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+    def array(self) -> np.ndarray:
+        data = self.storage.data
+        if data is None:
+            raise WeightsFileError("a tensor's storage is missing")
+        sizes = (self.offset, *self.shape, *self.strides)
+        if len(self.shape) != len(self.strides) or any(not isinstance(n, int) or n < 0 for n in sizes):
+            raise WeightsFileError(f"a tensor of shape {self.shape} and strides {self.strides} is malformed")
+        if 0 in self.shape:
+            return np.zeros(self.shape, data.dtype)
+        last = self.offset + sum((n - 1) * s for n, s in zip(self.shape, self.strides, strict=True))
+        if last >= data.size:
+            raise WeightsFileError(f"a tensor of shape {self.shape} reaches beyond its storage of {data.size} elements")
+        strides = [s * data.itemsize for s in self.strides]
+        return np.lib.stride_tricks.as_strided(data[self.offset :], self.shape, strides).copy()
+
+
+class _ParameterDict(collections.OrderedDict):
+    """An OrderedDict that accepts the attributes (`_metadata`) a pickled state_dict sets."""
+
+
+def _rebuild_tensor(storage: Any, offset: int, shape: tuple, strides: tuple, *_: Any) -> _Tensor:
+    if not isinstance(storage, _Storage):
+        raise WeightsFileError("a tensor without a storage")
+    return _Tensor(storage, offset, tuple(shape), tuple(strides))
+
+
+def _rebuild_parameter(tensor: Any, *_: Any) -> Any:
+    return tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class _StorageType:
+    dtype: Any
+
+
+class _Unpickler(pickle.Unpickler):
+    def __init__(self, stream: BinaryIO, load_storage: Any):
+        super().__init__(stream, encoding="latin1")
+        self._load_storage = load_storage
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("collections", "OrderedDict"):
+            return _ParameterDict
+        if module == "torch._utils":
+            if name in ("_rebuild_tensor", "_rebuild_tensor_v2"):
+                return _rebuild_tensor
+            if name == "_rebuild_parameter":
+                return _rebuild_parameter
+        if module in ("torch", "torch.storage") and name in _STORAGES:
+            return _StorageType(np.dtype(_STORAGES[name]))
+        raise WeightsFileError(f"it asks for {module}.{name}, which a file of weights has no need of; nothing was run")
+
+    def persistent_load(self, identity: Any) -> Any:
+        return self._load_storage(identity)
+
+
+def _zip_storages(archive: zipfile.ZipFile, folder: str) -> Any:
+    storages: dict[str, _Storage] = {}
+
+    def load(identity: Any) -> _Storage:
+        kind, storage_type, key, _location, elements = identity
+        if kind != "storage" or not isinstance(storage_type, _StorageType):
+            raise WeightsFileError("it holds something that is not a tensor")
+        if key not in storages:
+            data = np.frombuffer(archive.read(f"{folder}data/{key}"), storage_type.dtype)
+            if data.size != elements:
+                raise WeightsFileError(f"storage {key} has {data.size} elements, {elements} were announced")
+            storages[key] = _Storage(storage_type.dtype, elements, data)
+        return storages[key]
+
+    return load
+
+
+def _read_zip(stream: BinaryIO) -> Any:
+    with zipfile.ZipFile(stream) as archive:
+        pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]
+        if len(pickles) != 1:
+            raise WeightsFileError("it is a zip archive without one data.pkl, so torch.save did not write it")
+        folder = pickles[0].removesuffix("data.pkl")
+        order = f"{folder}byteorder"
+        if order in archive.namelist() and archive.read(order) != b"little":
+            raise WeightsFileError("it was written on a big-endian machine, which is not supported")
+        return _Unpickler(io.BytesIO(archive.read(pickles[0])), _zip_storages(archive, folder)).load()
+
+
+def _read_legacy(stream: BinaryIO) -> Any:
+    storages: dict[str, _Storage] = {}
+
+    def load(identity: Any) -> _Storage:
+        kind, storage_type, key, _location, elements, view = identity
+        if kind != "storage" or not isinstance(storage_type, _StorageType) or view is not None:
+            raise WeightsFileError("it holds something that is not a tensor")
+        return storages.setdefault(key, _Storage(storage_type.dtype, elements))
+
+    plain = lambda: _Unpickler(stream, load).load()
+    if plain() != _LEGACY_MAGIC:
+        raise WeightsFileError("torch.save did not write it")
+    protocol, system = plain(), plain()
+    if protocol != 1001 or not system.get("little_endian", True):
+        raise WeightsFileError("it was written in a layout that is not supported")
+    value, keys = plain(), plain()
+    for key in keys:
+        if key not in storages:
+            raise WeightsFileError(f"storage {key} belongs to no tensor")
+        storage = storages[key]
+        (elements,) = np.frombuffer(stream.read(8), np.int64)
+        data = np.frombuffer(stream.read(int(elements) * storage.dtype.itemsize), storage.dtype)
+        if elements != storage.elements or data.size != elements:
+            raise WeightsFileError(f"storage {key} has {data.size} elements, {storage.elements} were announced")
+        storage.data = data
+    return value
+
+
+def _finished(value: Any) -> Any:
+    if isinstance(value, _Tensor):
+        return value.array()
+    if isinstance(value, dict):
+        return {name: _finished(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_finished(item) for item in value)
+    return value
+
+
+def read_pth(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """The tensors of a state_dict that torch.save wrote; a checkpoint's "state_dict" or "model" entry is looked into.
+
+    Raises:
+      WeightsFileError: damaged, cut off, not a file of weights, or one that asks for code to be run.
+    """
+    path = pathlib.Path(path)
+    with path.open("rb") as stream:
+        try:
+            if zipfile.is_zipfile(stream):
+                value = _read_zip(stream)
+            else:
+                stream.seek(0)
+                value = _read_legacy(stream)
+            value = _finished(value)
+        except WeightsFileError as error:
+            raise WeightsFileError(f"source: {path}: {error}") from None
+        except (
+            pickle.UnpicklingError,
+            zipfile.BadZipFile,
+            EOFError,
+            ValueError,
+            TypeError,
+            KeyError,
+            IndexError,
+            AttributeError,
+            UnicodeDecodeError,
+            OverflowError,
+            MemoryError,
+        ) as error:
+            raise WeightsFileError(f"source: {path}: damaged or no file of weights ({type(error).__name__}: {error})") from None
+    for entry in ("state_dict", "model"):
+        if isinstance(value, dict) and isinstance(value.get(entry), dict):
+            value = value[entry]
+    if not isinstance(value, dict) or not value or not all(isinstance(v, np.ndarray) for v in value.values()):
+        raise WeightsFileError(f"source: {path}: it holds no state_dict of tensors")
+    return {str(name): array for name, array in value.items()}
