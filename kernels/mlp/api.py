@@ -69,8 +69,6 @@ def mlp(
         from kernels.mlp import triton
 
         rows = x.reshape(-1, x.shape[-1])
-        y = triton.mlp(
-            rows, tuple(weights), tuple(biases), activation, final_activation, negative_slope, chosen == "interpret"
-        )
+        y = triton.mlp(rows, tuple(weights), tuple(biases), activation, final_activation, negative_slope, chosen == "interpret")
         return y.reshape(*x.shape[:-1], weights[-1].shape[1])
     return xla.mlp(x, tuple(weights), tuple(biases), activation, final_activation, negative_slope)

@@ -32,7 +32,9 @@ def forward_kernel(
     present = (row < ROWS)[:, None]
     hidden = tl.zeros((BLOCK_M, BLOCK_H), tl.float32)
     for k in range(0, INPUTS, BLOCK_K):
-        left = tl.load(x + row.to(tl.int64)[:, None] * INPUTS + k + step[None, :], mask=present & (step < INPUTS - k)[None, :], other=0.0)
+        left = tl.load(
+            x + row.to(tl.int64)[:, None] * INPUTS + k + step[None, :], mask=present & (step < INPUTS - k)[None, :], other=0.0
+        )
         inside = (step < INPUTS - k)[:, None] & (unit < HIDDEN)[None, :]
         right = tl.load(w0 + (k + step)[:, None] * HIDDEN + unit[None, :], mask=inside, other=0.0)
         hidden = tl.dot(left, right, hidden, input_precision=PRECISION)
