@@ -114,7 +114,7 @@ def compile_model(name: str, device: str, implementation: str | None, mode: str,
             graph = zoo.split(zoo.evaluation_view(nnx.merge(graph, params, rest)))[0]
             infer = lambda p, r, x: nnx.merge(graph, p, r, copy=True)(x)
             compiled = aot.compile_for(device, infer, params, rest, batch["input"])
-    launched = traffic.kernels_of(compiled.as_text())
+    launched = traffic.kernels_of(str(compiled.as_text()))
     kinds: dict[str, collections.Counter] = collections.defaultdict(collections.Counter)
     for kernel in launched:
         kinds[kind_of(kernel)].update(kernels=kernel.times, bytes=kernel.bytes * kernel.times)
@@ -124,7 +124,7 @@ def compile_model(name: str, device: str, implementation: str | None, mode: str,
         "hand_written": sum(k.times for k in launched if "triton_kernel_call" in k.kind or "mosaic" in k.kind),
         "bytes": moved,
         "memory_ms": round(moved / BANDWIDTH[device] * 1e3, 3),
-        "temporary_bytes": compiled.memory_analysis().temp_size_in_bytes,
+        "temporary_bytes": getattr(compiled.memory_analysis(), "temp_size_in_bytes", None),
         "kinds": {kind: dict(figures) for kind, figures in sorted(kinds.items(), key=lambda item: -item[1]["bytes"])},
     }
 

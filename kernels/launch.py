@@ -67,7 +67,7 @@ def launch(
       read_again: bytes that the kernel reads from device memory beyond each of its operands once. They stand in the name of
         the operation, where whoever counts a program's traffic finds them.
     """
-    dtypes = tuple(a.dtype for a in (*inputs, *outputs))
+    dtypes = (*(a.dtype for a in inputs), *(o.dtype for o in outputs))
     call = Launch(kernel, dtypes, grid, num_warps, num_stages, tuple(sorted(constants.items())))
     for record in _recorders:
         record.append(call)

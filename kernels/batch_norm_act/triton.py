@@ -281,16 +281,19 @@ def _backward(activation, epsilon, interpret, residuals, cotangents):
     dy, dmean, dvar = cotangents
     optional = [a for a in (residual, positive) if a is not None]
 
+    static = {"activation": activation, "epsilon": epsilon}
+
     def split(arrays):
-        x, dy, *optional = arrays[:-6]
-        residual_ = optional.pop(0) if residual is not None else None
-        return (x, dy, residual_, optional.pop(0) if positive is not None else None, *arrays[-6:])
+        rows = arrays[:-6]
+        names = ("x", "dy", "residual", "positive", "scale", "bias", "mean", "var", "dmean", "dvar")
+        values = (*rows[:2], None if residual is None else rows[2], None if positive is None else rows[-1], *arrays[-6:])
+        return dict(zip(names, values, strict=True))
 
     def on_device(*arrays):
-        return backward(*split(arrays), activation, epsilon, wants_residual, interpret)
+        return backward(**split(arrays), wants_residual=wants_residual, interpret=interpret, **static)
 
     def on_shard(axis, *arrays):
-        return sharded.backward(axis, *split(arrays), activation, epsilon)[: 4 if wants_residual else 3]
+        return sharded.backward(axis, **split(arrays), **static)[: 4 if wants_residual else 3]
 
     run = over_batch(on_device, shared=6, whole=(1, 2), on_shard=on_shard)
     dx, dscale, dbias, *dresidual = run(x, dy, *optional, scale, bias, mean, var, dmean, dvar)

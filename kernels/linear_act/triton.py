@@ -157,9 +157,8 @@ def _forward(x, w, b, key, activation, negative_slope, dropout_rate, interpret):
     shared = [a for a in (w, b, key) if a is not None]
 
     def run(first_row, x, w, *optional):
-        optional = list(optional)
-        bias = optional.pop(0) if b is not None else None
-        return forward(x, w, bias, _state(optional.pop(0) if key is not None else None, first_row), interpret, static)
+        bias = None if b is None else optional[0]
+        return forward(x, w, bias, _state(None if key is None else optional[-1], first_row), interpret, static)
 
     y, *before = over_batch(
         functools.partial(run, 0),
@@ -183,7 +182,7 @@ def _backward(activation, negative_slope, dropout_rate, interpret, residuals, dy
 
     keys = () if key is None else (key,)
     if activation is None and key is None:
-        dz, db = dy, None if b is None else jnp.sum(dy, 0, dtype=jnp.float32)
+        dz, db = dy, jnp.sum(dy, 0, dtype=jnp.float32)  # unused and so left out of the program where there is no bias
     else:
         dz, db = over_batch(functools.partial(run, 0), shared=len(keys), whole=(1,), on_shard=on_shard)(dy, seen, *keys)
     dx = jnp.matmul(dz, w.T, preferred_element_type=jnp.float32).astype(x.dtype)
@@ -197,7 +196,8 @@ linear_act.defvjp(_forward, _backward)
 
 def precision() -> str:
     """How float32 operands are multiplied: as XLA does by default on a GPU, or exactly where JAX is told so."""
-    return "ieee" if jax.config.jax_default_matmul_precision in ("highest", "float32") else "tf32"
+    wanted = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
+    return "ieee" if wanted in ("highest", "float32") else "tf32"
 
 
 def forward(x, w, b, state, interpret, static):

@@ -69,7 +69,8 @@ def mlp(
 
 
 def _forward(x, weights, biases, activation, final_activation, negative_slope, interpret):
-    return jax.vjp(lambda *a: xla.mlp(*a, activation, final_activation, negative_slope), x, weights, biases)
+    plain = lambda x, weights, biases: xla.mlp(x, weights, biases, activation, final_activation, negative_slope)
+    return jax.vjp(plain, x, weights, biases)
 
 
 def _backward(activation, final_activation, negative_slope, interpret, pullback, dy):
