@@ -67,3 +67,8 @@ def hand_written(*arrays: jax.Array | None) -> str | None:
         if array is not None and array.dtype not in LOW_PRECISION:
             return f"it takes bfloat16, float16 and float32, and was given {array.dtype}"
     return None
+
+
+def shape_class(*arrays: jax.Array) -> str:
+    """Key of the measured choice of an implementation: "256x56x56x64:bfloat16" for each array."""
+    return " ".join(f"{'x'.join(map(str, a.shape))}:{a.dtype}" for a in arrays)

@@ -51,7 +51,8 @@ def lenet5(
     reason = checks.hand_written(x, *biases)
     if x.shape[3] > CHANNELS:
         reason = f"it takes images of up to {CHANNELS} channels, and was given {x.shape[3]}"
-    chosen = dispatch.choose("lenet5", implementation, {"xla": None, "triton": reason, "interpret": reason})
+    has = {"xla": None, "triton": reason, "interpret": reason}
+    chosen = dispatch.choose("lenet5", implementation, has, checks.shape_class(x))
     if chosen != "xla" and x.size and classes:
         from kernels.lenet5 import triton
 

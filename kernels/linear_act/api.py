@@ -69,7 +69,8 @@ def linear_act(
     reason = checks.hand_written(x, w, b)
     if activation == "leaky_relu" and negative_slope <= 0:
         reason = f"it takes a positive negative_slope, and was given {negative_slope}"
-    chosen = dispatch.choose("linear_act", implementation, {"xla": None, "triton": reason, "interpret": reason})
+    has = {"xla": None, "triton": reason, "interpret": reason}
+    chosen = dispatch.choose("linear_act", implementation, has, checks.shape_class(x, w))
     if chosen != "xla" and x.size and w.size:
         from kernels.linear_act import triton
 

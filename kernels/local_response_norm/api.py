@@ -48,7 +48,8 @@ def local_response_norm(
     reason = checks.hand_written(x)
     if x.shape[-1] > CHANNELS:
         reason = f"it takes up to {CHANNELS} channels, and was given {x.shape[-1]}"
-    chosen = dispatch.choose("local_response_norm", implementation, {"xla": None, "triton": reason, "interpret": reason})
+    has = {"xla": None, "triton": reason, "interpret": reason}
+    chosen = dispatch.choose("local_response_norm", implementation, has, checks.shape_class(x))
     if chosen != "xla" and x.size:
         from kernels.local_response_norm import triton
 

@@ -62,7 +62,8 @@ def max_pool(
     reason = checks.hand_written(x)
     if window[0] * window[1] > POSITIONS:
         reason = f"it takes windows of up to {POSITIONS} positions, and was given {window}"
-    chosen = dispatch.choose("max_pool", implementation, {"xla": None, "triton": reason, "interpret": reason})
+    has = {"xla": None, "triton": reason, "interpret": reason}
+    chosen = dispatch.choose("max_pool", implementation, has, checks.shape_class(x))
     if chosen != "xla" and x.size:
         from kernels.max_pool import triton
 

@@ -64,7 +64,8 @@ def mlp(
         reason = f"it takes two layers, and was given {len(weights)}"
     elif weights[0].shape[1] > HIDDEN:
         reason = f"it takes up to {HIDDEN} hidden units, and was given {weights[0].shape[1]}"
-    chosen = dispatch.choose("mlp", implementation, {"xla": None, "triton": reason, "interpret": reason})
+    has = {"xla": None, "triton": reason, "interpret": reason}
+    chosen = dispatch.choose("mlp", implementation, has, checks.shape_class(x, *weights))
     if chosen != "xla" and x.size and all(w.size for w in weights):
         from kernels.mlp import triton
 

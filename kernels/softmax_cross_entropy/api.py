@@ -44,7 +44,8 @@ def softmax_cross_entropy(
     reason = checks.hand_written(logits)
     if not jnp.issubdtype(labels.dtype, jnp.integer):
         reason = "it takes class numbers, and was given class probabilities"
-    chosen = dispatch.choose("softmax_cross_entropy", implementation, {"xla": None, "triton": reason, "interpret": reason})
+    has = {"xla": None, "triton": reason, "interpret": reason}
+    chosen = dispatch.choose("softmax_cross_entropy", implementation, has, checks.shape_class(logits))
     if chosen != "xla" and logits.size:
         from kernels.softmax_cross_entropy import triton
 

@@ -12,7 +12,7 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 import kernels
-from kernels import aot, dispatch, launch, traffic
+from kernels import aot, dispatch, launch, traffic, tuning
 from kernels.batch_norm_act import config as batch_norm_config
 from kernels.linear_act import config as linear_config
 from kernels.local_response_norm import config as lrn_config
@@ -88,12 +88,11 @@ FORWARD_ONLY = (small_mlp, small_lenet5)
 
 
 @pytest.mark.parametrize("case", CASES, ids=name_of)
-def test_every_candidate_compiles_and_fits(case, monkeypatch):
+def test_every_candidate_compiles_and_fits(case):
     module, candidate, fn, args = case
-    monkeypatch.setattr(module, "tuned_config", lambda operator, key: dataclasses.asdict(candidate))
-    with launch.recording() as launches, aot.lowering_for(H200):
-        traced = fn if fn in FORWARD_ONLY else with_gradients(fn)
-        jax.eval_shape(lambda *a: traced(*a), *args)  # a new function each time: traces are cached
+    operator = module.__name__.split(".")[1]
+    with launch.recording() as launches, aot.lowering_for(H200), tuning.candidate(operator, dataclasses.asdict(candidate)):
+        jax.eval_shape(fn if fn in FORWARD_ONLY else with_gradients(fn), *args)
     assert launches
     for call in launches:
         found = aot.kernel_resources(call, H200)

@@ -1,0 +1,172 @@
+"""Measures block sizes on the GPU at hand: python -m experiments.tune [--only OPERATOR].
+
+Each candidate of each operator, forward and backward, at shapes that the zoo's models have, beside XLA. The fastest go to
+kernels/tuned/DEVICE.json, with versions, date and times; `implementation=None` follows what stands there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import datetime
+import importlib
+import importlib.metadata
+import json
+import pathlib
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from rich.console import Console
+
+import kernels
+from experiments.errors import UserError, run
+from kernels import checks, dispatch, tuning
+
+BF16 = jnp.bfloat16
+SHOWN = Console()
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """An operator at one shape. `fn` takes the arrays and implementation=; `classed` of them name the shape class."""
+
+    operator: str
+    fn: Callable
+    shapes: tuple[tuple[tuple[int, ...], Any], ...]
+    classed: int = 1
+    backward: bool = True
+
+
+def _batch_norm(shape: tuple[int, ...], residual: bool) -> Case:
+    fn = lambda x, s, b, *r, implementation: kernels.batch_norm_act(x, s, b, *r, implementation=implementation)[0]
+    channels = (shape[-1:], jnp.float32)
+    return Case("batch_norm_act", fn, ((shape, BF16), channels, channels, *([(shape, BF16)] if residual else [])))
+
+
+def _linear(rows: int, inputs: int, outputs: int) -> Case:
+    fn = lambda x, w, b, implementation: kernels.linear_act(x, w, b, implementation=implementation)
+    return Case("linear_act", fn, (((rows, inputs), BF16), ((inputs, outputs), BF16), ((outputs,), jnp.float32)), 2)
+
+
+def _loss(rows: int, classes: int) -> Case:
+    labels = lambda x: jnp.arange(rows) % classes
+    fn = lambda x, implementation: kernels.softmax_cross_entropy(x, labels(x), implementation=implementation)
+    return Case("softmax_cross_entropy", fn, (((rows, classes), BF16),))
+
+
+def _mlp(rows: int, inputs: int, outputs: int) -> Case:
+    fn = lambda x, w, v, b, c, implementation: kernels.mlp(x, [w, v], [b, c], "relu", "tanh", implementation=implementation)
+    shapes = (((rows, inputs), BF16), ((inputs, 256), BF16), ((256, outputs), BF16), ((256,), BF16), ((outputs,), BF16))
+    return Case("mlp", fn, shapes, 3, backward=False)
+
+
+CASES = (
+    *(
+        Case("max_pool", lambda x, implementation: kernels.max_pool(x, 3, 2, implementation=implementation), ((shape, BF16),))
+        for shape in ((1024, 55, 55, 64), (256, 112, 112, 64), (256, 28, 28, 480))
+    ),
+    *(
+        Case("local_response_norm", kernels.local_response_norm, ((shape, BF16),))
+        for shape in ((1024, 55, 55, 96), (1024, 27, 27, 256), (256, 56, 56, 64))
+    ),
+    *(_batch_norm(shape, shape[-1] >= 256) for shape in ((256, 112, 112, 64), (256, 28, 28, 512), (256, 14, 14, 256))),
+    *(_linear(*sizes) for sizes in ((65536, 128, 512), (1024, 9216, 4096), (4096, 1024, 256))),
+    *(_loss(*sizes) for sizes in ((1024, 1000), (8192, 50257), (4096, 10))),
+    *(_mlp(*sizes) for sizes in ((4096, 100, 1024), (4096, 1024, 1))),
+)
+
+
+def drawn(case: Case, seed: int) -> list[jax.Array]:
+    rng = np.random.default_rng(seed)
+    return [jnp.asarray(rng.standard_normal(shape, np.float32), dtype) for shape, dtype in case.shapes]
+
+
+def program(case: Case, implementation: str) -> Callable:
+    """What is timed: the operator and, where its kernels have one, its gradient."""
+    fn = lambda *args: case.fn(*args, implementation=implementation)
+    if not case.backward:
+        return jax.jit(fn)
+
+    def both(*args: jax.Array) -> Any:
+        y, pullback = jax.vjp(fn, *args)
+        return pullback(y)
+
+    return jax.jit(both)
+
+
+def seconds(fn: Callable, inputs: Sequence[Sequence[jax.Array]], calls: int, rounds: int) -> float:
+    """Median over rounds of the time per call; calls are asynchronous and go through `inputs` in turn."""
+    jax.block_until_ready([fn(*args) for args in inputs])
+    found = []
+    for _ in range(rounds):
+        begun = time.perf_counter()
+        results = [fn(*inputs[i % len(inputs)]) for i in range(calls)]
+        jax.block_until_ready(results[-1])
+        found.append((time.perf_counter() - begun) / calls)
+    return float(np.median(found))
+
+
+def measure(case: Case, implementation: str = "triton", calls: int = 10, rounds: int = 7) -> dict[str, dict[str, Any]]:
+    """Entries of kernels/tuned/ for one case: the choice of implementation, and the configuration under each of its keys."""
+    inputs = [drawn(case, seed) for seed in range(2)]
+    times: dict[str, float] = {"xla": seconds(program(case, "xla"), inputs, calls, rounds)}
+    module = importlib.import_module(f"kernels.{case.operator}.config")
+    with tuning.keys_asked() as keys:
+        jax.eval_shape(program(case, implementation), *inputs[0])
+    best: dict[str, Any] = {}
+    for candidate in module.CANDIDATES:
+        values = dataclasses.asdict(candidate)
+        with tuning.candidate(case.operator, values):
+            times[json.dumps(values)] = taken = seconds(program(case, implementation), inputs, calls, rounds)
+        if not best or taken < best["seconds"]:
+            best = {"config": values, "seconds": taken}
+    winner = implementation if best["seconds"] < times["xla"] else "xla"
+    chosen = {"implementation": winner, "seconds": best["seconds"], "xla_seconds": times["xla"], "candidates": times}
+    entries: dict[str, dict[str, Any]] = dict.fromkeys(keys, best)
+    return entries | {checks.shape_class(*inputs[0][: case.classed]): chosen}
+
+
+def tune(cases: Sequence[Case], path: pathlib.Path, implementation: str = "triton", **protocol: int) -> None:
+    """Measure the cases and write their entries into the file, beside those of other operators that stand there."""
+    record = json.loads(path.read_text()) if path.exists() else {"operators": {}}
+    record["device"] = dispatch.device().kind
+    for case in cases:
+        found = measure(case, implementation, **protocol)
+        stamp = {
+            "date": datetime.date.today().isoformat(),
+            "versions": {name: importlib.metadata.version(name) for name in ("jax", "triton")},
+        }
+        entries = record["operators"].setdefault(case.operator, {})
+        entries.update({key: entry | stamp for key, entry in found.items()})
+        best = next(entry for entry in found.values() if "xla_seconds" in entry)
+        SHOWN.print(
+            f"{case.operator} {case.shapes[0][0]}: {implementation} {best['seconds'] * 1e6:.0f} us, "
+            f"xla {best['xla_seconds'] * 1e6:.0f} us"
+        )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(record, indent=1) + "\n")
+    dispatch.tuned.cache_clear()
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m experiments.tune", description="Measures block sizes on the GPU at hand.")
+    parser.add_argument("--only", help="one operator")
+    given = parser.parse_args(arguments)
+    operators = sorted({case.operator for case in CASES})
+    if given.only is not None and given.only not in operators:
+        raise UserError(f"--only: {given.only!r} given, it is one of {', '.join(operators)}")
+    if (reason := dispatch.device_reason("triton")) is not None:
+        raise UserError(f"nothing to measure: the kernels do not run here: {reason}")
+    path = pathlib.Path(kernels.__file__).parent / "tuned" / f"{dispatch.device().kind}.json"
+    tune([case for case in CASES if given.only in (None, case.operator)], path)
+    print(f"written: {path}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))
