@@ -44,19 +44,23 @@ def plan(gates: int, hidden: int, batch: int, directions: int, item_size: int) -
     cores = (here.cores or 132) - RESERVED
     memory = (here.shared_memory or dispatch.H200.shared_memory) - SHARED_MEMORY_SPARE
     padded = max(16, power_of_two(hidden))
-    padded_gates = 1 if gates == 1 else 4
-    for rows in (ROWS, ROWS // 2, ROWS // 4):
-        units = rows // padded_gates
-        blocks = cdiv(hidden, units)
-        for size in (64, 32, 16):
-            if size > max(16, power_of_two(batch)):
-                continue
-            grid = (blocks, cdiv(batch, size), directions)
-            # The weights' slice, and the state of all units (backward: the gradient of one gate's).
-            held = (units * padded_gates + size) * padded * item_size
-            if blocks * grid[1] * directions <= cores and held <= memory:
-                return Plan(units, size, padded, grid, blocks, 4 if padded < 512 else 8)
-    return f"hidden size {hidden} at batch {batch} with {directions} directions does not fit on {cores} multiprocessors at once"
+    units = ROWS // (1 if gates == 1 else 4)
+    blocks = cdiv(hidden, units)
+    for size in (64, 32, 16):
+        if size > max(16, power_of_two(batch)):
+            continue
+        grid = (blocks, cdiv(batch, size), directions)
+        # The weights' slice and the state of all units; a float32 is kept as two numbers of tf32.
+        held = (ROWS + size) * padded * (8 if item_size == 4 else item_size)
+        # Beyond these sizes the compiler runs out of registers and spills.
+        registers_last = item_size == 2 or (size == 16 and padded <= (128 if gates == 3 else 256))
+        if blocks * grid[1] * directions <= cores and held <= memory and registers_last:
+            num_warps = 8 if padded > 256 or size > 32 or item_size == 4 else 4
+            return Plan(units, size, padded, grid, blocks, num_warps)
+    return (
+        f"hidden size {hidden}, batch {batch}, {directions} direction(s), {item_size} bytes a value do not fit on "
+        f"{cores} multiprocessors at once"
+    )
 
 
 def reason(cell: str, x: jax.Array, layers: Sequence[tuple[CellWeights, ...]]) -> str | None:

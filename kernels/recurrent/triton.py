@@ -18,12 +18,13 @@ import jax.numpy as jnp
 import triton
 import triton.language as tl
 
-from kernels.launch import launch, like
+from kernels.launch import launch, like, power_of_two
 from kernels.recurrent import config
 from kernels.recurrent.cells import CELLS, CellWeights, bias_gradient, weight_gradient
 from kernels.triton_math import tanh
 
 SAVED = {"rnn_tanh": 0, "rnn_relu": 0, "lstm": 4, "gru": 4}  # values per unit and step kept for the backward pass
+PARTS_AT_ONCE = 4096  # values that a block adds up at a time: 32 registers of each of 128 threads
 
 
 @triton.jit
@@ -137,20 +138,24 @@ def forward_kernel(
 
 
 @triton.jit
-def gradient_of_h(
-    gradients, w0, w1, w2, w3, here, GATE_COUNT: tl.constexpr, HIDDEN: tl.constexpr, PRECISION: tl.constexpr
+def gates_together(zero, one, two, three, UNITS: tl.constexpr, BATCH: tl.constexpr):
+    """The inverse of `gates_apart`."""
+    z = tl.join(tl.join(zero, one), tl.join(two, three))
+    return tl.reshape(tl.permute(z, (3, 2, 0, 1)), (4 * UNITS, BATCH))
+
+
+@triton.jit
+def sum_of_parts(
+    parts, at, here, HIDDEN: tl.constexpr, BATCH: tl.constexpr, GROUP: tl.constexpr, CHUNK: tl.constexpr,
+    UNITS: tl.constexpr, BLOCK_BATCH: tl.constexpr,
 ):  # fmt: skip
-    """[UNITS, BATCH]: the gates' gradients of all units times this block's units of the recurrent weights."""
-    z = tl.load(gradients, mask=here, other=0.0, cache_modifier=".cg")
-    total = tl.dot(w0, z, input_precision=PRECISION)
-    if GATE_COUNT > 1:
-        z = tl.load(gradients + HIDDEN, mask=here, other=0.0, cache_modifier=".cg")
-        total = tl.dot(w1, z, total, input_precision=PRECISION)
-        z = tl.load(gradients + 2 * HIDDEN, mask=here, other=0.0, cache_modifier=".cg")
-        total = tl.dot(w2, z, total, input_precision=PRECISION)
-        if GATE_COUNT == 4:
-            z = tl.load(gradients + 3 * HIDDEN, mask=here, other=0.0, cache_modifier=".cg")
-            total = tl.dot(w3, z, total, input_precision=PRECISION)
+    """[UNITS, BLOCK_BATCH]: what the blocks of the group wrote for this block's units, added up, always in the same order."""
+    total = tl.zeros((UNITS, BLOCK_BATCH), tl.float32)
+    for first in tl.static_range(0, GROUP, CHUNK):
+        block = first + tl.arange(0, CHUNK)
+        from_each = parts + block[:, None, None] * (BATCH * HIDDEN) + at[None, :, :]
+        inside = (block < GROUP)[:, None, None] & here[None, :, :]
+        total += tl.sum(tl.load(from_each, mask=inside, other=0.0, cache_modifier=".cg"), 0)
     return total
 
 
@@ -159,11 +164,16 @@ def backward_kernel(
     d_hs, d_h_last, d_c_last, w_h, h0, c0, hs, cs, saved, lengths,
     dz, dn, d_h0, d_c0, exchange, arrived,
     CELL: tl.constexpr, TIME: tl.constexpr, DIRECTIONS: tl.constexpr, BATCH: tl.constexpr, HIDDEN: tl.constexpr,
-    REVERSE: tl.constexpr, GATE_COUNT: tl.constexpr, UNITS: tl.constexpr,
+    REVERSE: tl.constexpr, GATE_COUNT: tl.constexpr, PADDED_GATES: tl.constexpr, UNITS: tl.constexpr,
     BLOCK_BATCH: tl.constexpr, PADDED_HIDDEN: tl.constexpr, GROUP: tl.constexpr, PRECISION: tl.constexpr,
+    CHUNK: tl.constexpr,
 ):  # fmt: skip
+    """Each block turns the gradient of its units' state into that of their gates, multiplies it with the weights that it holds
+    (the same as in the forward pass), and so has its part of the gradient of every unit's state in the step before; after the
+    barrier each block adds up the parts of its own units.
+    """
     direction = tl.program_id(2)
-    flipped = direction if DIRECTIONS == 2 else REVERSE  # 1 where time is read from its end
+    flipped = direction if DIRECTIONS == 2 else REVERSE
     counter = arrived + direction * tl.num_programs(1) + tl.program_id(1)
     unit = tl.program_id(0) * UNITS + tl.arange(0, UNITS)
     row = tl.program_id(1) * BLOCK_BATCH + tl.arange(0, BLOCK_BATCH)
@@ -172,22 +182,21 @@ def backward_kernel(
     all_here = (every < HIDDEN)[:, None] & (row < BATCH)[None, :]
     at = (direction * BATCH + row)[None, :] * HIDDEN + unit[:, None]
     at_gates = (direction * BATCH + row)[None, :] * (GATE_COUNT * HIDDEN) + unit[:, None]
-    at_all_gates = (direction * BATCH + row)[None, :] * (GATE_COUNT * HIDDEN) + every[:, None]
     at_saved = (direction * BATCH + row)[None, :] * (4 * HIDDEN) + unit[:, None]
     STATE: tl.constexpr = DIRECTIONS * BATCH * HIDDEN
+    PARTS: tl.constexpr = STATE * GROUP
     dtype = dz.dtype.element_ty
+    parts = exchange + direction * (GROUP * BATCH * HIDDEN)  # [2, directions, blocks, batch, hidden]
+    my_part = parts + tl.program_id(0) * (BATCH * HIDDEN) + row[None, :] * HIDDEN + every[:, None]
+    my_units = row[None, :] * HIDDEN + unit[:, None]
 
-    weight_here = (unit < HIDDEN)[:, None] & (every < HIDDEN)[None, :]
-    weight = w_h + (direction * HIDDEN + unit)[:, None] * (GATE_COUNT * HIDDEN) + every[None, :]
-    w0 = tl.load(weight, mask=weight_here, other=0.0)
-    w1, w2, w3 = w0, w0, w0
-    if GATE_COUNT > 1:
-        w1 = tl.load(weight + HIDDEN, mask=weight_here, other=0.0)
-        w2 = tl.load(weight + 2 * HIDDEN, mask=weight_here, other=0.0)
-    if GATE_COUNT == 4:
-        w3 = tl.load(weight + 3 * HIDDEN, mask=weight_here, other=0.0)
+    column = tl.arange(0, PADDED_GATES * UNITS)
+    column_gate, column_unit = column // UNITS, tl.program_id(0) * UNITS + column % UNITS
+    weight_here = (every < HIDDEN)[:, None] & ((column_gate < GATE_COUNT) & (column_unit < HIDDEN))[None, :]
+    weight_at = (direction * HIDDEN + every)[:, None] * (GATE_COUNT * HIDDEN) + (column_gate * HIDDEN + column_unit)[None, :]
+    weights = tl.load(w_h + weight_at, mask=weight_here, other=0.0)
 
-    past = tl.load(d_h_last + at, mask=mine, other=0.0)  # the gradient of h that comes past the recurrent product
+    past = tl.load(d_h_last + at, mask=mine, other=0.0)  # the gradient of h that does not come through the recurrent product
     dc = past
     if CELL == "lstm":
         dc = tl.load(d_c_last + at, mask=mine, other=0.0)
@@ -196,19 +205,19 @@ def backward_kernel(
     for step in range(TIME):
         t = (TIME - 1 - step + flipped * (2 * step - TIME + 1)).to(tl.int64)
         real = (t < length)[None, :]
-        # The first step reads zeros: no gates come after it.
-        gates = exchange + (step % 2) * (GATE_COUNT * STATE) + at_all_gates
-        dh = past + gradient_of_h(gates, w0, w1, w2, w3, all_here, GATE_COUNT, HIDDEN, PRECISION)
-        dh += tl.load(d_hs + t * STATE + at, mask=mine, other=0.0).to(tl.float32)
-        out = dz + t * (GATE_COUNT * STATE) + at_gates
-        onward = exchange + ((step + 1) % 2) * (GATE_COUNT * STATE) + at_gates
-        keep = saved + t * (4 * STATE) + at_saved
-        # The state before this step: of the step before in this direction's order, or the initial one.
-        first = step == TIME - 1
+        first = step == TIME - 1  # in the order of the forward pass
         before = tl.where(first, t, t - 1 + 2 * flipped) * STATE + at
+        dh = past + tl.load(d_hs + t * STATE + at, mask=mine, other=0.0).to(tl.float32)
+        dh += sum_of_parts(
+            parts + (step % 2) * PARTS, my_units, mine & (step > 0), HIDDEN, BATCH, GROUP, CHUNK, UNITS, BLOCK_BATCH
+        )  # fmt: skip
+        out = dz + t * (GATE_COUNT * STATE) + at_gates
+        keep = saved + t * (4 * STATE) + at_saved
         if GATE_COUNT == 1:
             h = tl.load(hs + t * STATE + at, mask=mine, other=0.0).to(tl.float32)
-            dz_0 = dh * (1.0 - h * h) if CELL == "rnn_tanh" else tl.where(h > 0, dh, 0.0)
+            z = dh * (1.0 - h * h) if CELL == "rnn_tanh" else tl.where(h > 0, dh, 0.0)
+            z = tl.where(real, z, 0.0).to(dtype)
+            tl.store(out, z, mask=mine)
             past = tl.where(real, 0.0, dh)
         else:
             a_0 = tl.load(keep, mask=mine, other=0.0).to(tl.float32)
@@ -220,35 +229,35 @@ def backward_kernel(
                 c_before = tl.where(first, tl.load(c0 + at, mask=mine, other=0.0), c_before)
                 tanh_c = tanh(tl.load(cs + t * STATE + at, mask=mine, other=0.0))
                 d_cell = dc + dh * a_3 * (1.0 - tanh_c * tanh_c)
-                dz_0 = d_cell * a_2 * a_0 * (1.0 - a_0)
-                dz_1 = d_cell * c_before * a_1 * (1.0 - a_1)
-                dz_2 = d_cell * a_0 * (1.0 - a_2 * a_2)
-                dz_3 = dh * tanh_c * a_3 * (1.0 - a_3)
+                z_0 = d_cell * a_2 * a_0 * (1.0 - a_0)
+                z_1 = d_cell * c_before * a_1 * (1.0 - a_1)
+                z_2 = d_cell * a_0 * (1.0 - a_2 * a_2)
+                z_3 = tl.where(real, dh * tanh_c * a_3 * (1.0 - a_3), 0.0).to(dtype)
+                tl.store(out + 3 * HIDDEN, z_3, mask=mine)
                 dc = tl.where(real, d_cell * a_1, dc)
                 past = tl.where(real, 0.0, dh)
-                dz_3 = tl.where(real, dz_3, 0.0).to(dtype)
-                tl.store(out + 3 * HIDDEN, dz_3, mask=mine)
-                tl.store(onward + 3 * HIDDEN, dz_3, mask=mine, cache_modifier=".cg")
             else:
                 h_before = tl.load(hs + before, mask=mine, other=0.0).to(tl.float32)
                 h_before = tl.where(first, tl.load(h0 + at, mask=mine, other=0.0), h_before)
                 d_new = tl.where(real, dh * (1.0 - a_1) * (1.0 - a_2 * a_2), 0.0)
                 tl.store(dn + t * STATE + at, d_new.to(dtype), mask=mine)
-                dz_0 = d_new * a_3 * a_0 * (1.0 - a_0)
-                dz_1 = dh * (h_before - a_2) * a_1 * (1.0 - a_1)
-                dz_2 = d_new * a_0
+                z_0 = d_new * a_3 * a_0 * (1.0 - a_0)
+                z_1 = dh * (h_before - a_2) * a_1 * (1.0 - a_1)
+                z_2 = d_new * a_0
+                z_3 = tl.zeros((UNITS, BLOCK_BATCH), dtype)
                 past = tl.where(real, dh * a_1, dh)
-            dz_1, dz_2 = tl.where(real, dz_1, 0.0).to(dtype), tl.where(real, dz_2, 0.0).to(dtype)
-            tl.store(out + HIDDEN, dz_1, mask=mine)
-            tl.store(onward + HIDDEN, dz_1, mask=mine, cache_modifier=".cg")
-            tl.store(out + 2 * HIDDEN, dz_2, mask=mine)
-            tl.store(onward + 2 * HIDDEN, dz_2, mask=mine, cache_modifier=".cg")
-        dz_0 = tl.where(real, dz_0, 0.0).to(dtype)
-        tl.store(out, dz_0, mask=mine)
-        tl.store(onward, dz_0, mask=mine, cache_modifier=".cg")
+            z_0, z_1 = tl.where(real, z_0, 0.0).to(dtype), tl.where(real, z_1, 0.0).to(dtype)
+            z_2 = tl.where(real, z_2, 0.0).to(dtype)
+            tl.store(out, z_0, mask=mine)
+            tl.store(out + HIDDEN, z_1, mask=mine)
+            tl.store(out + 2 * HIDDEN, z_2, mask=mine)
+            z = gates_together(z_0, z_1, z_2, z_3, UNITS, BLOCK_BATCH)
+        part = tl.dot(weights, z, input_precision=PRECISION)
+        tl.store(my_part + ((step + 1) % 2) * PARTS, part, mask=all_here, cache_modifier=".cg")
         barrier(counter, (step + 1) * GROUP)
-    gates = exchange + (TIME % 2) * (GATE_COUNT * STATE) + at_all_gates
-    dh = past + gradient_of_h(gates, w0, w1, w2, w3, all_here, GATE_COUNT, HIDDEN, PRECISION)
+    dh = past + sum_of_parts(
+        parts + (TIME % 2) * PARTS, my_units, mine, HIDDEN, BATCH, GROUP, CHUNK, UNITS, BLOCK_BATCH
+    )  # fmt: skip
     tl.store(d_h0 + at, dh, mask=mine)
     if CELL == "lstm":
         tl.store(d_c0 + at, dc, mask=mine)
@@ -318,6 +327,7 @@ def _constants(cell: str, reverse: bool, x_proj: jax.Array) -> tuple[config.Plan
         "HIDDEN": hidden,
         "REVERSE": int(reverse),
         "GATE_COUNT": CELLS[cell].gates,
+        "PADDED_GATES": 1 if CELLS[cell].gates == 1 else 4,
         "UNITS": plan.units,
         "BLOCK_BATCH": plan.batch,
         "PADDED_HIDDEN": plan.padded_hidden,
@@ -352,7 +362,6 @@ def _forward(static, x_proj, w_h, b_h, state, lengths):
         num_warps=plan.num_warps,
         num_stages=1,  # a pipelined load would cross the barrier
         together=True,
-        PADDED_GATES=1 if constants["GATE_COUNT"] == 1 else 4,
         **constants,
     )  # fmt: skip
     return hs, ((h_last, c_last) if cell == "lstm" else (h_last,)), (cs, saved)
@@ -378,15 +387,16 @@ def _layer_backward(static, residuals, cotangents):
             like(x_proj, hs.shape if is_gru else (1,)),
             like(x_proj, hs.shape[1:], jnp.float32),
             like(x_proj, hs.shape[1:] if is_lstm else (1,), jnp.float32),
-            like(x_proj, (2, *x_proj.shape[1:])),
+            like(x_proj, (2, hs.shape[1], plan.group, *hs.shape[2:]), jnp.float32),
             like(x_proj, (hs.shape[1], plan.grid[1]), jnp.int32),
         ],
-        zeroed=(4, 5),
+        zeroed=(5,),
         grid=plan.grid,
         interpret=interpret,
         num_warps=plan.num_warps,
         num_stages=1,
         together=True,
+        CHUNK=min(power_of_two(plan.group), max(1, PARTS_AT_ONCE // (plan.units * plan.batch))),
         **constants,
     )  # fmt: skip
     h_before = jnp.stack(
