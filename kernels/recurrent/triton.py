@@ -20,7 +20,7 @@ import triton.language as tl
 
 from kernels.launch import launch, like, power_of_two
 from kernels.recurrent import config
-from kernels.recurrent.cells import CELLS, CellWeights, bias_gradient, weight_gradient
+from kernels.recurrent.cells import CELLS, CellWeights, weight_gradient
 from kernels.triton_math import tanh
 
 SAVED = {"rnn_tanh": 0, "rnn_relu": 0, "lstm": 4, "gru": 4}  # values per unit and step kept for the backward pass
@@ -408,7 +408,7 @@ def _layer_backward(static, residuals, cotangents):
     )
     accumulated = dz.astype(jnp.float32)
     d_w_h = weight_gradient(h_before.astype(jnp.float32), accumulated, w_h)
-    d_b_h = None if b_h is None else bias_gradient(accumulated, b_h[:, None])[:, 0]
+    d_b_h = None if b_h is None else accumulated.sum((0, 2)).astype(b_h.dtype)
     dx = jnp.concatenate([dz[..., : 2 * hs.shape[-1]], dn], -1) if is_gru else dz
     return dx, d_w_h, d_b_h, ((d_h0, d_c0) if is_lstm else (d_h0,)), None
 
