@@ -33,7 +33,7 @@ def open_model(source: str, model: str | None, data: str | None) -> tuple[Run, p
     if model is None:
         raise UserError(f"--model: needed for a weights file such as {source}")
     from experiments import recipes
-    from zoo.weights import load_weights
+    from zoo.weights import load_weights  # type: ignore[attr-defined]
 
     found = build(recipes.find(model, data))
     loaded = found.task.model(found.stepper.state)
@@ -121,7 +121,9 @@ def classification_report(opened: Run, folder: pathlib.Path, console: Console, w
         batch = opened.dataset.test.gather(wrong, None) | {"weight": np.ones(len(wrong), np.float32)}
         low, high = opened.dataset.value_range
         images = np.asarray(opened.dataset.preprocess(batch, jax.random.key(0), False)["image"])
-        captions = [f"{classes[labels[i]]}, taken for {classes[predicted[i]]}\n{probabilities[i].max():.0%} sure" for i in wrong]
+        captions = [
+            f"{classes[labels[i]]}, taken for {classes[predicted[i]]}\n{probabilities[i].max():.0%} sure" for i in wrong
+        ]
         draw_mistakes((images - low) / (high - low) * 2 - 1, captions, folder / "mistakes.png")
         written.append(folder / "mistakes.png")
     console.print(f"pictures: {', '.join(map(str, written))}", highlight=False, soft_wrap=True)

@@ -43,9 +43,7 @@ def start_processes(arguments: list[str]) -> None:
     import jax
 
     options: dict[str, Any] = {}
-    for (flag, kind), name in zip(
-        DISTRIBUTED.items(), ("coordinator_address", "num_processes", "process_id"), strict=True
-    ):
+    for (flag, kind), name in zip(DISTRIBUTED.items(), ("coordinator_address", "num_processes", "process_id"), strict=True):
         value = values[flag]
         try:
             options[name] = kind(value) if value is not None else None

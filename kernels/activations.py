@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+SLOPE = 0.01  # of "leaky_relu" where an operator takes none
 NAMES = ("relu", "leaky_relu", "tanh", "gelu", None)
 
 
@@ -13,7 +14,7 @@ def check(name: str | None, argument: str = "activation") -> None:
         raise ValueError(f"{argument}: {name!r} is none of {', '.join(map(repr, NAMES))}")
 
 
-def apply(name: str | None, x: jax.Array, negative_slope: float = 0.01) -> jax.Array:
+def apply(name: str | None, x: jax.Array, negative_slope: float = SLOPE) -> jax.Array:
     """The activation of that name; "gelu" is the exact one (by erf), as torch's default is."""
     match name:
         case None:

@@ -8,10 +8,12 @@ params, state, apply = zoo.functional(model)  # the same as a pure function
 
 from zoo.export import export_model
 from zoo.features import features
-from zoo.functional import evaluation_view, functional, training_view
+from zoo.functional import evaluation_view, functional, split, training_view
+from zoo.layers.recurrent import Recurrent
 from zoo.models.alexnet import AlexNet, AlexNetOriginal
 from zoo.models.googlenet import GoogLeNet, GoogLeNetOriginal, GoogLeNetOutputs
 from zoo.models.lenet import LeNet5, LeNet5Original
+from zoo.models.recurrent import LanguageModel, SequenceClassifier, Tagger
 from zoo.models.resnet import ResNet
 from zoo.models.vgg import VGG
 from zoo.registry import ModelInfo, create_model, list_models, model_info
@@ -25,10 +27,14 @@ __all__ = [
     "GoogLeNet",
     "GoogLeNetOriginal",
     "GoogLeNetOutputs",
+    "LanguageModel",
     "LeNet5",
     "LeNet5Original",
     "ModelInfo",
+    "Recurrent",
     "ResNet",
+    "SequenceClassifier",
+    "Tagger",
     "count_macs",
     "count_params",
     "create_model",
@@ -40,6 +46,7 @@ __all__ = [
     "load_weights",
     "model_info",
     "save_weights",
+    "split",
     "summarize",
     "to_torch_state_dict",
     "training_view",

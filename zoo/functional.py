@@ -19,6 +19,11 @@ def training_view(model: nnx.Module) -> nnx.Module:
     return nnx.view(model, deterministic=False, use_running_average=False, raise_if_not_found=False)
 
 
+def split(model: nnx.Module) -> tuple[Any, nnx.State, nnx.State]:
+    """The model's structure, its trainable parameters, and all its other state (running statistics, random streams)."""
+    return nnx.split(model, nnx.Param, ...)  # type: ignore[return-value]
+
+
 def functional(model: nnx.Module) -> tuple[Any, Any, Callable]:
     """Split a model into parameters, state and a pure function of both.
 
@@ -28,14 +33,14 @@ def functional(model: nnx.Module) -> tuple[Any, Any, Callable]:
       apply: ``apply(params, state, x, train=False, rngs=None) -> (outputs, state)``. `rngs` is a jax.random.key, needed
         where training draws random numbers (dropout). Works under jit, grad, vmap and scan; `model` itself is never changed.
     """
-    definitions = {}
+    definitions: dict[bool, Any] = {}
     for train, view in ((True, training_view), (False, evaluation_view)):
-        definitions[train], params, random, rest = nnx.split(view(model), nnx.Param, nnx.RngState, ...)
+        definitions[train], params, random, rest = nnx.split(view(model), nnx.Param, nnx.RngState, ...)  # type: ignore[misc]
     pure_params, pure_rest = nnx.to_pure_dict(params), nnx.to_pure_dict(rest)
     random_leaves, random_structure = jax.tree.flatten(random)
 
-    def as_state(name: str, template: nnx.State, values: Any, like: Any) -> nnx.State:
-        if jax.tree.structure(values) != jax.tree.structure(like):
+    def as_state(name: str, template: Any, values: Any, like: Any) -> Any:
+        if jax.tree.structure(values) != jax.tree.structure(like):  # type: ignore[operator]
             raise ValueError(f"{name}: its structure is not the one that zoo.functional returned for this model")
         return jax.tree.unflatten(jax.tree.structure(template), jax.tree.leaves(values))
 

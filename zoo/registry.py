@@ -121,7 +121,7 @@ def create_model(
         raise
     model.zoo_name = name
     if weights is not None:
-        from zoo.weights import load_weights
+        from zoo.weights import load_weights  # type: ignore[attr-defined]
 
         load_weights(model, weights)
     return model

@@ -57,7 +57,7 @@ def _plain_operators() -> Iterator[None]:
         yield
 
 
-def _trace(call: Any, *shapes: jax.ShapeDtypeStruct) -> tuple[int, Any]:
+def _trace(call: Any, *shapes: Any) -> tuple[int, Any]:
     with _plain_operators():
         jaxpr, output = jax.make_jaxpr(call, return_shape=True)(*shapes)
     return _macs_of(jaxpr.jaxpr), output

@@ -15,6 +15,11 @@ from experiments.errors import UserError, nearest
 # name -> module; a name is here once, and its module is imported only when it is asked for.
 MODULES = {
     "digits": "experiments.data.digits",
+    "digitrows": "experiments.data.digitrows",
+    "pysource": "experiments.data.pysource",
+    "pytokens": "experiments.data.pytokens",
+    "tagging": "experiments.data.tagging",
+    "text": "experiments.data.text",
 }
 
 

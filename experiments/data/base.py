@@ -27,7 +27,7 @@ class Source(Protocol):
     def __len__(self) -> int: ...
 
     def gather(self, indices: np.ndarray, rng: np.random.Generator | None) -> Batch:
-        """The examples at `indices`, stacked. With `rng`, as training wants them (randomly cropped, say); without, as they are."""
+        """The examples at `indices`, stacked. With `rng`, as training wants them (cropped, say); without, as they are."""
         ...
 
 
@@ -53,6 +53,7 @@ class Dataset:
       train, test: the two parts; no example is in both, and `test` is never used to choose anything.
       classes: names of the classes, in the order of their labels.
       input_shape: of one example, as the model sees it (after `preprocess`).
+      vocabulary: what the token ids of a tagging data set stand for; for a language model, `classes` says that.
       preprocess: ``(batch, key, train) -> batch``, traced into the jitted step, so that it runs on the device: scaling,
         random shifts and flips. `key` is a jax.random.key.
       value_range: least and greatest value of an image after `preprocess`.
@@ -65,6 +66,7 @@ class Dataset:
     input_shape: tuple[int, ...]
     preprocess: Callable[[Any, Any, bool], Any] = lambda batch, key, train: batch
     value_range: tuple[float, float] = (-1.0, 1.0)
+    vocabulary: tuple[str, ...] = ()
 
     def training_batches(self, batch_size: int, seed: int) -> Batches:
         """Shuffled anew in each epoch; the last, incomplete batch of an epoch is left out."""

@@ -39,7 +39,7 @@ def random_shift(images: jax.Array, key: jax.Array, most: int) -> jax.Array:
 def load(path: str | None = None, *, size: int = 32, shift: int = 3) -> Dataset:
     """The digits enlarged to `size` x `size` x 1, values from -1 (paper) to 1 (ink).
 
-    A stratified fifth, 362 images, is held out. In training each image is moved by up to `shift` pixels.
+    A stratified fifth, 364 images, is held out. In training each image is moved by up to `shift` pixels.
     """
     if path is not None:
         raise ValueError(f"data: digits takes no path, {path!r} given")

@@ -15,6 +15,13 @@ from experiments.training.recipe import Recipe
 DEFAULTS: dict[str, tuple[str, ...]] = {
     "lenet5": ("lenet5_digits",),
     "lenet5_original": ("lenet5_original_digits",),
+    "bilstm_classifier": ("bilstm_classifier_digitrows",),
+    "bilstm_tagger": ("bilstm_tagger_pytokens",),
+    "gru_lm": ("gru_lm_pysource",),
+    "lstm_classifier": ("lstm_classifier_digitrows",),
+    "lstm_lm": ("lstm_lm_pysource",),
+    "rnn_classifier": ("rnn_classifier_digitrows",),
+    "rnn_lm": ("rnn_lm_pysource",),
 }
 
 

@@ -1,6 +1,6 @@
 """LeNet-5 as published in 1998 on the handwritten digits.
 
-    python -m experiments.train lenet5_original
+python -m experiments.train lenet5_original
 """
 
 from experiments.training.recipe import Recipe

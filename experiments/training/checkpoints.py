@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import pathlib
 import shutil
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -46,8 +48,8 @@ class Checkpoints:
     """
 
     def __init__(self, directory: pathlib.Path):
-        # Orbax and its parts report every save on the root logger; its errors reach the user as exceptions.
-        logging.getLogger("absl").setLevel(logging.ERROR)
+        # Orbax logs every save, and every error that it also raises; what is raised reaches the user.
+        logging.getLogger("absl").setLevel(logging.CRITICAL)
         self.directory = directory
         self._pending: int | None = None
         try:
@@ -72,23 +74,34 @@ class Checkpoints:
           wait: return only when it is on disk.
         """
         leaves = named_leaves(state)
-        try:
-            self.wait()
-            # Orbax may still read from the arrays when the next step gives their memory away, so it is handed copies.
-            copies = {name: leaf.copy() for name, leaf in leaves.items()}
-            metadata = {"digest": digest(leaves), "extra": extra}
+        self.wait()
+        # Orbax may still read from the arrays when the next step gives their memory away, so it is handed copies.
+        copies = {name: leaf.copy() for name, leaf in leaves.items()}
+        metadata = {"digest": digest(leaves), "extra": extra}
+        self._pending = step
+        with self._failing():
             self._checkpointer.save_async(step, copies, metrics={"loss": loss}, custom_metadata=metadata, overwrite=True)
-            self._pending = step
-            if wait:
-                self.wait()
-        except (OSError, ValueError, RuntimeError) as error:
-            raise UserError(f"checkpoint: step {step} could not be saved: {explain(error)}; {self.describe_last()}") from error
+        if wait:
+            self.wait()
 
     def wait(self) -> None:
-        """Until the save under way is on disk."""
-        self._checkpointer.wait()
+        """Until the save under way is on disk.
+
+        Raises:
+          UserError: it could not be written.
+        """
+        with self._failing():
+            self._checkpointer.wait()
         if self._pending is not None:
             self.last_good, self._pending = self._pending, None
+
+    @contextlib.contextmanager
+    def _failing(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError, RuntimeError) as error:
+            step, self._pending = self._pending, None
+            raise UserError(f"checkpoint: step {step} could not be saved: {explain(error)}; {self.describe_last()}") from error
 
     def describe_last(self) -> str:
         return f"the last good checkpoint is of step {self.last_good}" if self.last_good else "there is no good checkpoint yet"
@@ -121,7 +134,7 @@ class Checkpoints:
                 loaded = self._checkpointer.load(candidate, abstract)
                 metadata = self._checkpointer.metadata(candidate).custom_metadata
                 if digest(loaded) != metadata["digest"]:
-                    raise ValueError("its content does not match its digest")  # noqa: TRY301
+                    raise ValueError("its content does not match its digest")
             except Exception as error:  # damage shows as almost any error of the readers below
                 reason = explain(error)
                 passed_over.append(f"checkpoint of step {candidate} is damaged and passed over ({reason[:120]})")
@@ -146,5 +159,7 @@ class Checkpoints:
 
     def close(self) -> None:
         """Finish the save under way."""
-        self.wait()
-        self._checkpointer.close()
+        try:
+            self.wait()
+        finally:
+            self._checkpointer.close()

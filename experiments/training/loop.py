@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import itertools
 import math
@@ -30,8 +31,9 @@ from experiments.training.tasks import make_task, use_implementation
 class StoppedError(Exception):
     """SIGTERM or Ctrl-C arrived, and the run was saved."""
 
-    def __init__(self, signal_number: int, message: str):
-        super().__init__(message)
+    def __init__(self, signal_number: int, step: int):
+        name = signal.Signals(signal_number).name
+        super().__init__(f"stopped by {name} at step {step}, saved; the same command continues")
         self.signal_number = signal_number
 
 
@@ -125,7 +127,7 @@ def train(recipe: Recipe, console: Console | None = None) -> dict[str, Any]:
       StoppedError: a signal arrived and the run was saved.
     """
     first = jax.process_index() == 0
-    console = console or Console()
+    console = console or Console(quiet=not first)
     workdir = pathlib.Path(recipe.directory)
     if not recipe.resume and first:
         records.clear(workdir)
@@ -166,9 +168,7 @@ def train(recipe: Recipe, console: Console | None = None) -> dict[str, Any]:
             console.print(f"warning: {line}", highlight=False, soft_wrap=True)
         console.print(f"continuing at step {start} of {steps}", highlight=False)
     per_epoch = batches.per_epoch
-    run = _Run(
-        recipe, task, stepper, checkpoints, feed, steps, per_epoch, start, seconds_before, workdir, dataset, evaluation
-    )
+    run = _Run(recipe, task, stepper, checkpoints, feed, steps, per_epoch, start, seconds_before, workdir, dataset, evaluation)
     return run.to_the_end(console)
 
 
@@ -214,9 +214,12 @@ class _Run:
                 positions.append(self.feed.get_state())
                 yield batch
 
-        self.records = records.Records(self.workdir, self.start) if self.first else None
         step = self.start
-        with Interrupts() as interrupts, ProgressBar(console, self.steps, self.per_epoch, step) as bar:
+        with contextlib.ExitStack() as stack:
+            self.records = stack.enter_context(records.Records(self.workdir, self.start)) if self.first else None
+            stack.enter_context(contextlib.closing(self.checkpoints))
+            interrupts = stack.enter_context(Interrupts())
+            bar = stack.enter_context(ProgressBar(console, self.steps, self.per_epoch, step))
             self.logged = time.monotonic()
             for batch in ahead(fed(), place):
                 self.pending.append(self.stepper.step(batch))
@@ -229,9 +232,7 @@ class _Run:
                 if step % self.checkpoint_every == 0 or step == self.steps or interrupts.received:
                     self.save(step, positions[0], wait=bool(interrupts.received))
                 if interrupts.received and step < self.steps:
-                    name = signal.Signals(interrupts.received).name
-                    raise StoppedError(interrupts.received, f"stopped by {name} at step {step}, saved; the same command continues")
-            self.checkpoints.close()
+                    raise StoppedError(interrupts.received, step)
             if not self.evaluation:
                 self.evaluate(step, bar)
         return self.finish(console)
@@ -307,10 +308,11 @@ class _Run:
             "parameters": sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state.params)),
             "parameters_sha256": digest(named_leaves(state.params)),
         }
-        if self.records:
-            self.records.close()
+        if self.first:
             records.write_json(self.workdir / "summary.json", summary)
             records.draw_curves(self.workdir, f"{self.recipe.model} on {self.recipe.data}")
             print_summary(console, summary, "Finished")
-            console.print(f"results in {self.workdir}/ (summary.json, metrics.jsonl, curves.png, checkpoints/)", highlight=False)
+            console.print(
+                f"results in {self.workdir}/ (summary.json, metrics.jsonl, curves.png, checkpoints/)", highlight=False
+            )
         return summary

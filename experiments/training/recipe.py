@@ -58,7 +58,7 @@ class Recipe:
     checkpoint_every: float = 1
     """Epochs between checkpoints."""
     mesh: str = "data=-1"
-    """Devices as named axes: data=4,model=2 splits batches over four groups and large parameters over two; -1: all there are."""
+    """Devices as named axes: data=4,model=2 splits batches over four groups, large parameters over two; -1: all there are."""
     workdir: str | None = None
     """Where the run is kept; runs/MODEL-DATA if not given."""
     resume: bool = True

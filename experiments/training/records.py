@@ -53,8 +53,8 @@ def check_same_run(workdir: pathlib.Path, settings: dict[str, Any]) -> bool:
       UserError: it holds another run; the message names the settings that differ.
     """
     old = read_config(workdir)
-    if old is None:
-        return False
+    if old is None or not any((workdir / CHECKPOINTS).glob("[0-9]*")):
+        return False  # nothing was trained that could be lost
     new = json.loads(json.dumps(settings))
     different = sorted(name for name in {*old, *new} if old.get(name) != new.get(name))
     if different:
@@ -99,7 +99,10 @@ class Records:
             if name not in ("step", "split"):
                 self._tensorboard.add_scalar(f"{row['split']}/{name}", value, row["step"])
 
-    def close(self) -> None:
+    def __enter__(self) -> Records:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
         self._file.close()
         if self._tensorboard is not None:
             self._tensorboard.close()
@@ -117,13 +120,18 @@ def read_metrics(workdir: pathlib.Path) -> list[dict[str, Any]]:
     return rows
 
 
+NOT_DRAWN = ("step", "split", "examples_per_second", "learning_rate")
+
+
 def draw_curves(workdir: pathlib.Path, title: str) -> None:
     """curves.png: each figure over the steps, training and held-out data in one panel."""
     from matplotlib.figure import Figure
 
     rows = read_metrics(workdir)
     figures = [name for name in ("loss", "accuracy") if any(name in row for row in rows)]
-    figures += sorted({name for row in rows for name in row} - {"step", "split", "examples_per_second", "learning_rate", *figures})
+    figures += sorted(
+        {name for row in rows for name in row} - {"step", "split", "examples_per_second", "learning_rate", *figures}
+    )
     if not figures:
         return
     figure = Figure(figsize=(4.6 * len(figures), 3.4), layout="constrained")

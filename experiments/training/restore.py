@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import pathlib
 from typing import Any, NamedTuple
@@ -57,8 +58,8 @@ def load_run(workdir: pathlib.Path) -> Run:
       UserError: there is no run, no checkpoint, or none that can be read.
     """
     run = build(recipe_of(workdir))
-    checkpoints = Checkpoints(workdir / records.CHECKPOINTS)
-    found = checkpoints.restore(run.stepper.state, run.stepper.shardings, discard=False)
+    with contextlib.closing(Checkpoints(workdir / records.CHECKPOINTS)) as checkpoints:
+        found = checkpoints.restore(run.stepper.state, run.stepper.shardings, discard=False)
     if found is None:
         raise UserError(f"workdir: {workdir} holds no checkpoint yet")
     run.stepper.state, extra, _ = found

@@ -44,6 +44,8 @@ def use_implementation(recipe: Recipe) -> contextlib.AbstractContextManager[None
 def build_model(recipe: Recipe, dataset: Dataset) -> nnx.Module:
     """The recipe's model, made for the data: its classes, its channels."""
     options: dict[str, Any] = {"num_classes": len(dataset.classes), "dtype": jnp.dtype(recipe.precision)}
+    if dataset.vocabulary:
+        options["vocab_size"] = len(dataset.vocabulary)
     if len(dataset.input_shape) > 1:
         options["in_channels"] = dataset.input_shape[-1]
     rngs = nnx.Rngs(params=recipe.seed, default=recipe.seed + 1)
@@ -69,11 +71,15 @@ class SupervisedTask:
         """The learning rate of the update that batch number `step` belongs to."""
         return float(self.schedule(step // self.recipe.accumulate))
 
+    def build(self) -> nnx.Module:
+        """What is trained."""
+        return build_model(self.recipe, self.dataset)
+
     def init(self) -> TrainState:
         """The state before the first step."""
-        model = build_model(self.recipe, self.dataset)
-        self.train_graph, params, rest = nnx.split(zoo.training_view(model), nnx.Param, ...)
-        self.test_graph = nnx.split(zoo.evaluation_view(model), nnx.Param, ...)[0]
+        model = self.build()
+        self.train_graph, params, rest = zoo.split(zoo.training_view(model))
+        self.test_graph = zoo.split(zoo.evaluation_view(model))[0]
         ema = jax.tree.map(jnp.copy, params) if self.recipe.ema else None
         return TrainState(jnp.int32(0), params, rest, self.optimizer.init(params), ema)
 
@@ -83,7 +89,7 @@ class SupervisedTask:
 
     def with_model(self, state: TrainState, model: nnx.Module) -> TrainState:
         """The state with the parameters and statistics of `model`, such as one that weights were loaded into."""
-        params, rest = nnx.split(model, nnx.Param, ...)[1:]
+        _, params, rest = zoo.split(model)
         return state._replace(params=params, rest=rest, ema=None if state.ema is None else params)
 
     def train_step(self, state: TrainState, batch: dict[str, jax.Array]) -> tuple[TrainState, jax.Array]:
@@ -92,19 +98,19 @@ class SupervisedTask:
         batch = self.dataset.preprocess(batch, key, True)
 
         def loss(params: nnx.State) -> tuple[jax.Array, tuple[nnx.State, Metrics]]:
-            model = nnx.merge(self.train_graph, params, state.rest)
+            model = nnx.merge(self.train_graph, params, state.rest, copy=True)  # variables of this trace
             value, metrics = self.loss(model, batch)
-            return value, (nnx.split(model, nnx.Param, ...)[2], metrics)
+            return value, (zoo.split(model)[2], metrics)
 
         (value, (rest, metrics)), gradient = jax.value_and_grad(loss, has_aux=True)(state.params)
         updates, optimizer = self.optimizer.update(gradient, state.optimizer, state.params)
         params = optax.apply_updates(state.params, updates)
         ema = state.ema
-        if ema is not None:
+        if self.recipe.ema:
             # The average starts with the weights themselves, so early in the run it forgets faster.
             decay = jnp.minimum(self.recipe.ema, (1 + state.step) / (10 + state.step))
             ema = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, ema, params)
-        finite = jnp.isfinite(value) & jnp.isfinite(optax.global_norm(gradient))
+        finite = jnp.isfinite(value) & jnp.isfinite(optax.tree.norm(gradient))
         metrics = {"loss": value, "finite": finite} | metrics
         vector = jnp.stack([metrics[name].astype(jnp.float32) for name in self.metric_names])
         return TrainState(state.step + 1, params, rest, optimizer, ema), vector
@@ -162,4 +168,9 @@ class ClassificationTask(SupervisedTask):
 
 def make_task(recipe: Recipe, dataset: Dataset, steps: int, per_epoch: int) -> Any:
     """The task that the recipe names."""
+    if recipe.task in ("language_model", "tagging"):
+        from experiments.training.sequence_tasks import LanguageModelTask, TaggingTask
+
+        kind = LanguageModelTask if recipe.task == "language_model" else TaggingTask
+        return kind(recipe, dataset, steps, per_epoch)
     return ClassificationTask(recipe, dataset, steps, per_epoch)

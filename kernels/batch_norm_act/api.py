@@ -7,7 +7,7 @@ import jax
 from kernels import activations, checks, dispatch
 from kernels.batch_norm_act import xla
 
-IMPLEMENTATIONS = ("xla",)
+IMPLEMENTATIONS = ("xla", "triton", "interpret")
 
 
 def batch_norm_act(
@@ -35,7 +35,7 @@ def batch_norm_act(
       activation: "relu", "leaky_relu" (slope 0.01), "tanh", "gelu" or None.
       epsilon: added to the variance.
       mean, var: [channels], both or neither.
-      implementation: see `kernels.dispatch`.
+      implementation: see `kernels.dispatch`. In evaluation all are the same: one fusion of XLA's.
 
     Returns:
       y like x, and mean and var, [channels], float32 (float64 where x is).
@@ -57,7 +57,14 @@ def batch_norm_act(
             checks.shape(name, array, x.shape, "the shape of x")
         elif name != "x":
             checks.shape(name, array, x.shape[-1:], f"one value per channel of x, whose shape is {x.shape}")
-    dispatch.choose("batch_norm_act", implementation, {"xla": None})
+    reason = checks.hand_written(x, scale, bias, residual)
+    if residual is not None and residual.dtype != x.dtype:
+        reason = f"it takes a residual of x's dtype, {x.dtype}, and was given {residual.dtype}"
+    chosen = dispatch.choose("batch_norm_act", implementation, {"xla": None, "triton": reason, "interpret": reason})
     if mean is not None and var is not None:
         return xla.normalize(x, scale, bias, residual, activation, epsilon, mean, var), mean, var
+    if chosen != "xla" and x.size:
+        from kernels.batch_norm_act import triton
+
+        return triton.batch_norm_act(x, scale, bias, residual, activation, epsilon, chosen == "interpret")
     return xla.batch_norm_act(x, scale, bias, residual, activation, epsilon)

@@ -17,8 +17,8 @@ def batch_norm_act(
     return normalize(x, scale, bias, residual, activation, epsilon, mean, var), mean, var
 
 
-def moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Mean and biased variance over the leading axes, both sums in one pass over x.
+def moments(x: jax.Array, mesh_axis: str | tuple[str, ...] | None = None) -> tuple[jax.Array, jax.Array]:
+    """Mean and biased variance over the leading axes (and `mesh_axis`, within a shard_map), both sums in one pass over x.
 
     The sums are of x less a pilot value per channel, close enough to the mean that E[d**2] - E[d]**2 does not cancel: the mean
     over the batch of one position (of all of x where there is no other axis). The result does not depend on it, nor do
@@ -27,13 +27,16 @@ def moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     wide = x.astype(accumulation_dtype(x))
     axes = tuple(range(x.ndim - 1))
     count = max(1, x.size // max(1, x.shape[-1]))  # an empty batch has mean and variance zero
-    one_position = wide[(slice(None), *(slice(0, 1),) * (x.ndim - 2))]
+    one_position = x[(slice(None), *(slice(0, 1),) * (x.ndim - 2))]
     pilot_count = max(1, one_position.size // max(1, x.shape[-1]))
-    pilot = jax.lax.stop_gradient(jnp.sum(one_position, axes) / pilot_count)
+    pilot = jax.lax.stop_gradient(jnp.sum(one_position, axes, dtype=wide.dtype) / pilot_count)
+    if mesh_axis is not None:
+        pilot = jax.lax.pmean(pilot, mesh_axis)
     centred = wide - pilot
-    offset = jnp.sum(centred, axes) / count
-    var = jnp.maximum(jnp.sum(centred * centred, axes) / count - offset * offset, 0)
-    return pilot + offset, var
+    offset, square = jnp.sum(centred, axes) / count, jnp.sum(centred * centred, axes) / count
+    if mesh_axis is not None:
+        offset, square = jax.lax.pmean((offset, square), mesh_axis)
+    return pilot + offset, jnp.maximum(square - offset * offset, 0)
 
 
 def normalize(
@@ -46,10 +49,23 @@ def normalize(
     mean: jax.Array,
     var: jax.Array,
 ) -> jax.Array:
-    """Evaluation: a factor and a shift per channel. Subtracting the mean first keeps digits where it is large."""
+    """Evaluation: a factor and a shift per channel."""
+    return activations.apply(activation, before_activation(x, scale, bias, residual, epsilon, mean, var)).astype(x.dtype)
+
+
+def before_activation(
+    x: jax.Array,
+    scale: jax.Array,
+    bias: jax.Array,
+    residual: jax.Array | None,
+    epsilon: float,
+    mean: jax.Array,
+    var: jax.Array,
+) -> jax.Array:
+    """What the activation is applied to. Subtracting the mean first keeps digits where it is large."""
     dtype = accumulation_dtype(x)
     factor = scale.astype(dtype) * jax.lax.rsqrt(var.astype(dtype) + epsilon)
     z = (x.astype(dtype) - mean.astype(dtype)) * factor + bias.astype(dtype)
     if residual is not None:
         z += residual.astype(dtype)
-    return activations.apply(activation, z).astype(x.dtype)
+    return z

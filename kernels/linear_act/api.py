@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from kernels import activations, checks, dispatch
 from kernels.linear_act import xla
 
-IMPLEMENTATIONS = ("xla",)
+IMPLEMENTATIONS = ("xla", "triton", "interpret")
 
 
 def linear_act(
@@ -65,5 +65,15 @@ def linear_act(
         seed = jnp.asarray(dropout_seed)
         if seed.shape != () or not jnp.issubdtype(seed.dtype, jnp.integer):
             raise ValueError(f"dropout_seed: {seed.dtype}{list(seed.shape)} is not an integer scalar")
-    dispatch.choose("linear_act", implementation, {"xla": None})
+    reason = checks.hand_written(x, w, b)
+    if activation == "leaky_relu" and negative_slope <= 0:
+        reason = f"it takes a positive negative_slope, and was given {negative_slope}"
+    chosen = dispatch.choose("linear_act", implementation, {"xla": None, "triton": reason, "interpret": reason})
+    if chosen != "xla" and x.size and w.size:
+        from kernels.linear_act import triton
+
+        key = None if seed is None else jax.random.key_data(jax.random.key(seed, impl="threefry2x32"))
+        rows = x.reshape(-1, x.shape[-1])
+        y = triton.linear_act(rows, w, b, key, activation, negative_slope, dropout_rate, chosen == "interpret")
+        return y.reshape(*x.shape[:-1], w.shape[1])
     return xla.linear_act(x, w, b, activation, negative_slope, dropout_rate, seed)

@@ -9,7 +9,8 @@ import jax
 from kernels import checks, dispatch
 from kernels.local_response_norm import xla
 
-IMPLEMENTATIONS = ("xla",)
+IMPLEMENTATIONS = ("xla", "triton", "interpret")
+CHANNELS = 4096  # what a tile of the hand-written kernel holds
 
 
 def local_response_norm(
@@ -43,5 +44,13 @@ def local_response_norm(
         raise ValueError(f"x: shape {x.shape} is not [..., channels]")
     if operator.index(size) < 1:
         raise ValueError(f"size: {size} is not at least 1")
-    dispatch.choose("local_response_norm", implementation, {"xla": None})
+    reason = checks.hand_written(x)
+    if x.shape[-1] > CHANNELS:
+        reason = f"it takes up to {CHANNELS} channels, and was given {x.shape[-1]}"
+    chosen = dispatch.choose("local_response_norm", implementation, {"xla": None, "triton": reason, "interpret": reason})
+    if chosen != "xla" and x.size:
+        from kernels.local_response_norm import triton
+
+        rows = x if x.ndim > 1 else x[None]
+        return triton.local_response_norm(rows, size, alpha, beta, k, chosen == "interpret").reshape(x.shape)
     return xla.local_response_norm(x, size, alpha, beta, k)

@@ -9,7 +9,8 @@ import jax
 from kernels import checks, dispatch
 from kernels.max_pool import xla
 
-IMPLEMENTATIONS = ("xla",)
+IMPLEMENTATIONS = ("xla", "triton", "interpret")
+POSITIONS = 255  # what one byte can tell apart
 
 
 def max_pool(
@@ -56,7 +57,14 @@ def max_pool(
         )
     if any(n + sum(pad) < w for n, w, pad in zip(size, window, pads, strict=True)):
         raise ValueError(f"window: {window} is larger than x of height and width {size} with padding {pads}")
-    dispatch.choose("max_pool", implementation, {"xla": None})
+    reason = checks.hand_written(x)
+    if window[0] * window[1] > POSITIONS:
+        reason = f"it takes windows of up to {POSITIONS} positions, and was given {window}"
+    chosen = dispatch.choose("max_pool", implementation, {"xla": None, "triton": reason, "interpret": reason})
+    if chosen != "xla" and x.size:
+        from kernels.max_pool import triton
+
+        return triton.max_pool(x, window, strides, pads, chosen == "interpret")
     return xla.max_pool(x, window, strides, pads)
 
 

@@ -43,7 +43,11 @@ def maximum_and_position(x: jax.Array, window: Pair, strides: Pair, pads: Pads) 
         return x[:, i : i + (height - 1) * strides[0] + 1 : strides[0], j : j + (width - 1) * strides[1] + 1 : strides[1]]
 
     best = at(0)
-    position = jnp.zeros(best.shape, jnp.uint8)
+    # At first the first place inside the input: it stands where all elements are minus infinity.
+    first_row = np.maximum(pads[0][0] - strides[0] * np.arange(height), 0)
+    first_column = np.maximum(pads[1][0] - strides[1] * np.arange(width), 0)
+    first = (first_row[:, None] * window[1] + first_column).astype(np.uint8)
+    position = jnp.broadcast_to(first[:, :, None], best.shape)
     for k in range(1, window[0] * window[1]):
         here = at(k)
         wins = (here > best) | (here != here)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from kernels import checks, dispatch
 from kernels.softmax_cross_entropy import xla
 
-IMPLEMENTATIONS = ("xla",)
+IMPLEMENTATIONS = ("xla", "triton", "interpret")
 
 
 def softmax_cross_entropy(
@@ -40,5 +40,14 @@ def softmax_cross_entropy(
     else:
         checks.floating("labels", labels)
         checks.shape("labels", labels, logits.shape, "class probabilities in the shape of logits (or give class numbers)")
-    dispatch.choose("softmax_cross_entropy", implementation, {"xla": None})
+    reason = checks.hand_written(logits)
+    if not jnp.issubdtype(labels.dtype, jnp.integer):
+        reason = "it takes class numbers, and was given class probabilities"
+    chosen = dispatch.choose("softmax_cross_entropy", implementation, {"xla": None, "triton": reason, "interpret": reason})
+    if chosen != "xla" and logits.size:
+        from kernels.softmax_cross_entropy import triton
+
+        rows = logits.reshape(-1, logits.shape[-1])
+        numbers = labels.reshape(-1).astype(jnp.int32)
+        return triton.softmax_cross_entropy(rows, numbers, label_smoothing, chosen == "interpret").reshape(labels.shape)
     return xla.softmax_cross_entropy(logits, labels, label_smoothing)

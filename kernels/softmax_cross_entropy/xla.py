@@ -14,8 +14,9 @@ def softmax_cross_entropy(logits: jax.Array, labels: jax.Array, label_smoothing:
     if jnp.issubdtype(labels.dtype, jnp.integer):
         classes = logits.shape[-1]
         known = (labels >= 0) & (labels < classes)
-        at_label = jnp.take_along_axis(logits, jnp.where(known, labels, 0)[..., None], axis=-1)[..., 0]
-        expected = jnp.where(known, at_label, jnp.nan)
+        # A comparison, not a gather: its gradient fuses into the softmax's, where a gather's is a scatter of its own.
+        chosen = labels[..., None] == jnp.arange(classes, dtype=labels.dtype)
+        expected = jnp.where(known, jnp.sum(jnp.where(chosen, logits, 0), axis=-1), jnp.nan)
         total = jnp.ones_like(normalizer)
     else:
         labels = labels.astype(logits.dtype)

@@ -24,7 +24,7 @@ def test_an_unknown_name_suggests_the_nearest() -> None:
 def test_bad_arguments_are_named() -> None:
     with pytest.raises(ValueError, match="num_classes: 0 given"):
         zoo.create_model("lenet5", num_classes=0)
-    with pytest.raises(TypeError, match="lenet5: .*dropuot"):
+    with pytest.raises(TypeError, match=r"lenet5: .*dropuot"):
         zoo.create_model("lenet5", dropuot=0.1)
 
 

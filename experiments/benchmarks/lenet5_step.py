@@ -1,0 +1,98 @@
+"""LeNet-5 training step against torch, and the share of Python in it: python -m experiments.benchmarks.lenet5_step.
+
+Writes experiments/results/cpu/lenet5-step.json. torch is needed for the comparison.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+from torch import nn
+
+from experiments import data
+from experiments.benchmarks import result
+from experiments.data.base import reader
+from experiments.recipes import find
+from experiments.training import mesh as meshes
+from experiments.training.loop import Stepper, ahead
+from experiments.training.tasks import ClassificationTask
+
+BATCH = 128
+STEPS_PER_ROUND = 10
+
+
+def ours(images: np.ndarray, labels: np.ndarray):
+    recipe = dataclasses.replace(
+        find("lenet5"), batch_size=BATCH, optimizer="sgd", learning_rate=0.01, schedule="constant", weight_decay=0.0, ema=None
+    )
+    task = ClassificationTask(recipe, data.load("digits", shift=0), 1000, 10)
+    stepper = Stepper(task, recipe, meshes.make_mesh("data=1"))
+    batch = {"image": jnp.asarray(images), "label": jnp.asarray(labels)}
+
+    def steps() -> None:
+        for _ in range(STEPS_PER_ROUND):
+            metrics = stepper.step(batch)
+        metrics.block_until_ready()
+
+    return steps
+
+
+def torchs(images: np.ndarray, labels: np.ndarray):
+    net = nn.Sequential(
+        nn.Conv2d(1, 6, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Flatten(), nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, 10),
+    )  # fmt: skip
+    optimizer = torch.optim.SGD(net.parameters(), 0.01, momentum=0.9, nesterov=True)
+    x, y = torch.from_numpy(images.transpose(0, 3, 1, 2).copy()), torch.from_numpy(labels).long()
+
+    def steps() -> None:
+        for _ in range(STEPS_PER_ROUND):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(net(x), y).backward()
+            optimizer.step()
+
+    return steps
+
+
+def python_time_per_step(steps: int = 2000) -> float:
+    """Seconds per step of the training loop's own path (reader, transfer, dispatch) around a step that computes nothing."""
+    recipe = dataclasses.replace(find("lenet5"), batch_size=32)
+    dataset = data.load("digits")
+    batches = dataset.training_batches(recipe.batch_size, 0)
+    stepper = Stepper(ClassificationTask(recipe, dataset, steps, batches.per_epoch), recipe, meshes.make_mesh("data=1"))
+    nothing = jax.jit(lambda leaves, batch: (leaves, jnp.zeros(3)), donate_argnums=0)
+    stepper._step = nothing
+    place = lambda batch: meshes.place_batch(batch, stepper.batch_sharding, whole=False)
+    feed = ahead(reader(batches, steps + 100), place)
+    for _ in range(100):
+        stepper.step(next(feed))
+    pending, begun = [], time.perf_counter()
+    for _ in range(steps - 1):
+        pending.append(stepper.step(next(feed)))
+    pending[-1].block_until_ready()
+    return (time.perf_counter() - begun) / (steps - 1)
+
+
+def main() -> None:
+    rng = np.random.default_rng(0)
+    images = rng.standard_normal((BATCH, 32, 32, 1)).astype(np.float32)
+    labels = rng.integers(0, 10, BATCH).astype(np.int32)
+    times = result.interleaved({"zoo": ours(images, labels), "torch": torchs(images, labels)}, rounds=25)
+    per_step = {name: {k: v / STEPS_PER_ROUND for k, v in figures.items()} for name, figures in times.items()}
+    found = {
+        "protocol": f"batch {BATCH}, float32, Nesterov SGD, {STEPS_PER_ROUND} steps a round, 25 rounds in turn",
+        "seconds_per_step": per_step,
+        "ratio": per_step["zoo"]["median"] / per_step["torch"]["median"],
+        "python_seconds_per_step": python_time_per_step(),
+    }
+    print(f"zoo / torch: {found['ratio']:.2f}; Python: {found['python_seconds_per_step'] * 1e3:.3f} ms a step")
+    print(result.write("lenet5-step", found))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,19 @@
+"""Bidirectional LSTM that labels each character of Python source with the kind of its token.
+
+python -m experiments.train bilstm_tagger
+"""
+
+from experiments.training.recipe import Recipe
+
+RECIPE = Recipe(
+    model="bilstm_tagger",
+    data="pytokens",
+    task="tagging",
+    epochs=0.5,
+    batch_size=32,
+    learning_rate=4e-3,
+    warmup_epochs=0.02,
+    clip_norm=1.0,
+    evaluate_every=0.25,
+    checkpoint_every=0.25,
+)

@@ -1,0 +1,19 @@
+"""GRU language model on the characters of the Python standard library, by truncated back-propagation with a carried state.
+
+python -m experiments.train gru_lm
+"""
+
+from experiments.training.recipe import Recipe
+
+RECIPE = Recipe(
+    model="gru_lm",
+    data="pysource",
+    task="language_model",
+    epochs=1,
+    batch_size=32,
+    learning_rate=4e-3,
+    warmup_epochs=0.02,
+    clip_norm=1.0,
+    evaluate_every=0.25,
+    checkpoint_every=0.25,
+)

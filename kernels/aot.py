@@ -1,0 +1,159 @@
+"""Compiles for a GPU that is not there: whole programs by XLA, single kernels by Triton.
+
+Needs the packages jax-cuda13-plugin, jax-cuda13-pjrt and triton (whose wheel brings the assembler), no GPU, no CUDA toolkit.
+No autotuning happens, so what XLA picks for a matrix product may differ on the device itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import pathlib
+import re
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import topologies
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from kernels import dispatch, launch
+
+_H200 = """
+gpu_device_info {
+  threads_per_block_limit: 1024 threads_per_warp: 32 shared_memory_per_block: 49152 shared_memory_per_core: 233472
+  threads_per_core_limit: 2048 core_count: 132 fpus_per_core: 128 block_dim_limit_x: 2147483647 block_dim_limit_y: 65535
+  block_dim_limit_z: 65535 memory_bandwidth: 4800000000000 l2_cache_size: 52428800 clock_rate_ghz: 1.98
+  device_memory_size: 151397597184 shared_memory_per_block_optin: 232448
+  cuda_compute_capability { major: 9 minor: 0 feature_extension: ACCELERATED_FEATURES }
+  registers_per_core_limit: 65536 registers_per_block_limit: 65536
+  thread_dim_limit_x: 1024 thread_dim_limit_y: 1024 thread_dim_limit_z: 64 device_vendor: "NVIDIA Corporation"
+  device_address_bits: 64 pcie_bandwidth: 34359738368 ecc_enabled: true name: "NVIDIA H200 141GB HBM3e"
+  driver_version: "13.0.0" runtime_version: "12.8.0" compile_time_toolkit_version: "12.8.0" dnn_version: "9.10.0"
+}
+platform_name: "CUDA"
+dnn_version_info { major: 9 minor: 10 patch: 0 }
+device_description_str: "NVIDIA H200 141GB HBM3e"
+"""
+TARGETS = {"nvidia-h200": ("NVIDIA H200", _H200)}  # device kind -> (JAX's name for it, XLA's description of it)
+
+
+@functools.cache
+def toolkit() -> pathlib.Path:
+    """A folder in the layout of a CUDA toolkit around the assembler and the device library in Triton's wheel."""
+    import triton
+
+    bundled = pathlib.Path(triton.__file__).parent / "backends" / "nvidia"
+    folder = tempfile.TemporaryDirectory(prefix="cuda-")
+    _kept_alive.append(folder)
+    root = pathlib.Path(folder.name)
+    (root / "bin").mkdir()
+    (root / "bin" / "ptxas").symlink_to(bundled / "bin" / "ptxas")
+    (root / "nvvm" / "libdevice").mkdir(parents=True)
+    (root / "nvvm" / "libdevice" / "libdevice.10.bc").symlink_to(bundled / "lib" / "libdevice.10.bc")
+    return root
+
+
+_kept_alive: list[Any] = []
+
+
+@functools.cache
+def devices(kind: str = "nvidia-h200", count: int = 1) -> tuple[Any, ...]:
+    """`count` devices of this kind in one process, to compile for."""
+    if kind not in TARGETS:
+        raise ValueError(f"kind: {kind!r} is none of {', '.join(TARGETS)}")
+    try:
+        topology = topologies.get_topology_desc(platform="cuda", target_config=TARGETS[kind][1], topology=f"1x1x{count}")
+    except NotImplementedError as error:
+        raise RuntimeError(
+            "compiling for a GPU needs jax-cuda13-plugin and jax-cuda13-pjrt, and on a machine without a GPU JAX_PLATFORMS=cpu"
+        ) from error
+    _kept_alive.append(topology)  # its devices do not keep it
+    return tuple(topology.devices)
+
+
+@contextlib.contextmanager
+def lowering_for(kind: str) -> Iterator[None]:
+    """Implementations are chosen, and kernels lowered, as on a device of this kind."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(dispatch.target(kind))
+        if hasattr(jax.sharding, "AbstractDevice"):  # from jax 0.11 on lowering a kernel asks what it is for
+            device = jax.sharding.AbstractDevice(
+                device_kind=TARGETS[kind][0], num_cores=dispatch.device().cores, platform="gpu"
+            )
+            stack.enter_context(jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), (), abstract_device=device)))
+        yield
+
+
+def compile_for(kind: str, fn: Callable, *args: Any, donate: Sequence[int] = ()) -> jax.stages.Compiled:
+    """`fn` compiled for one device of this kind; `args` are arrays or shapes."""
+    sharding = jax.sharding.SingleDeviceSharding(devices(kind)[0])
+    shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), args)
+    with lowering_for(kind):
+        lowered = jax.jit(fn, donate_argnums=tuple(donate)).trace(*shapes).lower()
+        return lowered.compile(compiler_options={"xla_gpu_cuda_data_dir": str(toolkit())})
+
+
+def compile_sharded(
+    kind: str, count: int, fn: Callable, args: Sequence[Any], specs: Sequence[PartitionSpec], axis: str = "data"
+) -> jax.stages.Compiled:
+    """`fn` compiled for `count` devices in a mesh of one axis, each argument (an array or shape) sharded as its spec says."""
+    mesh = Mesh(np.array(devices(kind, count)), (axis,))
+    shapes = [
+        jax.tree.map(lambda a, s=spec: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=NamedSharding(mesh, s)), arg)
+        for arg, spec in zip(args, specs, strict=True)
+    ]
+    with dispatch.target(kind):
+        lowered = jax.jit(fn).trace(*shapes).lower()
+        return lowered.compile(compiler_options={"xla_gpu_cuda_data_dir": str(toolkit())})
+
+
+@dataclasses.dataclass(frozen=True)
+class Resources:
+    """What one block of a compiled kernel takes."""
+
+    registers: int  # per thread
+    spilled: int  # bytes stored and loaded because registers ran out
+    shared_memory: int  # bytes
+    instructions: frozenset[str]  # which of the matrix instructions "wgmma" and "mma" it uses
+
+
+def kernel_resources(call: launch.Launch, kind: str = "nvidia-h200") -> Resources:
+    """A recorded launch compiled for one kind of device, as jax-triton would compile it there."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    with dispatch.target(kind) as target:
+        major, minor = target.compute_capability
+    names = call.kernel.arg_names
+    types = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32", "int32": "i32", "uint32": "u32", "uint8": "u8"}
+    signature = {name: f"*{types[np.dtype(dtype).name]}" for name, dtype in zip(names, call.dtypes, strict=False)}
+    attributes = {(i,): [["tt.divisibility", 16]] for i in range(len(signature))}
+    constants = dict(call.constants)
+    signature |= dict.fromkeys(constants, "constexpr")
+    source = ASTSource(call.kernel, signature, constants, attributes)
+    options = {"num_warps": call.num_warps, "num_stages": call.num_stages}
+    with tempfile.TemporaryDirectory() as cache, triton.knobs.cache.scope():
+        triton.knobs.cache.dir = cache
+        compiled = triton.compile(source, target=GPUTarget("cuda", 10 * major + minor, 32), options=options)
+    ptx = compiled.asm["ptx"]
+    architecture = re.search(r"\.target\s+(\w+)", ptx).group(1)  # type: ignore[union-attr]
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder) / "kernel.ptx"
+        path.write_text(ptx)
+        command = [str(toolkit() / "bin" / "ptxas"), "-v", f"--gpu-name={architecture}", str(path), "-o", str(path) + ".cubin"]
+        log = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    found = lambda pattern: sum(int(n) for n in re.findall(pattern, log))
+    return Resources(
+        registers=found(r"Used (\d+) registers"),
+        spilled=found(r"(\d+) bytes spill"),
+        shared_memory=compiled.metadata.shared,
+        instructions=frozenset(
+            name for name, mark in (("wgmma", "wgmma.mma_async"), ("mma", "mma.sync")) if mark in ptx
+        ),
+    )

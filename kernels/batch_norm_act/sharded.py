@@ -1,0 +1,42 @@
+"""Batch normalization on one device's part of a batch: plain JAX, with the sums reduced across the mesh.
+
+The kernels of triton.py hold their sums to themselves, so under a mesh this stands in: XLA's fusions are at the floor of the
+streaming form, and two all-reduces of a few kilobytes each way are all that crosses the mesh.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from kernels import activations
+from kernels.batch_norm_act import xla
+
+
+def forward(axis, x, residual, scale, bias, activation, epsilon, signs):
+    """y, mean, var and, where `signs`, the packed signs, of the mean and variance over the whole mesh axis."""
+    mean, var = xla.moments(x, axis)
+    z = xla.before_activation(x, scale, bias, residual, epsilon, mean, var)
+    y = activations.apply(activation, z).astype(x.dtype)
+    if not signs:
+        return [y, mean, var]
+    return [y, mean, var, jnp.packbits(z > 0 if activation == "relu" else z >= 0, axis=-1, bitorder="little")]
+
+
+def backward(axis, x, dy, residual, positive, scale, bias, mean, var, dmean, dvar, activation, epsilon):
+    """dx, dscale, dbias and the gradient of z, which is the residual's."""
+    wide, g = x.astype(jnp.float32), dy.astype(jnp.float32)
+    spread = jax.lax.rsqrt(var + epsilon)
+    normalized = (wide - mean) * spread
+    if positive is not None:
+        up = jnp.unpackbits(positive, axis=-1, bitorder="little").astype(bool)
+        g = jnp.where(up, g, (0.0 if activation == "relu" else activations.SLOPE) * g)
+    else:
+        z = xla.before_activation(x, scale, bias, residual, epsilon, mean, var)
+        g = jax.vjp(lambda z: activations.apply(activation, z), z)[1](g)[0]
+    axes = tuple(range(x.ndim - 1))
+    dbias, dscale = jax.lax.psum((jnp.sum(g, axes), jnp.sum(g * normalized, axes)), axis)
+    count = x.size // x.shape[-1] * jax.lax.psum(1, axis)
+    slope = scale * spread
+    dx = slope * (g - dbias / count - normalized * (dscale / count)) + dmean / count + 2 * dvar / count * (wide - mean)
+    return [dx.astype(x.dtype), dscale, dbias, g.astype(x.dtype)]

@@ -1,0 +1,380 @@
+"""Batch normalization, residual and activation, forward and backward, each in one launch.
+
+Statistics need all of a channel before its first element can be normalized, so x is read twice. Here one grid, small enough to
+be resident as a whole, walks over slices of channels; for each slice its blocks sum up their rows, meet at a barrier, and
+normalize the rows they have just read. A slice that fits the L2 cache is then read from device memory once:
+
+  resident:  forward reads x, writes y (2 passes); backward reads x and dy, writes dx (3 passes)
+  streaming: forward reads x twice (3 passes); backward reads x and dy twice (5 passes)
+
+plus a pass for a residual, forward (read) and backward (its gradient, written), and 1/16 of one (bfloat16) for the signs that
+the backward pass of relu and leaky_relu with a residual needs, one bit an element. What else the backward pass needs it
+computes from x again. That is the floor of each form; `config.choose` picks the form.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import triton
+import triton.language as tl
+
+from kernels import activations
+from kernels.batch_norm_act import config, sharded
+from kernels.batching import over_batch
+from kernels.launch import cdiv, launch, like, power_of_two
+from kernels.triton_math import activate, activation_gradient
+
+
+GROUP = tl.constexpr(16)  # blocks whose sums one of them adds up
+
+
+@triton.jit
+def publish(
+    first, second, partial, joined, arrived, step, SLICE: tl.constexpr, BLOCKS: tl.constexpr, GROUPS: tl.constexpr
+):  # fmt: skip
+    """Hands this block's two sums, [SLICE] each, to all blocks: the last of each group to come adds up those of its group.
+
+    Always in the same order, so that results do not vary from run to run, as they would with atomic additions of floats.
+    partial is [slices, BLOCKS + GROUPS, 2, SLICE], joined (zero at first) [slices, GROUPS], arrived (zero at first) [slices].
+    """
+    block = tl.program_id(0)
+    group = block // GROUP
+    members = tl.minimum(BLOCKS - group * GROUP, GROUP)
+    within = tl.arange(0, SLICE)
+    base = partial + step * ((BLOCKS + GROUPS) * 2 * SLICE)
+    tl.store(base + block * 2 * SLICE + within, first)
+    tl.store(base + block * 2 * SLICE + SLICE + within, second)
+    tl.debug_barrier()  # every warp's stores come before the one thread's release
+    before = tl.atomic_add(joined + step * GROUPS + group, 1, sem="acq_rel", scope="gpu")
+    if before == members - 1:
+        tl.debug_barrier()
+        first, second = added_up(base + group * GROUP * 2 * SLICE, members, GROUP, SLICE)
+        tl.store(base + (BLOCKS + group) * 2 * SLICE + within, first)
+        tl.store(base + (BLOCKS + group) * 2 * SLICE + SLICE + within, second)
+        tl.debug_barrier()
+        tl.atomic_add(arrived + step, 1, sem="release", scope="gpu")
+
+
+@triton.jit
+def added_up(sums, count, COUNT_POW2: tl.constexpr, SLICE: tl.constexpr):
+    """The sums over the first axis of [count, 2, SLICE]: two of [SLICE]."""
+    which = tl.arange(0, COUNT_POW2)[:, None]
+    at = sums + which * (2 * SLICE) + tl.arange(0, SLICE)[None, :]
+    # .cg: other blocks wrote them, and a line of this one's L1 cache might be stale
+    first = tl.load(at, mask=which < count, other=0.0, cache_modifier=".cg")
+    second = tl.load(at + SLICE, mask=which < count, other=0.0, cache_modifier=".cg")
+    return tl.sum(first, 0), tl.sum(second, 0)
+
+
+@triton.jit
+def collect(
+    partial, arrived, step, SLICE: tl.constexpr, BLOCKS: tl.constexpr, GROUPS: tl.constexpr, GROUPS_POW2: tl.constexpr
+):  # fmt: skip
+    """The two sums over all blocks, once all have published theirs. They must all be resident, or this waits for ever."""
+    while tl.atomic_add(arrived + step, 0, sem="acquire", scope="gpu") < GROUPS:
+        pass
+    tl.debug_barrier()
+    base = partial + step * ((BLOCKS + GROUPS) * 2 * SLICE)
+    return added_up(base + BLOCKS * 2 * SLICE, GROUPS, GROUPS_POW2, SLICE)
+
+
+@triton.jit
+def pilot_mean(x, channel, valid, ROWS: tl.constexpr, CHANNELS: tl.constexpr, BLOCK_ROWS: tl.constexpr):
+    """The mean over the first rows: near enough to the mean for sums of squares about it not to cancel."""
+    row = tl.arange(0, BLOCK_ROWS)
+    here = (row < ROWS)[:, None] & valid[None, :]
+    tile = tl.load(x + row[:, None] * CHANNELS + channel[None, :], mask=here, other=0.0).to(tl.float32)
+    return tl.sum(tile, 0) / min(ROWS, BLOCK_ROWS)
+
+
+@triton.jit
+def forward_kernel(
+    x, scale, bias, residual, y, mean, var, positive, partial, joined, arrived,
+    ROWS: tl.constexpr, CHANNELS: tl.constexpr, EPSILON: tl.constexpr, ACTIVATION: tl.constexpr, SLOPE: tl.constexpr,
+    HAS_RESIDUAL: tl.constexpr, HAS_SIGNS: tl.constexpr,
+    SLICE: tl.constexpr, BLOCK_ROWS: tl.constexpr, LAG: tl.constexpr,
+    BLOCKS: tl.constexpr, GROUPS: tl.constexpr, GROUPS_POW2: tl.constexpr,
+):  # fmt: skip
+    block = tl.program_id(0)
+    share: tl.constexpr = (ROWS + BLOCK_ROWS * BLOCKS - 1) // (BLOCK_ROWS * BLOCKS)  # tiles of rows per block
+    slices: tl.constexpr = (CHANNELS + SLICE - 1) // SLICE
+    within, offset = tl.arange(0, SLICE), tl.arange(0, BLOCK_ROWS)
+    for step in range(slices + LAG):
+        if step < slices:
+            channel = step * SLICE + within
+            valid = channel < CHANNELS
+            pilot = pilot_mean(x, channel, valid, ROWS, CHANNELS, BLOCK_ROWS)
+            total = tl.zeros((BLOCK_ROWS, SLICE), tl.float32)
+            squares = tl.zeros((BLOCK_ROWS, SLICE), tl.float32)
+            for tile in tl.range(share, loop_unroll_factor=2):
+                row = (block * share + tile) * BLOCK_ROWS + offset
+                here = (row < ROWS)[:, None] & valid[None, :]
+                at = row.to(tl.int64)[:, None] * CHANNELS + channel[None, :]
+                value = tl.load(x + at, mask=here, other=0.0, eviction_policy="evict_last").to(tl.float32)
+                centred = tl.where(here, value - pilot[None, :], 0.0)
+                total += centred
+                squares += centred * centred
+            publish(tl.sum(total, 0), tl.sum(squares, 0), partial, joined, arrived, step, SLICE, BLOCKS, GROUPS)
+        if step >= LAG:
+            index = step - LAG
+            channel = index * SLICE + within
+            valid = channel < CHANNELS
+            total_all, squares_all = collect(partial, arrived, index, SLICE, BLOCKS, GROUPS, GROUPS_POW2)
+            shift = total_all / ROWS
+            variance = tl.maximum(squares_all / ROWS - shift * shift, 0.0)
+            centre = pilot_mean(x, channel, valid, ROWS, CHANNELS, BLOCK_ROWS) + shift
+            factor = tl.load(scale + channel, mask=valid, other=0.0).to(tl.float32) * tl.rsqrt(variance + EPSILON)
+            addend = tl.load(bias + channel, mask=valid, other=0.0).to(tl.float32)
+            if block == 0:
+                tl.store(mean + channel, centre, mask=valid)
+                tl.store(var + channel, variance, mask=valid)
+            for tile in tl.range(share, loop_unroll_factor=2):
+                # Backwards: what was read last is the likeliest to be in a cache still.
+                row = (block * share + share - 1 - tile) * BLOCK_ROWS + offset
+                here = (row < ROWS)[:, None] & valid[None, :]
+                at = row.to(tl.int64)[:, None] * CHANNELS + channel[None, :]
+                value = tl.load(x + at, mask=here, other=0.0, eviction_policy="evict_first").to(tl.float32)
+                z = (value - centre[None, :]) * factor[None, :] + addend[None, :]
+                if HAS_RESIDUAL:
+                    z += tl.load(residual + at, mask=here, other=0.0, eviction_policy="evict_first").to(tl.float32)
+                if HAS_SIGNS:
+                    # relu's derivative at zero is 0, leaky_relu's is 1
+                    up = (z > 0) if ACTIVATION == "relu" else (z >= 0)
+                    bits = tl.reshape(up.to(tl.int32), (BLOCK_ROWS, SLICE // 8, 8)) << tl.arange(0, 8)[None, None, :]
+                    byte = tl.arange(0, SLICE // 8) + index * (SLICE // 8)
+                    to = row.to(tl.int64)[:, None] * (CHANNELS // 8) + byte[None, :]
+                    inside = (row < ROWS)[:, None] & (byte * 8 < CHANNELS)[None, :]
+                    tl.store(positive + to, tl.sum(bits, 2).to(tl.uint8), mask=inside)
+                z = activate(z, ACTIVATION, SLOPE)
+                tl.store(y + at, z.to(y.dtype.element_ty), mask=here, eviction_policy="evict_first")
+
+
+@triton.jit
+def gradient_of_z(
+    dy, residual, positive, at, row, here, index, normalized, factor, addend,
+    ROWS: tl.constexpr, CHANNELS: tl.constexpr, ACTIVATION: tl.constexpr, SLOPE: tl.constexpr,
+    HAS_RESIDUAL: tl.constexpr, HAS_SIGNS: tl.constexpr, SLICE: tl.constexpr, BLOCK_ROWS: tl.constexpr,
+    POLICY: tl.constexpr,
+):  # fmt: skip
+    """The gradient with respect to what the activation is applied to."""
+    g = tl.load(dy + at, mask=here, other=0.0, eviction_policy=POLICY).to(tl.float32)
+    if ACTIVATION is not None:
+        if HAS_SIGNS:
+            byte = tl.arange(0, SLICE // 8) + index * (SLICE // 8)
+            to = row.to(tl.int64)[:, None] * (CHANNELS // 8) + byte[None, :]
+            inside = (row < ROWS)[:, None] & (byte * 8 < CHANNELS)[None, :]
+            bits = tl.load(positive + to, mask=inside, other=0, eviction_policy=POLICY).to(tl.int32)
+            up = (bits[:, :, None] >> tl.arange(0, 8)[None, None, :]) & 1
+            up = tl.reshape(up, (BLOCK_ROWS, SLICE))
+            g *= tl.where(up != 0, 1.0, 0.0 if ACTIVATION == "relu" else SLOPE)
+        else:
+            z = normalized * factor[None, :] + addend[None, :]
+            if HAS_RESIDUAL:
+                z += tl.load(residual + at, mask=here, other=0.0, eviction_policy=POLICY).to(tl.float32)
+            g *= activation_gradient(z, ACTIVATION, SLOPE)
+    return tl.where(here, g, 0.0)
+
+
+@triton.jit
+def backward_kernel(
+    x, dy, scale, bias, mean, var, dmean, dvar, residual, positive, dx, dscale, dbias, dresidual, partial, joined, arrived,
+    ROWS: tl.constexpr, CHANNELS: tl.constexpr, EPSILON: tl.constexpr, ACTIVATION: tl.constexpr, SLOPE: tl.constexpr,
+    HAS_RESIDUAL: tl.constexpr, HAS_SIGNS: tl.constexpr,
+    SLICE: tl.constexpr, BLOCK_ROWS: tl.constexpr, LAG: tl.constexpr,
+    BLOCKS: tl.constexpr, GROUPS: tl.constexpr, GROUPS_POW2: tl.constexpr,
+):  # fmt: skip
+    block = tl.program_id(0)
+    share: tl.constexpr = (ROWS + BLOCK_ROWS * BLOCKS - 1) // (BLOCK_ROWS * BLOCKS)
+    slices: tl.constexpr = (CHANNELS + SLICE - 1) // SLICE
+    within, offset = tl.arange(0, SLICE), tl.arange(0, BLOCK_ROWS)
+    for step in range(slices + LAG):
+        if step < slices:
+            channel = step * SLICE + within
+            valid = channel < CHANNELS
+            centre = tl.load(mean + channel, mask=valid, other=0.0)
+            spread = tl.rsqrt(tl.load(var + channel, mask=valid, other=0.0) + EPSILON)
+            factor = tl.load(scale + channel, mask=valid, other=0.0).to(tl.float32)
+            addend = tl.load(bias + channel, mask=valid, other=0.0).to(tl.float32)
+            total = tl.zeros((BLOCK_ROWS, SLICE), tl.float32)
+            products = tl.zeros((BLOCK_ROWS, SLICE), tl.float32)
+            for tile in range(share):
+                row = (block * share + tile) * BLOCK_ROWS + offset
+                here = (row < ROWS)[:, None] & valid[None, :]
+                at = row.to(tl.int64)[:, None] * CHANNELS + channel[None, :]
+                value = tl.load(x + at, mask=here, other=0.0, eviction_policy="evict_last").to(tl.float32)
+                normalized = (value - centre[None, :]) * spread[None, :]
+                g = gradient_of_z(
+                    dy, residual, positive, at, row, here, step, normalized, factor, addend, ROWS, CHANNELS,
+                    ACTIVATION, SLOPE, HAS_RESIDUAL, HAS_SIGNS, SLICE, BLOCK_ROWS, "evict_last",
+                )  # fmt: skip
+                total += g
+                products += g * normalized
+            publish(tl.sum(total, 0), tl.sum(products, 0), partial, joined, arrived, step, SLICE, BLOCKS, GROUPS)
+        if step >= LAG:
+            index = step - LAG
+            channel = index * SLICE + within
+            valid = channel < CHANNELS
+            total_all, products_all = collect(partial, arrived, index, SLICE, BLOCKS, GROUPS, GROUPS_POW2)
+            if block == 0:
+                tl.store(dbias + channel, total_all, mask=valid)
+                tl.store(dscale + channel, products_all, mask=valid)
+            centre = tl.load(mean + channel, mask=valid, other=0.0)
+            spread = tl.rsqrt(tl.load(var + channel, mask=valid, other=0.0) + EPSILON)
+            factor = tl.load(scale + channel, mask=valid, other=0.0).to(tl.float32)
+            addend = tl.load(bias + channel, mask=valid, other=0.0).to(tl.float32)
+            # dx = slope * g + along * normalized + level: the gradients of mean and variance, as results, are in the last two
+            slope = factor * spread
+            along = 2.0 * tl.load(dvar + channel, mask=valid, other=0.0) / (ROWS * spread) - slope * products_all / ROWS
+            level = (tl.load(dmean + channel, mask=valid, other=0.0) - slope * total_all) / ROWS
+            for tile in range(share):
+                row = (block * share + share - 1 - tile) * BLOCK_ROWS + offset
+                here = (row < ROWS)[:, None] & valid[None, :]
+                at = row.to(tl.int64)[:, None] * CHANNELS + channel[None, :]
+                value = tl.load(x + at, mask=here, other=0.0, eviction_policy="evict_first").to(tl.float32)
+                normalized = (value - centre[None, :]) * spread[None, :]
+                g = gradient_of_z(
+                    dy, residual, positive, at, row, here, index, normalized, factor, addend, ROWS, CHANNELS,
+                    ACTIVATION, SLOPE, HAS_RESIDUAL, HAS_SIGNS, SLICE, BLOCK_ROWS, "evict_first",
+                )  # fmt: skip
+                if HAS_RESIDUAL:
+                    tl.store(dresidual + at, g.to(dresidual.dtype.element_ty), mask=here, eviction_policy="evict_first")
+                d = slope[None, :] * g + along[None, :] * normalized + level[None, :]
+                tl.store(dx + at, d.to(dx.dtype.element_ty), mask=here, eviction_policy="evict_first")
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
+def batch_norm_act(
+    x: jax.Array,
+    scale: jax.Array,
+    bias: jax.Array,
+    residual: jax.Array | None,
+    activation: str | None,
+    epsilon: float,
+    interpret: bool,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Training form: y, mean, var."""
+    return _forward(x, scale, bias, residual, activation, epsilon, interpret)[0]
+
+
+def _forward(x, scale, bias, residual, activation, epsilon, interpret):
+    signs = residual is not None and activation in ("relu", "leaky_relu") and x.shape[-1] % 8 == 0
+    static = {"activation": activation, "epsilon": epsilon, "signs": signs}
+    batched = [x] if residual is None else [x, residual]
+
+    def on_device(*arrays):
+        *rows, scale, bias = arrays
+        return forward(rows[0], rows[1] if len(rows) > 1 else None, scale, bias, interpret=interpret, **static)
+
+    def on_shard(axis, *arrays):
+        *rows, scale, bias = arrays
+        return sharded.forward(axis, rows[0], rows[1] if len(rows) > 1 else None, scale, bias, **static)
+
+    y, mean, var, *positive = over_batch(on_device, shared=2, whole=(1, 2), on_shard=on_shard)(*batched, scale, bias)
+    kept = None if signs or activation is None else residual  # the residual itself only where its values are needed again
+    return (y, mean, var), (x, scale, bias, mean, var, kept, positive[0] if signs else None, residual is not None)
+
+
+def _backward(activation, epsilon, interpret, residuals, cotangents):
+    x, scale, bias, mean, var, residual, positive, wants_residual = residuals
+    dy, dmean, dvar = cotangents
+    optional = [a for a in (residual, positive) if a is not None]
+
+    def split(arrays):
+        x, dy, *optional = arrays[:-6]
+        residual_ = optional.pop(0) if residual is not None else None
+        return (x, dy, residual_, optional.pop(0) if positive is not None else None, *arrays[-6:])
+
+    def on_device(*arrays):
+        return backward(*split(arrays), activation, epsilon, wants_residual, interpret)
+
+    def on_shard(axis, *arrays):
+        return sharded.backward(axis, *split(arrays), activation, epsilon)[: 4 if wants_residual else 3]
+
+    run = over_batch(on_device, shared=6, whole=(1, 2), on_shard=on_shard)
+    dx, dscale, dbias, *dresidual = run(x, dy, *optional, scale, bias, mean, var, dmean, dvar)
+    return dx, dscale.astype(scale.dtype), dbias.astype(bias.dtype), dresidual[0] if wants_residual else None
+
+
+batch_norm_act.defvjp(_forward, _backward)
+
+
+def forward(x, residual, scale, bias, activation, epsilon, signs, interpret):
+    """y, mean, var and, where `signs`, one bit an element that says whether z is positive."""
+    rows, channels = x.size // x.shape[-1], x.shape[-1]
+    plan = config.choose(rows, channels, x.dtype.itemsize)
+    stats = jax.ShapeDtypeStruct((channels,), jnp.float32)
+    packed = (*x.shape[:-1], channels // 8) if signs else (1,)
+    outputs = [like(x), stats, stats, like(x, packed, jnp.uint8)]
+    y, mean, var, positive = _launch(
+        forward_kernel,
+        (x, scale, bias, x if residual is None else residual),
+        outputs,
+        plan,
+        interpret,
+        x.nbytes * (0 if plan.resident else 1),
+        ROWS=rows,
+        CHANNELS=channels,
+        EPSILON=epsilon,
+        ACTIVATION=activation,
+        HAS_RESIDUAL=residual is not None,
+        HAS_SIGNS=signs,
+    )
+    return [y, mean, var, positive] if signs else [y, mean, var]
+
+
+def backward(x, dy, residual, positive, scale, bias, mean, var, dmean, dvar, activation, epsilon, wants_residual, interpret):
+    """dx, dscale, dbias and, where `wants_residual`, dresidual."""
+    rows, channels = x.size // x.shape[-1], x.shape[-1]
+    row_bytes = x.dtype.itemsize * (2 if residual is None else 3)
+    plan = config.choose(rows, channels, row_bytes)
+    stats = jax.ShapeDtypeStruct((channels,), jnp.float32)
+    outputs = [like(x), stats, stats, like(x) if wants_residual else like(x, (1,))]
+    dx, dscale, dbias, dresidual = _launch(
+        backward_kernel,
+        (
+            *(x, dy, scale, bias, mean, var, dmean, dvar),
+            x if residual is None else residual,
+            jnp.zeros((1,), jnp.uint8) if positive is None else positive,
+        ),
+        outputs,
+        plan,
+        interpret,
+        rows * channels * row_bytes * (0 if plan.resident else 1),
+        ROWS=rows,
+        CHANNELS=channels,
+        EPSILON=epsilon,
+        ACTIVATION=activation,
+        HAS_RESIDUAL=wants_residual,
+        HAS_SIGNS=positive is not None,
+    )
+    return [dx, dscale, dbias, dresidual] if wants_residual else [dx, dscale, dbias]
+
+
+def _launch(kernel, inputs, outputs, plan, interpret, read_again, CHANNELS, **constants):
+    slices = cdiv(CHANNELS, plan.config.slice)
+    groups = cdiv(plan.blocks, GROUP.value)
+    partial = jax.ShapeDtypeStruct((slices, plan.blocks + groups, 2, plan.config.slice), jnp.float32)
+    joined, arrived = (jax.ShapeDtypeStruct(shape, jnp.int32) for shape in ((slices, groups), (slices,)))
+    return launch(
+        kernel,
+        *inputs,
+        outputs=[*outputs, partial, joined, arrived],
+        grid=(plan.blocks,),
+        interpret=interpret,
+        num_warps=plan.config.num_warps,
+        zeroed=(len(outputs) + 1, len(outputs) + 2),
+        together=True,
+        read_again=read_again,
+        CHANNELS=CHANNELS,
+        SLOPE=activations.SLOPE,
+        SLICE=plan.config.slice,
+        BLOCK_ROWS=plan.config.block_rows,
+        BLOCKS=plan.blocks,
+        GROUPS=groups,
+        GROUPS_POW2=power_of_two(groups),
+        LAG=min(plan.config.lag, slices),
+        **constants,
+    )[: len(outputs)]

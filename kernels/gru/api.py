@@ -1,0 +1,40 @@
+"""Gated recurrent unit over [batch, time, features]."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+
+from kernels.recurrent import stack
+
+IMPLEMENTATIONS = stack.IMPLEMENTATIONS
+
+
+def gru(
+    x: jax.Array,
+    layers: stack.Layers,
+    initial_state: jax.Array | None = None,
+    *,
+    seq_lengths: jax.Array | Sequence[int] | None = None,
+    reverse: bool = False,
+    dropout: float = 0.0,
+    dropout_key: jax.Array | None = None,
+    implementation: str | None = None,
+) -> tuple[jax.Array, jax.Array]:
+    """Gated recurrent unit (Cho et al. 2014), with the reset gate behind the recurrent product as in torch and cuDNN.
+
+    Arguments, errors and results as for `kernels.lstm`, but that the state is the single array h.
+    """
+    outputs, (h,) = stack.run(
+        "gru",
+        x,
+        layers,
+        None if initial_state is None else (initial_state,),
+        seq_lengths=seq_lengths,
+        reverse=reverse,
+        dropout=dropout,
+        dropout_key=dropout_key,
+        implementation=implementation,
+    )
+    return outputs, h

@@ -1,0 +1,190 @@
+"""Runs @triton.jit kernels on the CPU, in Triton's interpreter, with every access to memory checked.
+
+The kernels' source is the one that the GPU runs: the interpreter is entered by hand, not by the variable TRITON_INTERPRET, which
+would have to be set before the kernels are imported and would keep them from being compiled in the same process.
+Over Triton's own interpreter this adds:
+
+- any load, store or atomic outside the arrays handed in raises; outputs start as poison (NaN, 255), as fresh memory might;
+- bfloat16 products are right (Triton 3.6 to 3.9 multiply the raw bits);
+- the programs of a grid can run at the same time, so that a barrier across the grid can be tested.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+import itertools
+import threading
+import types
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import triton.language as tl
+from triton.runtime import interpreter, jit
+
+_lock = threading.Lock()  # the interpreter patches triton.language while it runs
+_TIMEOUT = 60  # seconds for all programs of a grid that run at the same time: longer means that a barrier never opened
+_TRITON_NAMES = {
+    np.dtype(ml_dtypes.bfloat16): "bf16",
+    np.dtype(np.float16): "fp16",
+    np.dtype(np.float32): "fp32",
+    np.dtype(np.int32): "i32",
+    np.dtype(np.uint32): "u32",
+    np.dtype(np.uint8): "u8",
+}
+
+
+class OutOfBoundsError(Exception):
+    """A kernel touched memory that belongs to none of its arrays."""
+
+
+class _Builder(interpreter.InterpreterBuilder):
+    """Triton's interpreter, one program per thread, with checked memory and right bfloat16 products."""
+
+    def __init__(self):
+        super().__init__()
+        self.bounds = np.zeros((0, 2), np.uint64)  # of each array, the first and the one-past-last address, sorted
+        self._thread = threading.local()
+
+    @property
+    def grid_idx(self):
+        return self._thread.index
+
+    @grid_idx.setter
+    def grid_idx(self, index):
+        self._thread.index = index
+
+    def _check(self, pointers, mask, what: str) -> None:
+        addresses = pointers.data[np.broadcast_to(mask.data, pointers.data.shape).astype(bool)]
+        size = max(1, pointers.get_element_ty().primitive_bitwidth // 8)
+        array = np.searchsorted(self.bounds[:, 0], addresses, side="right") - 1
+        inside = (array >= 0) & (addresses + np.uint64(size) <= self.bounds[array, 1])
+        if not inside.all():
+            raise OutOfBoundsError(f"{what} outside every array, in program {self.grid_idx}: {(~inside).sum()} addresses")
+
+    def create_masked_load(self, ptrs, mask, *args, **kwargs):
+        self._check(ptrs, mask, "load")
+        return super().create_masked_load(ptrs, mask, *args, **kwargs)
+
+    def create_masked_store(self, ptrs, value, mask, *args, **kwargs):
+        self._check(ptrs, mask, "store")
+        return super().create_masked_store(ptrs, value, mask, *args, **kwargs)
+
+    def create_atomic_rmw(self, op, ptr, val, mask, *args):
+        self._check(ptr, mask, "atomic")
+        return super().create_atomic_rmw(op, ptr, val, mask, *args)
+
+    def create_dot(self, a, b, *args):
+        return super().create_dot(_as_float32(a), _as_float32(b), *args)
+
+
+def _as_float32(handle):
+    if handle.dtype.scalar != tl.bfloat16:
+        return handle
+    return interpreter.TensorHandle((handle.data.astype(np.uint32) << 16).view(np.float32), tl.float32)
+
+
+_builder = _Builder()
+_semantic = interpreter.TritonSemantic(_builder)
+
+
+@functools.cache
+def _python_function(fn: Callable) -> Callable:
+    """`fn`, rewritten as the interpreter needs it, with globals of its own: the rewriting adds names to them.
+
+    One of them is the semantics in force, so this is called within `_interpreting`.
+    """
+    copy = types.FunctionType(fn.__code__, dict(fn.__globals__), fn.__name__, fn.__defaults__, fn.__closure__)
+    copy.__annotations__ = fn.__annotations__
+    return interpreter.FunctionRewriter(copy).rewrite_ast()
+
+
+@contextlib.contextmanager
+def _interpreting(fn: Callable) -> Iterator[None]:
+    """triton.language acts on NumPy arrays, and a kernel's helper functions can be called, until the block ends."""
+    saved = interpreter.interpreter_builder, interpreter.interpreter_semantic, jit.JITFunction.__call__
+    interpreter.interpreter_builder, interpreter.interpreter_semantic = _builder, _semantic
+    jit.JITFunction.__call__ = lambda self, *args, **kwargs: _python_function(self.fn)(*args, **kwargs)
+    scopes = [interpreter._patch_lang(f) for f in (fn, tl.standard.zeros.fn)]  # tl, and tl.core as the library itself sees it
+    try:
+        with np.errstate(all="ignore"):  # what a GPU computes without a word: 1 / 0, infinity - infinity
+            yield
+    finally:
+        for scope in reversed(scopes):
+            scope.restore()
+        interpreter.interpreter_builder, interpreter.interpreter_semantic, jit.JITFunction.__call__ = saved
+
+
+def launch(
+    kernel: Any,
+    grid: Sequence[int],
+    inputs: Sequence[np.ndarray],
+    outputs: Sequence[tuple[tuple[int, ...], np.dtype]],
+    zeroed: Sequence[int] = (),
+    constants: dict[str, Any] | None = None,
+    together: bool = False,
+) -> list[np.ndarray]:
+    """Run every program of `grid`; `together`: all at the same time, as a kernel with a barrier across the grid needs.
+
+    The kernel's parameters are the inputs, the outputs (poisoned, or zero where `zeroed` names their index), the constants.
+
+    Raises:
+      OutOfBoundsError: the kernel touched memory outside its arrays.
+      TimeoutError: programs that run together did not end.
+    """
+    arrays = [np.ascontiguousarray(a) for a in inputs]
+    results = [np.zeros(shape, dtype) for shape, dtype in outputs]
+    for i, result in enumerate(results):
+        if i not in zeroed:
+            result.reshape(-1).view(np.uint8).fill(255)
+    pointers, bounds = [], []
+    for array in (*arrays, *results):
+        address = array.__array_interface__["data"][0]
+        bounds.append((address, address + array.nbytes))
+        kind = tl.pointer_type(tl.str_to_ty(_TRITON_NAMES[array.dtype], None))
+        pointers.append(tl.tensor(interpreter.TensorHandle(np.array([address], np.uint64), kind), kind))
+    sizes = tuple(grid) + (1,) * (3 - len(grid))
+
+    with _lock, _interpreting(kernel.fn):
+        _builder.bounds = np.array(sorted(bounds), np.uint64)
+        _builder.set_grid_dim(*sizes)
+        fn = _python_function(kernel.fn)
+        arguments = inspect.getcallargs(fn, *pointers, **(constants or {}))
+
+        def program(index: tuple[int, ...]) -> None:
+            _builder.set_grid_idx(*index)
+            fn(**arguments)
+
+        programs = list(itertools.product(*map(range, sizes)))
+        if together:
+            _run_together(program, programs)
+        else:
+            for index in programs:
+                program(index)
+    return results
+
+
+def _run_together(program: Callable[[tuple[int, ...]], None], indices: list[tuple[int, ...]]) -> None:
+    errors: list[BaseException] = []
+
+    def guarded(index: tuple[int, ...]) -> None:
+        try:
+            with np.errstate(all="ignore"):
+                program(index)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=guarded, args=(index,), daemon=True) for index in indices]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        while thread.is_alive() and not errors:
+            thread.join(_TIMEOUT)
+            if thread.is_alive() and not errors:
+                errors.append(TimeoutError(f"a program did not end within {_TIMEOUT} s: its barrier never opened"))
+    if errors:
+        raise errors[0]
+

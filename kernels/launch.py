@@ -1,0 +1,110 @@
+"""Launches a @triton.jit kernel inside a JAX program: compiled by jax-triton for the GPU, or interpreted on the CPU.
+
+Imported when a kernel is built, never by `import kernels`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kernels import dispatch
+
+
+@dataclasses.dataclass(frozen=True)
+class Launch:
+    """One launch as it was traced."""
+
+    kernel: Any
+    dtypes: tuple[Any, ...]  # of the arrays, inputs before outputs
+    grid: tuple[int, ...]
+    num_warps: int
+    num_stages: int
+    constants: tuple[tuple[str, Any], ...]
+
+
+_recorders: list[list[Launch]] = []
+
+
+@contextlib.contextmanager
+def recording() -> Iterator[list[Launch]]:
+    """Lists the launches that are traced inside the block."""
+    record: list[Launch] = []
+    _recorders.append(record)
+    try:
+        yield record
+    finally:
+        _recorders.remove(record)
+
+
+def launch(
+    kernel: Any,
+    *inputs: jax.Array,
+    outputs: Sequence[jax.ShapeDtypeStruct],
+    grid: tuple[int, ...],
+    interpret: bool,
+    num_warps: int = 4,
+    num_stages: int = 3,
+    zeroed: tuple[int, ...] = (),
+    together: bool = False,
+    read_again: int = 0,
+    **constants: Any,
+) -> list[jax.Array]:
+    """Run `kernel` over `grid`.
+
+    The kernel's parameters are, in this order, pointers to the inputs (contiguous, row-major), pointers to the outputs
+    (uninitialised but for those whose index `zeroed` names), and the constants, all tl.constexpr.
+
+    Args:
+      together: the kernel has a barrier across the grid, so that all its programs must run at the same time; the caller
+        keeps the grid within what the device holds.
+      read_again: bytes that the kernel reads from device memory beyond each of its operands once. They stand in the name of
+        the operation, where whoever counts a program's traffic finds them.
+    """
+    dtypes = tuple(a.dtype for a in (*inputs, *outputs))
+    call = Launch(kernel, dtypes, grid, num_warps, num_stages, tuple(sorted(constants.items())))
+    for record in _recorders:
+        record.append(call)
+    if interpret:
+        from kernels import interpret as interpreter
+
+        def on_host(*arrays):
+            shapes = [(o.shape, np.dtype(o.dtype)) for o in outputs]
+            return interpreter.launch(kernel, grid, [np.asarray(a) for a in arrays], shapes, zeroed, constants, together)
+
+        return jax.pure_callback(on_host, list(outputs), *inputs, vmap_method="sequential")
+
+    import jax_triton
+
+    major, minor = dispatch.device().compute_capability
+    with jax.named_scope(f"{kernel.__name__}:{read_again}"):
+        return jax_triton.triton_call(
+            *inputs,
+            kernel=kernel,
+            out_shape=list(outputs),
+            grid=grid,
+            num_warps=num_warps,
+            num_stages=num_stages,
+            compute_capability=10 * major + minor,
+            zeroed_outputs=zeroed,
+            **constants,
+        )
+
+
+def cdiv(a: int, b: int) -> int:
+    return -(-a // b)
+
+
+def power_of_two(n: int) -> int:
+    """The least power of two that is not less than n."""
+    return 1 << max(0, n - 1).bit_length()
+
+
+def like(x: jax.Array, shape: tuple[int, ...] | None = None, dtype: Any = None) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(x.shape if shape is None else shape, jnp.dtype(dtype or x.dtype))

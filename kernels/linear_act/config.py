@@ -1,0 +1,44 @@
+"""Tile sizes of the linear_act kernels."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from kernels.launch import power_of_two
+from kernels.tuning import tuned_config
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    block_m: int
+    block_n: int
+    block_k: int
+    num_warps: int
+    num_stages: int
+
+
+CANDIDATES = (
+    Config(16, 64, 64, 4, 4),
+    Config(32, 128, 64, 4, 4),
+    Config(64, 64, 32, 4, 3),
+    Config(64, 128, 64, 4, 3),
+    Config(128, 64, 64, 4, 3),
+    Config(128, 128, 32, 8, 3),
+    Config(128, 128, 64, 8, 3),
+)
+
+
+def choose(rows: int, inputs: int, outputs: int, itemsize: int, cores: int) -> Config:
+    """What was measured for the shape; else the largest tile of which there are enough for every multiprocessor to have one.
+
+    In float32 a tile is half as deep, so that as many bytes are in flight and shared memory holds them.
+    """
+    measured = tuned_config("linear_act", f"{rows}x{inputs}x{outputs}x{itemsize}")
+    if measured is not None:
+        return Config(**measured)
+    chosen = CANDIDATES[0]
+    for block_m, block_n, warps in ((128, 128, 8), (128, 64, 4), (64, 64, 4), (32, 64, 4), (16, 64, 4)):
+        chosen = Config(block_m, min(block_n, max(16, power_of_two(outputs))), 64 if itemsize == 2 else 32, warps, 3)
+        if -(-rows // block_m) * -(-outputs // chosen.block_n) >= cores:
+            break
+    return dataclasses.replace(chosen, block_k=min(chosen.block_k, max(16, power_of_two(inputs))))

@@ -1,0 +1,126 @@
+"""Local response normalization, forward and backward in one pass each: a tile holds whole rows of channels.
+
+The windows' elements are read again from the L1 cache, not from device memory. Backward keeps nothing but x: with
+d = k + alpha * window(x**2) and t = dy * x * d**(-beta - 1), its result is dy * d**-beta - 2 * alpha * beta * x * window'(t),
+where window' is the mirrored window. Floor in passes over an array like x: forward 2 (x, y), backward 3 (x, dy, dx).
+"""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import triton
+import triton.language as tl
+
+from kernels.batching import over_batch
+from kernels.launch import cdiv, launch, like
+from kernels.local_response_norm import config
+
+
+@triton.jit
+def denominator(
+    x, start, channel, valid, CHANNELS: tl.constexpr, BEFORE: tl.constexpr, AFTER: tl.constexpr,
+    ALPHA: tl.constexpr, K: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    total = tl.zeros((BLOCK_ROWS, BLOCK), tl.float32)
+    for offset in tl.static_range(-BEFORE, AFTER + 1):
+        near = channel + offset
+        inside = valid & ((near >= 0) & (near < CHANNELS))[None, :]
+        value = tl.load(x + start + near[None, :], mask=inside, other=0.0).to(tl.float32)
+        total += value * value
+    return K + ALPHA * total
+
+
+@triton.jit
+def negative_power(d, BETA: tl.constexpr):
+    if BETA == 0.75:
+        root = tl.rsqrt(d)
+        power = root * tl.sqrt(root)
+    else:
+        power = tl.exp2(-BETA * tl.log2(d))
+    return power
+
+
+@triton.jit
+def forward_kernel(
+    x, y, ROWS: tl.constexpr, CHANNELS: tl.constexpr, BEFORE: tl.constexpr, AFTER: tl.constexpr,
+    ALPHA: tl.constexpr, BETA: tl.constexpr, K: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    row = tl.program_id(0) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
+    channel = tl.arange(0, BLOCK)
+    valid = (row < ROWS)[:, None] & (channel < CHANNELS)[None, :]
+    start = row.to(tl.int64)[:, None] * CHANNELS
+    d = denominator(x, start, channel, valid, CHANNELS, BEFORE, AFTER, ALPHA, K, BLOCK_ROWS, BLOCK)
+    at = start + channel[None, :]
+    result = tl.load(x + at, mask=valid, other=0.0).to(tl.float32) * negative_power(d, BETA)
+    tl.store(y + at, result.to(y.dtype.element_ty), mask=valid)
+
+
+@triton.jit
+def backward_kernel(
+    x, dy, dx, ROWS: tl.constexpr, CHANNELS: tl.constexpr, BEFORE: tl.constexpr, AFTER: tl.constexpr,
+    ALPHA: tl.constexpr, BETA: tl.constexpr, K: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    row = tl.program_id(0) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
+    channel = tl.arange(0, BLOCK)
+    valid = (row < ROWS)[:, None] & (channel < CHANNELS)[None, :]
+    start = row.to(tl.int64)[:, None] * CHANNELS
+    d = denominator(x, start, channel, valid, CHANNELS, BEFORE, AFTER, ALPHA, K, BLOCK_ROWS, BLOCK)
+    at = start + channel[None, :]
+    value = tl.load(x + at, mask=valid, other=0.0).to(tl.float32)
+    g = tl.load(dy + at, mask=valid, other=0.0).to(tl.float32)
+    direct = g * negative_power(d, BETA)
+    term = tl.where(valid, direct * value / d, 0.0)
+    spread = tl.zeros((BLOCK_ROWS, BLOCK), tl.float32)
+    # An element is in the windows of the outputs from AFTER before it to BEFORE after it. Powers are dear, so each is taken
+    # once and handed to its neighbours within the tile.
+    for offset in tl.static_range(-AFTER, BEFORE + 1):
+        near = channel + offset
+        inside = ((near >= 0) & (near < CHANNELS))[None, :]
+        index = tl.broadcast_to(tl.minimum(tl.maximum(near, 0), BLOCK - 1)[None, :], (BLOCK_ROWS, BLOCK))
+        spread += tl.where(inside, tl.gather(term, index, 1), 0.0)
+    result = direct - (2.0 * ALPHA * BETA) * value * spread
+    tl.store(dx + at, result.to(dx.dtype.element_ty), mask=valid)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4, 5))
+def local_response_norm(x: jax.Array, size: int, alpha: float, beta: float, k: float, interpret: bool) -> jax.Array:
+    return _forward(x, size, alpha, beta, k, interpret)[0]
+
+
+def _forward(x, size, alpha, beta, k, interpret):
+    run = functools.partial(_launch, forward_kernel, size=size, alpha=alpha, beta=beta, k=k, interpret=interpret)
+    return over_batch(run)(x)[0], x
+
+
+def _backward(size, alpha, beta, k, interpret, x, dy):
+    run = functools.partial(_launch, backward_kernel, size=size, alpha=alpha, beta=beta, k=k, interpret=interpret)
+    return (over_batch(run)(x, dy)[0],)
+
+
+local_response_norm.defvjp(_forward, _backward)
+
+
+def _launch(kernel, x, *dy, size, alpha, beta, k, interpret):
+    channels = x.shape[-1]
+    rows = x.size // channels
+    block_rows, block, chosen = config.choose(channels)
+    return launch(
+        kernel,
+        x,
+        *dy,
+        outputs=[like(x)],
+        grid=(cdiv(rows, block_rows),),
+        interpret=interpret,
+        num_warps=chosen.num_warps,
+        ROWS=rows,
+        CHANNELS=channels,
+        BEFORE=size // 2,
+        AFTER=(size - 1) // 2,
+        ALPHA=float(alpha),
+        BETA=float(beta),
+        K=float(k),
+        BLOCK_ROWS=block_rows,
+        BLOCK=block,
+    )

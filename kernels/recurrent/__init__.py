@@ -1,0 +1,1 @@
+"""What kernels.rnn, kernels.lstm and kernels.gru share."""

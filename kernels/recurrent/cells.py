@@ -1,0 +1,174 @@
+"""What one time step of each cell computes, and its derivative, for all directions of a layer at once.
+
+The arrays that the loop carries are [directions, batch, units]; those that it leaves behind have time in front. Each cell
+gives `xla.recurrence` three functions, so that the loop, the padding and the directions are written once:
+
+- step: one step forward; also what the backward pass needs of it,
+- step_back: one step backward, down to the gradient of what was added to the gates; its w_h and w_p come transposed,
+- gradients: of the input product and of the parameters, by one large product over all steps, outside the loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+
+class CellWeights(NamedTuple):
+    """Weights of one layer in one direction. The gates stand side by side along the last axis, in torch's order.
+
+    One gate for an RNN; input, forget, cell, output for an LSTM; reset, update, new for a GRU.
+
+    Attributes:
+      w_x: [in_features, gates * hidden], multiplies the input.
+      w_h: [out_features, gates * hidden], multiplies the previous output; out_features is hidden, or that of `w_p`.
+      b_x, b_h: [gates * hidden] or None. They differ only in the GRU, whose reset gate multiplies the new gate's `b_h`.
+      w_p: [hidden, out_features] or None: the projection of an LSTM's output (Sak et al. 2014).
+    """
+
+    w_x: jax.Array
+    w_h: jax.Array
+    b_x: jax.Array | None = None
+    b_h: jax.Array | None = None
+    w_p: jax.Array | None = None
+
+
+class Params(NamedTuple):
+    """What the loop uses of the weights: w_h [d, out, gates * hidden], w_p [d, hidden, out], biases [d, 1, gates * hidden]."""
+
+    w_h: jax.Array
+    b_x: jax.Array | None
+    b_h: jax.Array | None
+    w_p: jax.Array | None
+
+
+class Cell(NamedTuple):
+    """A cell: see the head of this file. The state is a tuple, the output first; `x` is this step's input product."""
+
+    gates: int
+    state_size: int
+    step: Callable[[Params, tuple, jax.Array], tuple[tuple, Any]]
+    step_back: Callable[[Params, tuple, tuple, Any, tuple], tuple[tuple, Any]]
+    gradients: Callable[[Params, tuple, tuple, Any, Any], tuple[jax.Array, Params]]
+
+
+def matmul(a: jax.Array, w: jax.Array) -> jax.Array:
+    """[d, batch, n] x [d, n, m] in w's dtype, accumulated and returned in the state's."""
+    return jnp.einsum("dbn,dnm->dbm", a.astype(w.dtype), w, preferred_element_type=a.dtype)
+
+
+def weight_gradient(a: jax.Array, dz: jax.Array, w: jax.Array) -> jax.Array:
+    """The sum over all steps of a[t] transposed times dz[t]: [time, d, batch, n] and [time, d, batch, m] to [d, n, m]."""
+    product = jnp.einsum("tdbn,tdbm->dnm", a.astype(w.dtype), dz.astype(w.dtype), preferred_element_type=dz.dtype)
+    return product.astype(w.dtype)
+
+
+def bias_gradient(dz: jax.Array, bias: jax.Array | None) -> jax.Array | None:
+    return None if bias is None else dz.sum((0, 2))[:, None].astype(bias.dtype)
+
+
+def add(x: jax.Array, bias: jax.Array | None) -> jax.Array:
+    return x if bias is None else x + bias
+
+
+# Elman's network: h' = f(x + h w_h + b).
+
+
+def _rnn(activation: str) -> Cell:
+    def step(params, state, x):
+        z = add(add(x + matmul(state[0], params.w_h), params.b_x), params.b_h)
+        return (jnp.tanh(z) if activation == "tanh" else jax.nn.relu(z),), ()
+
+    def step_back(params, previous, state, saved, d_state):
+        (h,), (dh,) = state, d_state
+        dz = dh * (1 - h * h) if activation == "tanh" else jnp.where(h > 0, dh, 0)
+        return (matmul(dz, params.w_h),), dz
+
+    def gradients(params, previous, states, saved, dz):
+        d_w_h = weight_gradient(previous[0], dz, params.w_h)
+        return dz, Params(d_w_h, bias_gradient(dz, params.b_x), bias_gradient(dz, params.b_h), None)
+
+    return Cell(1, 1, step, step_back, gradients)
+
+
+# Long short-term memory: c' = f c + i g, h' = o tanh(c') [w_p].
+
+
+def _lstm_gates(z: jax.Array) -> jax.Array:
+    """Sigmoid of i, f and o, tanh of g, as one tanh over the whole row: one vectorized pass where a CPU would make four."""
+    hidden = z.shape[-1] // 4
+    half = jnp.full(hidden, 0.5, z.dtype)
+    scale = jnp.concatenate([half, half, 2 * half, half])
+    return jnp.tanh(z * scale) * scale + (1 - scale)
+
+
+def _lstm_step(params, state, x):
+    h, c = state
+    acts = _lstm_gates(add(add(x + matmul(h, params.w_h), params.b_x), params.b_h))
+    i, f, g, o = jnp.split(acts, 4, -1)
+    c = f * c + i * g
+    h = o * jnp.tanh(c)
+    return (h if params.w_p is None else matmul(h, params.w_p), c), acts
+
+
+def _lstm_step_back(params, previous, state, acts, d_state):
+    (_, c_previous), (_, c), (dh, dc) = previous, state, d_state
+    i, f, g, o = jnp.split(acts, 4, -1)
+    tanh_c = jnp.tanh(c)
+    dm = dh if params.w_p is None else matmul(dh, params.w_p)
+    dc = dc + dm * o * (1 - tanh_c * tanh_c)
+    dz = jnp.concatenate(
+        [dc * g * i * (1 - i), dc * c_previous * f * (1 - f), dc * i * (1 - g * g), dm * tanh_c * o * (1 - o)], -1
+    )
+    return (matmul(dz, params.w_h), dc * f), (dz, None if params.w_p is None else dh)
+
+
+def _lstm_gradients(params, previous, states, acts, d_steps):
+    dz, dh = d_steps
+    d_w_p = None
+    if params.w_p is not None:
+        o = jnp.split(acts, 4, -1)[3].astype(dz.dtype)
+        d_w_p = weight_gradient(o * jnp.tanh(states[1]), dh, params.w_p)
+    d_w_h = weight_gradient(previous[0], dz, params.w_h)
+    return dz, Params(d_w_h, bias_gradient(dz, params.b_x), bias_gradient(dz, params.b_h), d_w_p)
+
+
+# Gated recurrent unit, with the reset gate behind the recurrent product as in torch and cuDNN:
+# n = tanh(x_n + b_xn + r (h w_hn + b_hn)), h' = (1 - z) n + z h.
+
+
+def _gru_step(params, state, x):
+    (h,) = state
+    x, y = add(x, params.b_x), add(matmul(h, params.w_h), params.b_h)
+    two = 2 * h.shape[-1]
+    r, z = jnp.split(jax.nn.sigmoid(x[..., :two] + y[..., :two]), 2, -1)
+    y_n = y[..., two:]
+    n = jnp.tanh(x[..., two:] + r * y_n)
+    return (n + z * (h - n),), jnp.concatenate([r, z, n, y_n], -1)
+
+
+def _gru_step_back(params, previous, state, saved, d_state):
+    (h,), (dh,) = previous, d_state
+    r, z, n, y_n = jnp.split(saved, 4, -1)
+    dn = dh * (1 - z) * (1 - n * n)
+    d_rz = jnp.concatenate([dn * y_n * r * (1 - r), dh * (h - n) * z * (1 - z)], -1)
+    dy = jnp.concatenate([d_rz, dn * r], -1)
+    return (matmul(dy, params.w_h) + dh * z,), (dy, dn)
+
+
+def _gru_gradients(params, previous, states, saved, d_steps):
+    dy, dn = d_steps
+    dx = jnp.concatenate([dy[..., : 2 * dn.shape[-1]], dn], -1)
+    d_w_h = weight_gradient(previous[0], dy, params.w_h)
+    return dx, Params(d_w_h, bias_gradient(dx, params.b_x), bias_gradient(dy, params.b_h), None)
+
+
+CELLS = {
+    "rnn_tanh": _rnn("tanh"),
+    "rnn_relu": _rnn("relu"),
+    "lstm": Cell(4, 2, _lstm_step, _lstm_step_back, _lstm_gradients),
+    "gru": Cell(3, 1, _gru_step, _gru_step_back, _gru_gradients),
+}

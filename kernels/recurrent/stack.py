@@ -1,0 +1,139 @@
+"""What kernels.rnn, lstm and gru share: a stack of layers over [batch, time, features], checked and handed on.
+
+The stack is the operator, and not one layer of it, because that is what an implementation needs to see: both directions of a
+layer can run side by side, and layer l can run at step t beside layer l + 1 at step t - 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kernels import checks, dispatch
+from kernels.recurrent import xla
+from kernels.recurrent.cells import CELLS, CellWeights
+
+IMPLEMENTATIONS = ("xla",)
+Layers = Sequence[CellWeights | Sequence[CellWeights]]
+
+
+def state_dtype(dtype: Any) -> jnp.dtype:
+    """In which the state of a sequence of `dtype` is kept."""
+    return jnp.promote_types(dtype, jnp.float32)
+
+
+def run(
+    cell: str,
+    x: jax.Array,
+    layers: Layers,
+    initial_state: tuple[jax.Array, ...] | None,
+    *,
+    seq_lengths: jax.Array | Sequence[int] | None,
+    reverse: bool,
+    dropout: float,
+    dropout_key: jax.Array | None,
+    implementation: str | None,
+) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    """Outputs and final state of a stack of "rnn_tanh", "rnn_relu", "lstm" or "gru" layers; see kernels.lstm."""
+    checks.floating("x", x)
+    checks.rank("x", x, "[batch, time, features]")
+    if x.shape[1] == 0:
+        raise ValueError(f"x: shape {x.shape} has no time step")
+    stack = [(layer,) if isinstance(layer, CellWeights) else tuple(layer) for layer in layers]
+    _check_layers(cell, x, stack, reverse)
+    state = _state(cell, x, stack, initial_state)
+    if seq_lengths is not None:
+        seq_lengths = _lengths(seq_lengths, x)
+    scales = _dropout_scales(x, stack, dropout, dropout_key)
+    dispatch.choose(cell.split("_")[0], implementation, {"xla": None})
+    outputs, final = xla.stack(cell, x, stack, state, seq_lengths, reverse, scales)
+    return outputs, tuple(part.reshape(-1, *part.shape[2:]) for part in final)
+
+
+def _check_layers(cell: str, x: jax.Array, stack: list[tuple[CellWeights, ...]], reverse: bool) -> None:
+    if not stack:
+        raise ValueError("layers: empty, at least one layer is needed")
+    gates, directions, features = CELLS[cell].gates, len(stack[0]), x.shape[2]
+    if directions not in (1, 2) or any(len(layer) != directions for layer in stack):
+        raise ValueError(f"layers: {[len(layer) for layer in stack]} directions given, each layer needs one, or each two")
+    if reverse and directions == 2:
+        raise ValueError("reverse: the layers have two directions, and the second one reads backward already")
+    out = stack[0][0].w_h.shape[0]
+    columns = stack[0][0].w_h.shape[-1]
+    hidden = columns // gates
+    if columns % gates:
+        raise ValueError(f"layers[0].w_h: {columns} columns are no multiple of the {gates} gates of {cell}")
+    for number, layer in enumerate(stack):
+        for w in layer:
+            needed = {
+                "w_x": (features, columns),
+                "w_h": (out, columns),
+                "b_x": (columns,),
+                "b_h": (columns,),
+                "w_p": (hidden, out),
+            }
+            for name, shape in needed.items():
+                array, first = getattr(w, name), getattr(stack[0][0], name)
+                if (array is None) != (first is None):
+                    raise ValueError(f"layers[{number}].{name}: given in some layers or directions and not in others")
+                if array is not None and array.shape != shape:
+                    raise ValueError(f"layers[{number}].{name}: shape {array.shape} given, {shape} is needed")
+                if array is not None and array.dtype != x.dtype:
+                    raise TypeError(f"layers[{number}].{name}: dtype {array.dtype} is not that of x, {x.dtype}")
+            if w.w_p is None and out != hidden:
+                raise ValueError(f"layers[{number}].w_h: shape {w.w_h.shape} given, {(hidden, columns)} is needed")
+            if w.w_p is not None and cell != "lstm":
+                raise ValueError(f"layers[{number}].w_p: {cell} has no projection")
+        features = directions * out
+
+
+def _state(cell, x, stack, initial_state):
+    """(h,) or (h, c), each [layers, directions, batch, units]."""
+    layers, directions, batch = len(stack), len(stack[0]), x.shape[0]
+    w_h = stack[0][0].w_h
+    units = (w_h.shape[0], w_h.shape[1] // CELLS[cell].gates)[: CELLS[cell].state_size]
+    dtype = state_dtype(x.dtype)
+    if initial_state is None:
+        return tuple(jnp.zeros((layers, directions, batch, n), dtype) for n in units)
+    parts = tuple(jnp.asarray(part) for part in initial_state)
+    needed = tuple((layers * directions, batch, n) for n in units)
+    if tuple(part.shape for part in parts) != needed:
+        given = " and ".join(str(part.shape) for part in parts)
+        raise ValueError(f"initial_state: shape {given} given, {' and '.join(map(str, needed))} is needed")
+    return tuple(part.astype(dtype).reshape(layers, directions, *part.shape[1:]) for part in parts)
+
+
+def _lengths(seq_lengths, x):
+    if not isinstance(seq_lengths, jax.Array):
+        seq_lengths = np.asarray(seq_lengths)
+    if seq_lengths.shape != x.shape[:1] or not jnp.issubdtype(seq_lengths.dtype, jnp.integer):
+        raise ValueError(
+            f"seq_lengths: {seq_lengths.dtype} of shape {seq_lengths.shape} given, integers of shape {x.shape[:1]} are needed"
+        )
+    if not isinstance(seq_lengths, jax.core.Tracer):
+        values = np.asarray(seq_lengths)
+        wrong = np.flatnonzero((values < 1) | (values > x.shape[1]))
+        if wrong.size:
+            raise ValueError(f"seq_lengths: {values[wrong[0]]} at position {wrong[0]}, allowed are 1 to {x.shape[1]} (time)")
+    return jnp.asarray(seq_lengths)
+
+
+def _dropout_scales(x, stack, dropout, dropout_key):
+    """What multiplies each layer's input: None, or 0 and 1 / (1 - dropout), as [time, batch, features]."""
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout: {dropout} is outside [0, 1)")
+    if dropout == 0 or len(stack) == 1:
+        return [None] * len(stack)
+    if dropout_key is None:
+        raise ValueError("dropout_key: a jax.random.key is needed where dropout is not zero")
+    batch, time, _ = x.shape
+    scales: list[jax.Array | None] = [None]
+    for layer in range(1, len(stack)):
+        shape = (time, batch, stack[layer][0].w_x.shape[0])
+        keep = jax.random.bernoulli(jax.random.fold_in(dropout_key, layer), 1 - dropout, shape)
+        scales.append(jnp.where(keep, 1 / (1 - dropout), 0).astype(x.dtype))
+    return scales

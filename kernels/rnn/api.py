@@ -1,0 +1,43 @@
+"""Elman's recurrent network over [batch, time, features]."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+
+from kernels.recurrent import stack
+
+IMPLEMENTATIONS = stack.IMPLEMENTATIONS
+
+
+def rnn(
+    x: jax.Array,
+    layers: stack.Layers,
+    initial_state: jax.Array | None = None,
+    *,
+    activation: str = "tanh",
+    seq_lengths: jax.Array | Sequence[int] | None = None,
+    reverse: bool = False,
+    dropout: float = 0.0,
+    dropout_key: jax.Array | None = None,
+    implementation: str | None = None,
+) -> tuple[jax.Array, jax.Array]:
+    """Elman's recurrent network, h' = f(x w_x + b_x + h w_h + b_h), with f = `activation`, "tanh" or "relu".
+
+    Arguments, errors and results as for `kernels.lstm`, but that the state is the single array h.
+    """
+    if activation not in ("tanh", "relu"):
+        raise ValueError(f'activation: {activation!r} is neither "tanh" nor "relu"')
+    outputs, (h,) = stack.run(
+        f"rnn_{activation}",
+        x,
+        layers,
+        None if initial_state is None else (initial_state,),
+        seq_lengths=seq_lengths,
+        reverse=reverse,
+        dropout=dropout,
+        dropout_key=dropout_key,
+        implementation=implementation,
+    )
+    return outputs, h

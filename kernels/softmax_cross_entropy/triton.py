@@ -1,0 +1,120 @@
+"""Softmax cross-entropy with class numbers as labels: each pass reads the logits once.
+
+Forward keeps the normalizer of each row, [rows] float32. Floor in bytes, with e bytes an element: forward e * logits, backward
+2 * e * logits. XLA's fusions are within a quarter of that: this operator is the control, where the hand has little to win.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import triton
+import triton.language as tl
+
+from kernels.batching import over_batch
+from kernels.launch import cdiv, launch, like
+from kernels.softmax_cross_entropy import config
+
+
+@triton.jit
+def forward_kernel(
+    logits, labels, loss, normalizer,
+    ROWS: tl.constexpr, CLASSES: tl.constexpr, SMOOTHING: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    row = tl.program_id(0) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
+    present = row < ROWS
+    label = tl.load(labels + row, mask=present, other=0)
+    largest = tl.full((BLOCK_ROWS,), float("-inf"), tl.float32)
+    total = tl.zeros((BLOCK_ROWS,), tl.float32)  # of exp(logit - largest)
+    at_label = tl.zeros((BLOCK_ROWS,), tl.float32)
+    plain = tl.zeros((BLOCK_ROWS,), tl.float32)
+    for start in range(0, CLASSES, BLOCK):
+        column = start + tl.arange(0, BLOCK)
+        here = present[:, None] & (column < CLASSES)[None, :]
+        at = row.to(tl.int64)[:, None] * CLASSES + column[None, :]
+        value = tl.load(logits + at, mask=here, other=float("-inf")).to(tl.float32)
+        new = tl.maximum(largest, tl.max(value, 1))
+        reference = tl.where(new == float("-inf"), 0.0, new)  # all minus infinity so far: exp(-inf - -inf) would be NaN
+        total = total * tl.exp(largest - reference) + tl.sum(tl.exp(value - reference[:, None]), 1)
+        largest = new
+        at_label += tl.sum(tl.where(column[None, :] == label[:, None], value, 0.0), 1)
+        if SMOOTHING > 0:
+            plain += tl.sum(tl.where(here, value, 0.0), 1)
+    log_normalizer = largest + tl.log(total)
+    known = (label >= 0) & (label < CLASSES)
+    expected = tl.where(known, at_label, float("nan"))
+    if SMOOTHING > 0:
+        expected = (1.0 - SMOOTHING) * expected + SMOOTHING * (plain / CLASSES)
+    tl.store(loss + row, log_normalizer - expected, mask=present)
+    tl.store(normalizer + row, log_normalizer, mask=present)
+
+
+@triton.jit
+def backward_kernel(
+    logits, labels, normalizer, dloss, dlogits,
+    ROWS: tl.constexpr, CLASSES: tl.constexpr, SMOOTHING: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    row = tl.program_id(0) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
+    present = row < ROWS
+    column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    here = present[:, None] & (column < CLASSES)[None, :]
+    at = row.to(tl.int64)[:, None] * CLASSES + column[None, :]
+    label = tl.load(labels + row, mask=present, other=0)
+    shift = tl.load(normalizer + row, mask=present, other=0.0)
+    g = tl.load(dloss + row, mask=present, other=0.0)
+    probability = tl.exp(tl.load(logits + at, mask=here, other=float("-inf")).to(tl.float32) - shift[:, None])
+    target = tl.where(column[None, :] == label[:, None], 1.0 - SMOOTHING, 0.0) + SMOOTHING / CLASSES
+    tl.store(dlogits + at, (g[:, None] * (probability - target)).to(dlogits.dtype.element_ty), mask=here)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def softmax_cross_entropy(logits: jax.Array, labels: jax.Array, label_smoothing: float, interpret: bool) -> jax.Array:
+    """logits [rows, classes], labels int32 [rows] -> [rows] float32."""
+    return _forward(logits, labels, label_smoothing, interpret)[0]
+
+
+def _forward(logits, labels, label_smoothing, interpret):
+    run = functools.partial(forward, label_smoothing=label_smoothing, interpret=interpret)
+    loss, normalizer = over_batch(run)(logits, labels)
+    return loss, (logits, labels, normalizer)
+
+
+def _backward(label_smoothing, interpret, residuals, dloss):
+    run = functools.partial(backward, label_smoothing=label_smoothing, interpret=interpret)
+    no_gradient = np.zeros(residuals[1].shape, jax.dtypes.float0)  # what JAX asks for where the argument is an integer
+    return over_batch(run)(*residuals, dloss)[0], no_gradient
+
+
+softmax_cross_entropy.defvjp(_forward, _backward)
+
+
+def forward(logits, labels, label_smoothing, interpret):
+    per_row = like(logits, logits.shape[:1], jnp.float32)
+    return _launch(forward_kernel, (logits, labels), [per_row, per_row], False, label_smoothing, interpret)
+
+
+def backward(logits, labels, normalizer, dloss, label_smoothing, interpret):
+    inputs = (logits, labels, normalizer, dloss)
+    return _launch(backward_kernel, inputs, [like(logits)], True, label_smoothing, interpret)
+
+
+def _launch(kernel, inputs, outputs, across, label_smoothing, interpret):
+    """`across`: columns are shared out over the grid too."""
+    rows, classes = inputs[0].shape
+    block_rows, block, chosen = config.choose(classes)
+    return launch(
+        kernel,
+        *inputs,
+        outputs=outputs,
+        grid=(cdiv(rows, block_rows), cdiv(classes, block) if across else 1),
+        interpret=interpret,
+        num_warps=chosen.num_warps,
+        ROWS=rows,
+        CLASSES=classes,
+        SMOOTHING=float(label_smoothing),
+        BLOCK_ROWS=block_rows,
+        BLOCK=block,
+    )

@@ -1,0 +1,125 @@
+"""Counts what a compiled GPU program launches and moves, from XLA's optimized HLO.
+
+A kernel's bytes are its operands and results, each once: what it moves through device memory if nothing stays in a cache from
+one kernel to the next. Hand-written kernels that read something twice say so in their name (`kernels.launch`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Iterator
+
+_BYTES = {
+    **{"pred": 1, "s8": 1, "u8": 1, "s16": 2, "u16": 2, "f16": 2, "bf16": 2, "s32": 4, "u32": 4, "f32": 4},
+    **{"s64": 8, "u64": 8, "f64": 8, "c64": 8, "c128": 16},
+}
+_COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
+_INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (.*)$")
+_OPCODE = re.compile(r"(?:^|[\s})\]])([a-z][a-z0-9\-]*)\(")
+_SHAPE = re.compile(r"\b([a-z]+\d+|pred)\[([\d,]*)\]")
+_NO_KERNEL = frozenset(
+    "parameter constant tuple get-tuple-element bitcast after-all partition-id replica-id while call conditional "
+    "copy-done all-reduce-done all-gather-done reduce-scatter-done collective-permute-done async-done opt-barrier".split()
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Kernel:
+    """One launch of the program."""
+
+    instruction: str
+    kind: str  # the HLO operation, with the target of a custom call
+    scope: str  # where in the Python program it comes from: the path of jax.named_scope and of JAX's own functions
+    bytes: int
+    times: int = 1  # how often a loop runs it
+
+
+def shape_bytes(shape: str) -> int:
+    """Bytes of an HLO shape, or the sum over those of a tuple."""
+    return sum(_BYTES.get(kind, 0) * math.prod(map(int, filter(None, dims.split(",")))) for kind, dims in _SHAPE.findall(shape))
+
+
+def kernels_of(hlo: str) -> list[Kernel]:
+    """The kernels that one run of an optimized HLO module launches."""
+    computations, entry = _computations(hlo)
+    return list(_walk(computations, entry, 1))
+
+
+def _computations(hlo: str) -> tuple[dict[str, list[tuple[str, str]]], str]:
+    computations: dict[str, list[tuple[str, str]]] = {}
+    entry, current = "", None
+    for line in hlo.splitlines():
+        if start := _COMPUTATION.match(line):
+            current = computations.setdefault(start[2], [])
+            entry = start[2] if start[1] else entry
+        elif current is not None and (found := _INSTRUCTION.match(line)):
+            current.append((found[1], found[2]))
+    return computations, entry
+
+
+def _walk(computations: dict[str, list[tuple[str, str]]], name: str, times: int) -> Iterator[Kernel]:
+    results: dict[str, str] = {}
+    for instruction, text in computations[name]:
+        opcode = _OPCODE.search(text)
+        if opcode is None:
+            continue
+        kind, shape = opcode[1], text[: opcode.start(1)]
+        results[instruction] = shape
+        if kind == "while":
+            trips = re.search(r'"known_trip_count":\{"n":"(\d+)"', text)
+            for part in re.findall(r"(?:body|condition)=%?([\w.\-]+)", text):
+                yield from _walk(computations, part, times * (int(trips[1]) if trips else 1))
+        elif kind in ("call", "conditional", "async-start"):
+            for part in re.findall(r"(?:to_apply|calls)=%?([\w.\-]+)", text):
+                yield from _walk(computations, part, times)
+        if kind in _NO_KERNEL or kind == "async-start":
+            continue
+        operands = re.findall(r"%([\w.\-]+)", _parenthesis(text, opcode.end()))
+        read = {operand: shape_bytes(results.get(operand, "")) for operand in operands}
+        fused = re.search(r"calls=%?([\w.\-]+)", text)
+        for number, size in (_sliced(computations[fused[1]]) if fused and fused[1] in computations else {}).items():
+            read[operands[number]] = min(size, read[operands[number]])
+        moved = shape_bytes(shape) + sum(read.values())
+        if kind in ("dynamic-update-slice", "copy-start"):
+            moved = shape_bytes(shape)
+        scope = re.search(r'op_name="([^"]*)"', text)
+        again = re.search(r"_kernel:(\d+)", scope[1]) if scope else None
+        target = re.search(r'custom_call_target="([^"]+)"', text)
+        yield Kernel(
+            instruction,
+            f"{kind}:{target[1]}" if target else kind,
+            scope[1] if scope else "",
+            moved + (int(again[1]) if again else 0),
+            times,
+        )
+
+
+def _sliced(fusion: list[tuple[str, str]]) -> dict[int, int]:
+    """The bytes that a fusion reads of those of its parameters, by number, of which it only takes slices."""
+    found: dict[int, int] = {}
+    for name, text in fusion:
+        number = re.search(r"\bparameter\((\d+)\)", text)
+        if number is None:
+            continue
+        users = [other for _, other in fusion if re.search(rf"%{re.escape(name)}\b(?![.\-])", other)]
+        slices = [user for user in users if re.search(r"[\s\]})](dynamic-)?slice\(", user)]
+        if users and len(slices) == len(users):
+            found[int(number[1])] = sum(shape_bytes(user[: user.index("slice(")]) for user in slices)
+    return found
+
+
+def _parenthesis(text: str, start: int) -> str:
+    """What stands between the parenthesis opened just before `start` and its end."""
+    depth = 1
+    for i in range(start, len(text)):
+        depth += {"(": 1, ")": -1}.get(text[i], 0)
+        if depth == 0:
+            return text[start:i]
+    return text[start:]
+
+
+def total(kernels: list[Kernel]) -> tuple[int, int]:
+    """Launches and bytes."""
+    return sum(k.times for k in kernels), sum(k.bytes * k.times for k in kernels)
