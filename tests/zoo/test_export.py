@@ -53,7 +53,7 @@ def test_registry_gives_the_input_shape(tmp_path: pathlib.Path) -> None:
 
 def test_bad_arguments(tmp_path: pathlib.Path) -> None:
     model = zoo.create_model("lenet5")
-    with pytest.raises(ValueError, match="platforms: .'gpu',. given"):
+    with pytest.raises(ValueError, match=r"platforms: .'gpu',. given"):
         zoo.export_model(model, tmp_path / "m", platforms=("gpu",))
     with pytest.raises(ValueError, match="x: shape"):
         zoo.export_model(model, tmp_path / "m", input_shape=(31, 32, 1))

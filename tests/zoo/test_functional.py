@@ -110,7 +110,7 @@ def test_random_numbers_come_from_the_key(images: jax.Array) -> None:
     draw = lambda seed: apply(params, state, images, train=True, rngs=jax.random.key(seed))[0]
     np.testing.assert_array_equal(draw(0), draw(0))
     assert not np.allclose(draw(0), draw(1))
-    with pytest.raises(ValueError, match="rngs: a jax.random.key is needed"):
+    with pytest.raises(ValueError, match=r"rngs: a jax.random.key is needed"):
         apply(params, state, images, train=True)
     np.testing.assert_array_equal(apply(params, state, images)[0], apply(params, state, images)[0])
 
