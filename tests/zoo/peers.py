@@ -92,7 +92,7 @@ def to_torch(images: np.ndarray) -> torch.Tensor:
 
 
 def vgg_trunk_error(name: str, images: np.ndarray) -> float:
-    """As `evaluation_error`, of the convolutional part of a VGG: its dense layers' 120 million weights are one broadcast zero."""
+    """As `evaluation_error`, of a VGG's convolutions: the dense layers' 120 million weights are one zero, broadcast."""
     with torch.device("meta"):
         peer = getattr(torchvision_models(), name)()
     torch.manual_seed(0)

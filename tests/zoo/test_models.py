@@ -11,7 +11,19 @@ from flax import nnx
 import zoo
 from zoo.models.resnet import BasicBlock, Bottleneck
 
-IMAGE_MODELS = [name for name in zoo.list_models() if len(zoo.model_info(name).input_shape) == 3]
+ONE_OF_EACH = (
+    "lenet5",
+    "lenet5_original",
+    "alexnet",
+    "alexnet_original",
+    "vgg11",
+    "vgg11_bn",
+    "resnet18",
+    "resnet50",
+    "resnet20_cifar",
+    "googlenet",
+    "googlenet_original",
+)
 # parameters and GMACs as published by torchvision 0.28 (its models' meta data); None where the paper's model is not there.
 PUBLISHED = {
     "alexnet": (61_100_840, 0.714),
@@ -88,10 +100,10 @@ def test_stages() -> None:
     assert shapes("googlenet", (2, 224, 224, 3))["inception4e"] == (2, 14, 14, 832)
     assert shapes("googlenet_original", (2, 224, 224, 3))["inception5b"] == (2, 7, 7, 1024)
     assert shapes("vgg16", (1, 100, 64, 1), in_channels=1)["block5"] == (1, 3, 2, 512)
-    assert list(shapes("resnet20_cifar", (1, 32, 32, 3))) == ["stem", "layer1", "layer2", "layer3", "pool"]
+    assert shapes("resnet20_cifar", (1, 31, 32, 3))["layer3"] == (1, 8, 8, 64)
 
 
-@pytest.mark.parametrize("name", IMAGE_MODELS)
+@pytest.mark.parametrize("name", ONE_OF_EACH)
 def test_classes_and_reset(name: str) -> None:
     info = zoo.model_info(name)
     kwargs = {"in_channels": 2} if name != "lenet5_original" else {}
