@@ -11,6 +11,7 @@ from zoo.features import features
 from zoo.functional import evaluation_view, functional, split, training_view
 from zoo.layers.recurrent import Recurrent
 from zoo.models.alexnet import AlexNet, AlexNetOriginal
+from zoo.models.gan import Gan
 from zoo.models.googlenet import GoogLeNet, GoogLeNetOriginal, GoogLeNetOutputs
 from zoo.models.lenet import LeNet5, LeNet5Original
 from zoo.models.recurrent import LanguageModel, SequenceClassifier, Tagger
@@ -24,6 +25,7 @@ __all__ = [
     "VGG",
     "AlexNet",
     "AlexNetOriginal",
+    "Gan",
     "GoogLeNet",
     "GoogLeNetOriginal",
     "GoogLeNetOutputs",

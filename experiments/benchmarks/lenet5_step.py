@@ -36,7 +36,7 @@ def ours(images: np.ndarray, labels: np.ndarray):
 
     def steps() -> None:
         for _ in range(STEPS_PER_ROUND):
-            metrics = stepper.step(batch)
+            (metrics,) = stepper.step([batch])
         metrics.block_until_ready()
 
     return steps
@@ -65,15 +65,15 @@ def python_time_per_step(steps: int = 2000) -> float:
     dataset = data.load("digits")
     batches = dataset.training_batches(recipe.batch_size, 0)
     stepper = Stepper(ClassificationTask(recipe, dataset, steps, batches.per_epoch), recipe, meshes.make_mesh("data=1"))
-    nothing = jax.jit(lambda leaves, batch: (leaves, jnp.zeros(3)), donate_argnums=0)
+    nothing = jax.jit(lambda leaves, batch: (leaves, [jnp.zeros(3)]), donate_argnums=0)
     stepper._step = nothing
     place = lambda batch: meshes.place_batch(batch, stepper.batch_sharding, whole=False)
     feed = ahead(reader(batches, steps + 100), place)
     for _ in range(100):
-        stepper.step(next(feed))
+        stepper.step([next(feed)])
     pending, begun = [], time.perf_counter()
     for _ in range(steps - 1):
-        pending.append(stepper.step(next(feed)))
+        pending.extend(stepper.step([next(feed)]))
     pending[-1].block_until_ready()
     return (time.perf_counter() - begun) / (steps - 1)
 

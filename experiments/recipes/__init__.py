@@ -17,6 +17,8 @@ DEFAULTS: dict[str, tuple[str, ...]] = {
     "lenet5_original": ("lenet5_original_digits",),
     "bilstm_classifier": ("bilstm_classifier_digitrows",),
     "bilstm_tagger": ("bilstm_tagger_pytokens",),
+    "dcgan": ("dcgan_digits",),
+    "gan_mlp": ("gan_mlp_digits",),
     "gru_lm": ("gru_lm_pysource",),
     "lstm_classifier": ("lstm_classifier_digitrows",),
     "lstm_lm": ("lstm_lm_pysource",),

@@ -1,0 +1,41 @@
+"""What a trained network makes: python -m experiments.generate WORKDIR [flags].
+
+A language model writes text: --prompt "def " --length 500 --temperature 0.7 --top-k 20 --top-p 0.95 --seed 1.
+A tagger colours a text: --file PATH, or --prompt TEXT; --out F.html writes it as a page.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import pathlib
+import sys
+
+from experiments.errors import UserError, run
+from experiments.training.restore import load_run, recipe_of
+
+# task of a recipe -> module with add_arguments(parser) and generate(run, options)
+TASKS = {
+    "language_model": "experiments.generation.characters",
+    "tagging": "experiments.generation.tags",
+}
+
+
+def main(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(__doc__)
+        return 0 if arguments else 2
+    workdir = pathlib.Path(arguments[0])
+    recipe = recipe_of(workdir)
+    if recipe.task not in TASKS:
+        raise UserError(f"workdir: {workdir} holds a run of {recipe.model} ({recipe.task}), which generates nothing")
+    maker = importlib.import_module(TASKS[recipe.task])
+    parser = argparse.ArgumentParser(prog=f"python -m experiments.generate {workdir}", description=maker.__doc__)
+    maker.add_arguments(parser)
+    options = parser.parse_args(arguments[1:])
+    maker.generate(load_run(workdir), options)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

@@ -1,0 +1,1 @@
+"""What a trained network makes: text, coloured files. One file per task."""

@@ -1,0 +1,102 @@
+"""Text from a character language model, as it is drawn."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import pathlib
+import sys
+from collections.abc import Iterator, Sequence
+from typing import TextIO
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+import zoo
+from experiments.data.text import decode, encode
+from experiments.errors import UserError
+from experiments.generation.sampling import sample
+from experiments.training.restore import Run
+
+
+def characters(
+    model: zoo.LanguageModel,
+    vocabulary: Sequence[str],
+    prompt: str,
+    seed: int = 0,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+) -> Iterator[str]:
+    """Endless continuation of `prompt`, character by character. The same seed gives the same text.
+
+    Raises:
+      ValueError: a character of the prompt is not in the vocabulary, or a sampling value is outside its range.
+    """
+    unknown = sorted(set(prompt) - set(vocabulary[1:]))
+    if unknown:
+        raise ValueError(f"prompt: {unknown[0]!r} is not among the {len(vocabulary) - 1} characters that the model knows")
+    graph, state = nnx.split(model)
+
+    def draw(logits: jax.Array, key: jax.Array) -> jax.Array:
+        # The stand-in for unknown characters (number 0) is never drawn.
+        return 1 + sample(logits[:, 1:], key, temperature, top_k, top_p)
+
+    @jax.jit
+    def read(state, tokens, key):
+        logits, carried = nnx.merge(graph, state)(tokens, return_state=True)
+        return draw(logits[:, -1], key), carried
+
+    @jax.jit
+    def step(state, token, carried, key):
+        logits, carried = nnx.merge(graph, state).step(token, carried)
+        return draw(logits, key), carried
+
+    key = jax.random.key(seed)
+    token, carried = read(state, jnp.asarray(encode(prompt, vocabulary).astype("int32"))[None], key)
+    count = 0
+    while True:
+        yield decode(token, vocabulary)
+        count += 1
+        token, carried = step(state, token, carried, jax.random.fold_in(key, count))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--prompt", default="\n", help="how the text begins")
+    parser.add_argument("--length", type=int, default=1000, help="characters to write after the prompt")
+    parser.add_argument("--num", type=int, default=1, help="texts to write, with seeds SEED, SEED + 1, ...")
+    parser.add_argument("--temperature", type=float, default=0.7, help="0 is the most likely text, 1 as likely as in the data")
+    parser.add_argument("--top-k", type=int, help="draw from the so many most likely characters only")
+    parser.add_argument("--top-p", type=float, help="draw from the most likely characters that make up this probability")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=pathlib.Path, help="write to this file, and not to the terminal")
+
+
+def generate(run: Run, options: argparse.Namespace) -> None:
+    """Write `options.num` texts to the terminal or a file, each character as soon as it is drawn."""
+    for name in ("length", "num"):
+        if getattr(options, name) < 1:
+            raise UserError(f"--{name}: {getattr(options, name)} given, at least 1 is needed")
+    if not options.prompt:
+        raise UserError("--prompt: empty, at least one character is needed")
+    model = run.task.model(run.stepper.state)
+    with contextlib.ExitStack() as stack:
+        out: TextIO = stack.enter_context(options.out.open("w", encoding="utf-8")) if options.out else sys.stdout
+        for number in range(options.num):
+            stream = characters(
+                model,
+                run.dataset.classes,
+                options.prompt,
+                options.seed + number,
+                options.temperature,
+                options.top_k,
+                options.top_p,
+            )
+            if options.num > 1:
+                out.write(f"----- seed {options.seed + number} -----\n")
+            out.write(options.prompt)
+            for _ in range(options.length):
+                out.write(next(stream))
+                out.flush()
+            out.write("\n")
