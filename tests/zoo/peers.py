@@ -19,7 +19,7 @@ import zoo
 @functools.cache
 def torchvision_models() -> ModuleType:
     """torchvision.models; its compiled operators, which no classifier here uses, are declared where they are missing."""
-    library = torch.library.Library("torchvision", "DEF")  # noqa: TOR901
+    library = torch.library.Library("torchvision", "DEF")
     for name in ("nms", "qnms"):
         if not hasattr(torch.ops.torchvision, name):
             library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
@@ -91,6 +91,24 @@ def to_torch(images: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
 
 
+def vgg_trunk_error(name: str, images: np.ndarray) -> float:
+    """As `evaluation_error`, of a VGG's convolutions: the dense layers' 120 million weights are one zero, broadcast."""
+    with torch.device("meta"):
+        peer = getattr(torchvision_models(), name)()
+    torch.manual_seed(0)
+    trunk = peer.features.to_empty(device="cpu")
+    for module in trunk.modules():
+        if hasattr(module, "reset_parameters"):
+            module.reset_parameters()
+    weights = {f"features.{n}": t for n, t in trunk.state_dict().items()}
+    weights |= {f"classifier.{n}": torch.zeros(()).expand(t.shape) for n, t in peer.classifier.state_dict().items()}
+    graph, state = nnx.split(zoo.evaluation_view(zoo_model(name, weights)))
+    ours = np.asarray(quick_jit(lambda state, x: zoo.features(nnx.merge(graph, state), x)["block5"])(state, images))
+    with torch.no_grad():
+        theirs = trunk.eval()(to_torch(images)).numpy().transpose(0, 2, 3, 1)
+    return float(np.abs(ours - theirs).max() / np.abs(theirs).max())
+
+
 def _floats(tree: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name: value for name, value in tree.items() if value.dtype.kind == "f"}
 
@@ -107,14 +125,18 @@ def evaluation_error(name: str, images: np.ndarray, **options: Any) -> float:
     return float(np.abs(ours - theirs).max() / np.abs(theirs).max())
 
 
-def training_errors(name: str, images: np.ndarray, labels: np.ndarray, dtype: Any = np.float32, **options: Any) -> dict[str, float]:
+def training_errors(
+    name: str, images: np.ndarray, labels: np.ndarray, dtype: Any = np.float32, **options: Any
+) -> dict[str, float]:
     """One pass in training mode, without dropout: relative differences from torch.
 
     Returns:
       loss; gradient: the worst of all parameters, each relative to its own largest gradient (a bias in front of a batch
       norm, whose gradient is zero but for rounding, to the largest of all); statistics: the worst running statistic.
     """
-    peer = torch_model(name, in_channels=images.shape[-1], **options).to(torch.float64 if dtype == np.float64 else torch.float32)
+    peer = torch_model(name, in_channels=images.shape[-1], **options).to(
+        torch.float64 if dtype == np.float64 else torch.float32
+    )
     peer.train()
     with jax.enable_x64(dtype == np.float64):
         model = zoo_model(name, peer.state_dict(), in_channels=images.shape[-1], param_dtype=dtype, **options)
@@ -146,7 +168,11 @@ def training_errors(name: str, images: np.ndarray, labels: np.ndarray, dtype: An
     largest = max(np.abs(g).max() for g in gradients.values())
 
     def relative(name: str, expected: np.ndarray) -> float:
-        zero = name.startswith("features") and name.endswith("bias") and name.removesuffix("bias") + "running_mean" not in statistics
+        zero = (
+            name.startswith("features")
+            and name.endswith("bias")
+            and name.removesuffix("bias") + "running_mean" not in statistics
+        )
         scale = largest if zero and statistics else np.abs(expected).max()
         return float(np.abs(ours[name] - expected).max() / scale)
 
