@@ -187,4 +187,3 @@ def _run_together(program: Callable[[tuple[int, ...]], None], indices: list[tupl
                 errors.append(TimeoutError(f"a program did not end within {_TIMEOUT} s: its barrier never opened"))
     if errors:
         raise errors[0]
-

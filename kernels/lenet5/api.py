@@ -12,6 +12,7 @@ from kernels.lenet5 import xla
 IMPLEMENTATIONS = ("xla",)
 
 
+@dispatch.operator
 def lenet5(
     x: jax.Array, weights: Sequence[jax.Array], biases: Sequence[jax.Array], implementation: str | None = None
 ) -> jax.Array:

@@ -12,6 +12,7 @@ from kernels.mlp import xla
 IMPLEMENTATIONS = ("xla",)
 
 
+@dispatch.operator
 def mlp(
     x: jax.Array,
     weights: Sequence[jax.Array],
