@@ -50,13 +50,21 @@ class GanTask:
     """A zoo model with `generator` and `discriminator`, trained in turn.
 
     Task options: loss (a key of LOSSES), d_steps (discriminator steps for each one of the generator), penalty (weight of the
-    gradient penalty), r1 (weight of half the squared gradient at real images, Mescheder et al. 2018), conditional (give both networks the labels), judge (workdir of a trained lenet5 to measure with).
+    gradient penalty), r1 (weight of half the squared gradient at real images, Mescheder et al. 2018), conditional (give both
+    networks the labels), judge (workdir of a trained lenet5 to measure with).
     """
 
     metric_names = ("loss", "finite", "generator_loss", "discriminator_loss", "score_of_real", "score_of_fake")
 
     def __init__(self, recipe: Recipe, dataset: Dataset, steps: int, per_epoch: int):
-        options = {"loss": "non_saturating", "d_steps": 1, "penalty": 10.0, "r1": 0.0, "conditional": False, "judge": None}
+        options: dict[str, Any] = {
+            "loss": "non_saturating",
+            "d_steps": 1,
+            "penalty": 10.0,
+            "r1": 0.0,
+            "conditional": False,
+            "judge": None,
+        }
         unknown = set(recipe.options("task")) - set(options)
         if unknown:
             raise UserError(f"task_options: {', '.join(sorted(unknown))} not known; known: {', '.join(options)}")
@@ -198,10 +206,11 @@ class GanTask:
     def generate(self, state: TrainState, z: jax.Array, labels: jax.Array | None) -> np.ndarray:
         """Images for latent vectors, in evaluation mode, by batches."""
         if not hasattr(self, "_generate"):
+            structure = jax.tree.structure(state)
             self._generate = jax.jit(
                 lambda leaves, z, labels: self.model(jax.tree.unflatten(structure, leaves)).generator(z, labels)
             )
-        leaves, structure = jax.tree.flatten(state)
+        leaves = jax.tree.leaves(state)
         parts = [slice(start, start + 256) for start in range(0, len(z), 256)]
         return np.concatenate([self._generate(leaves, z[p], None if labels is None else labels[p]) for p in parts])
 
