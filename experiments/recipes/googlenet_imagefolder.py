@@ -2,9 +2,9 @@
 
     python -m experiments.train googlenet --data imagefolder:/data/photographs
 
-torchvision's weights, converted from the authors' family of models, have 69.78 % top-1 on ImageNet with one 224x224 crop; Szegedy
-et al. 2014 report 10.07 % top-5 error for one network and one crop (table 3). Batch normalization allows the higher rate used
-here (Ioffe and Szegedy 2015). Not run here.
+torchvision's weights have 69.78 % top-1 on ImageNet with one 224x224 crop; Szegedy et al. 2014 report 10.07 % top-5 error
+for one network and one crop (table 3). Batch normalization allows the higher rate used here (Ioffe and Szegedy 2015). Not
+run here.
 """
 
 from experiments.training.recipe import Recipe

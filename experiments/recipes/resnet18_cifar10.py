@@ -2,9 +2,9 @@
 
     python -m experiments.train resnet18 --data cifar10:/data/cifar-10-batches-bin
 
-30 epochs. There is no published figure for this stem at this length: ResNet-18 with a 3x3 stem and 200 epochs has 95.1 % in
-Zagoruyko and Komodakis' line of work (DeVries and Taylor 2017, table 1: 95.28 %), and the coarser stem costs several points.
-Not run here.
+30 epochs. There is no published figure for this stem at this length: ResNet-18 with a 3x3 stem and 200 epochs has 95.28 %
+(DeVries and Taylor 2017, Improved regularization with cutout, table 1), and the coarser stem costs several points. Not run
+here.
 """
 
 from experiments.training.recipe import Recipe
