@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import fnmatch
 import json
+from typing import Any
 
 import numpy as np
 from flax import nnx
@@ -24,7 +25,7 @@ TRAINING_SIZES = {"alexnet": 64, "vgg": 32, "resnet": 65, "googlenet": 64}
 
 def count(name: str) -> dict[str, int]:
     """Parameters and multiply-adds of the evaluation of one example."""
-    options = {"aux_logits": False} if name.startswith("googlenet") else {}
+    options: dict[str, Any] = {"aux_logits": False} if name.startswith("googlenet") else {}
     model = nnx.eval_shape(lambda: zoo.create_model(name, **options))
     return {"params": zoo.count_params(model), "macs": zoo.count_macs(model, zoo.model_info(name).input_shape)}
 

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from flax import nnx
 
-import kernels
 import zoo
+from experiments.benchmarks.losses import HEADS, weighted_loss
 
 
 @functools.cache
@@ -109,6 +109,15 @@ def vgg_trunk_error(name: str, images: np.ndarray) -> float:
     return float(np.abs(ours - theirs).max() / np.abs(theirs).max())
 
 
+def torch_loss(peer: torch.nn.Module, images: torch.Tensor, labels: np.ndarray) -> torch.Tensor:
+    """As `weighted_loss`, of torch's model in training mode, whose outputs are the logits, the second head and the first."""
+    outputs: Any = peer(images)
+    heads = (outputs.logits, outputs.aux_logits1, outputs.aux_logits2) if isinstance(outputs, tuple) else (outputs,)
+    target = torch.from_numpy(labels.astype(np.int64))
+    losses = [w * torch.nn.functional.cross_entropy(logits, target) for w, logits in zip(HEADS, heads, strict=False)]
+    return torch.stack(losses).sum()
+
+
 def _floats(tree: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name: value for name, value in tree.items() if value.dtype.kind == "f"}
 
@@ -144,24 +153,16 @@ def training_errors(
 
         def loss(params: Any) -> tuple[jax.Array, Any]:
             outputs, new_state = apply(params, state, jnp.asarray(images, dtype), train=True)
-            heads = [(1.0, outputs)] if not isinstance(outputs, tuple) else zip((1.0, 0.3, 0.3), outputs, strict=True)
-            total = sum(weight * kernels.softmax_cross_entropy(logits, labels).mean() for weight, logits in heads)
-            return total, new_state
+            return weighted_loss(outputs, jnp.asarray(labels)), new_state
 
         (value, new_state), gradient = quick_jit(jax.value_and_grad(loss, has_aux=True))(params)
         nnx.update(model, as_state(nnx.state(model, nnx.Param), gradient))
         nnx.update(model, as_state(nnx.state(model, nnx.BatchStat), new_state))
         ours = zoo.weights.torch_arrays(model)
 
-    outputs = peer(to_torch(images.astype(dtype)))
-    if isinstance(outputs, tuple):  # torchvision's order is logits, aux_logits2, aux_logits1
-        heads = zip((1.0, 0.3, 0.3), (outputs.logits, outputs.aux_logits1, outputs.aux_logits2), strict=True)
-    else:
-        heads = [(1.0, outputs)]
-    target = torch.from_numpy(labels.astype(np.int64))
-    total = sum(weight * torch.nn.functional.cross_entropy(logits, target) for weight, logits in heads)
+    total = torch_loss(peer, to_torch(images.astype(dtype)), labels)
     total.backward()
-    gradients = {n: p.grad.numpy() for n, p in peer.named_parameters()}
+    gradients: dict[str, Any] = {n: p.grad.numpy() for n, p in peer.named_parameters() if p.grad is not None}
     statistics = {n: b.numpy() for n, b in peer.named_buffers()}
     for counter in (n for n in statistics if n.endswith("num_batches_tracked")):
         assert ours[counter] == statistics[counter]
@@ -193,12 +194,8 @@ def torch_gradient_gap(name: str, images: np.ndarray, labels: np.ndarray) -> flo
     gradients = []
     for dtype in (torch.float32, torch.float64):
         peer = torch_model(name).to(dtype).train()
-        outputs = peer(to_torch(images).to(dtype))
-        heads = (outputs.logits, outputs.aux_logits1, outputs.aux_logits2) if isinstance(outputs, tuple) else (outputs,)
-        target = torch.from_numpy(labels.astype(np.int64))
-        losses = [torch.nn.functional.cross_entropy(logits, target) for logits in heads]
-        sum(weight * loss for weight, loss in zip((1.0, 0.3, 0.3), losses, strict=False)).backward()
-        gradients.append({n: p.grad.double() for n, p in peer.named_parameters()})
+        torch_loss(peer, to_torch(images).to(dtype), labels).backward()
+        gradients.append({n: p.grad.double() for n, p in peer.named_parameters() if p.grad is not None})
     single, double = gradients
     largest = max(g.abs().max() for g in double.values())
     # A bias in front of a batch norm has no gradient but rounding; see training_errors.

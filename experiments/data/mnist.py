@@ -72,5 +72,6 @@ def load(path: str | None = None, *, pad: int = 2, shift: int = 2, rand_augment:
         input_shape=parts["train"].arrays["image"].shape[1:],
         preprocess=preprocess,
         value_range=preprocess.value_range,
-        **parts,
+        train=parts["train"],
+        test=parts["test"],
     )
