@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 import kernels
 
@@ -17,4 +18,4 @@ def weighted_loss(outputs: Any, labels: jax.Array) -> jax.Array:
     losses = [
         weight * kernels.softmax_cross_entropy(logits, labels).mean() for weight, logits in zip(HEADS, heads, strict=False)
     ]
-    return jax.numpy.stack(losses).sum()
+    return jnp.stack(losses).sum()

@@ -16,6 +16,9 @@ import zoo
 from experiments.benchmarks.losses import HEADS, weighted_loss
 
 
+_libraries: list[torch.library.Library] = []  # what a library declares lasts as long as the object
+
+
 @functools.cache
 def torchvision_models() -> ModuleType:
     """torchvision.models; its compiled operators, which no classifier here uses, are declared where they are missing."""
@@ -23,7 +26,7 @@ def torchvision_models() -> ModuleType:
     for name in ("nms", "qnms"):
         if not hasattr(torch.ops.torchvision, name):
             library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    torchvision_models.library = library  # the declarations last as long as this object
+    _libraries.append(library)
     import torchvision.models
 
     return torchvision.models
@@ -43,20 +46,22 @@ def torch_model(name: str, *, seed: int = 0, in_channels: int = 3, dropout: floa
     with torch.no_grad():
         for module in model.modules():
             if isinstance(module, torch.nn.BatchNorm2d):
+                norm: Any = module
                 for tensor, low, high in (
-                    (module.weight, 0.5, 1.5),
-                    (module.bias, -0.5, 0.5),
-                    (module.running_mean, -0.5, 0.5),
-                    (module.running_var, 0.5, 1.5),
+                    (norm.weight, 0.5, 1.5),
+                    (norm.bias, -0.5, 0.5),
+                    (norm.running_mean, -0.5, 0.5),
+                    (norm.running_var, 0.5, 1.5),
                 ):
                     tensor.uniform_(low, high, generator=generator)
-                module.num_batches_tracked.fill_(7)
+                norm.num_batches_tracked.fill_(7)
     return model
 
 
 def replace_first_layer(model: torch.nn.Module, in_channels: int) -> None:
-    for name, module in model.named_modules():
-        if isinstance(module, torch.nn.Conv2d):
+    for name, layer in model.named_modules():
+        if isinstance(layer, torch.nn.Conv2d):
+            module: Any = layer
             parent, _, attribute = name.rpartition(".")
             new = torch.nn.Conv2d(
                 in_channels,
@@ -112,7 +117,7 @@ def vgg_trunk_error(name: str, images: np.ndarray) -> float:
 def torch_loss(peer: torch.nn.Module, images: torch.Tensor, labels: np.ndarray) -> torch.Tensor:
     """As `weighted_loss`, of torch's model in training mode, whose outputs are the logits, the second head and the first."""
     outputs: Any = peer(images)
-    heads = (outputs.logits, outputs.aux_logits1, outputs.aux_logits2) if isinstance(outputs, tuple) else (outputs,)
+    heads = [outputs] if isinstance(outputs, torch.Tensor) else [outputs.logits, outputs.aux_logits1, outputs.aux_logits2]
     target = torch.from_numpy(labels.astype(np.int64))
     losses = [w * torch.nn.functional.cross_entropy(logits, target) for w, logits in zip(HEADS, heads, strict=False)]
     return torch.stack(losses).sum()

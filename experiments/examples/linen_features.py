@@ -31,7 +31,8 @@ class Trunk(linen.Module):
 
         def drawn(key: jax.Array) -> tuple[Any, Any]:
             model = zoo.create_model(self.model, rngs=nnx.Rngs(key), **dict(self.options))
-            return tuple(nnx.to_pure_dict(part) for part in nnx.split(model, nnx.Param, ...)[1:])
+            _, params, rest = nnx.split(model, nnx.Param, ...)
+            return nnx.to_pure_dict(params), nnx.to_pure_dict(rest)
 
         values = self.param("trunk", lambda key: drawn(key)[0])
         statistics = self.variable("batch_stats", "trunk", lambda: drawn(jax.random.key(0))[1])
