@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 import numpy as np
-import peers
 import pytest
 import torch
 from flax import nnx
 
 import zoo
+from experiments.benchmarks import torch_peers as peers
 
 TORCHVISION = [name for name in zoo.list_models() if zoo.model_info(name).weights]
 

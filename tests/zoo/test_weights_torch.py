@@ -11,12 +11,12 @@ import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
-import peers
 import pytest
 import torch
 from flax import nnx
 
 import zoo
+from experiments.benchmarks import torch_peers as peers
 from zoo.weights import WeightsFileError, WeightsMismatchError, read_pth, torch_arrays
 
 
