@@ -167,7 +167,9 @@ def show(record: dict[str, Any], console: Console) -> None:
         table.add_row(kind, *cells, end_section=kind == (rows or ["all"])[-1])
     console.print(table)
     for label, figures in found.items():
-        console.print(f"{label}: {figures['hand_written']} hand-written kernels, {figures['temporary_bytes'] / 1e9:.2f} GB temporary")
+        console.print(
+            f"{label}: {figures['hand_written']} hand-written kernels, {figures['temporary_bytes'] / 1e9:.2f} GB temporary"
+        )
 
 
 def draw(record: dict[str, Any], path: pathlib.Path) -> None:

@@ -27,7 +27,6 @@ from kernels.batching import over_batch
 from kernels.launch import cdiv, launch, like, power_of_two
 from kernels.triton_math import activate, activation_gradient
 
-
 GROUP = tl.constexpr(16)  # blocks whose sums one of them adds up
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-import kernels
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from kernels import activations
 
+import kernels
+from kernels import activations
 from tests.kernels.checking import DTYPES, HAND, TOLERANCE, assert_close, assert_matches_float64, few, normal
 
 

@@ -8,14 +8,16 @@ import re
 
 import jax
 import jax.numpy as jnp
-import kernels
 import pytest
 from jax.sharding import PartitionSpec as P
+
+import kernels
 from kernels import aot, dispatch, launch, traffic
 from kernels.batch_norm_act import config as batch_norm_config
 from kernels.linear_act import config as linear_config
-from kernels.local_response_norm import config as local_response_config
+from kernels.local_response_norm import config as lrn_config
 from kernels.max_pool import config as pool_config
+from kernels.mlp import config as mlp_config
 from kernels.softmax_cross_entropy import config as loss_config
 
 S = jax.ShapeDtypeStruct
@@ -39,15 +41,33 @@ def loss(logits):
     return kernels.softmax_cross_entropy(logits, jnp.zeros(logits.shape[:-1], jnp.int32), 0.1)
 
 
+def pool(x):
+    return kernels.max_pool(x, 3, 2, "SAME")
+
+
 def dropped(x, w, b):
     return kernels.linear_act(x, w, b, "relu", dropout_rate=0.5, dropout_seed=0)
 
 
+def small_mlp(x, w0, b0, w1, b1):
+    return kernels.mlp(x, [w0, w1], [b0, b1], "relu", "tanh")
+
+
+def small_lenet5(x, *layers):
+    return kernels.lenet5(x, layers[::2], layers[1::2])
+
+
+def layers(*shapes):
+    return [s for shape in shapes for s in (S(shape, BF16), S(shape[-1:], jnp.float32))]
+
+
+LENET5 = layers((5, 5, 1, 6), (5, 5, 6, 16), (400, 120), (120, 84), (84, 10))
+GENERATOR = layers((100, 256), (256, 1024))
 CHANNELS = S((512,), jnp.float32)
 WIDE = S((64, 28, 28, 512), BF16)
 CASES = [
-    *((pool_config, c, lambda x: kernels.max_pool(x, 3, 2, "SAME"), (S((64, 55, 55, 96), BF16),)) for c in pool_config.CANDIDATES),
-    *((local_response_config, c, kernels.local_response_norm, (S((64, 27, 27, 96), BF16),)) for c in local_response_config.CANDIDATES),
+    *((pool_config, c, pool, (S((64, 55, 55, 96), BF16),)) for c in pool_config.CANDIDATES),
+    *((lrn_config, c, kernels.local_response_norm, (S((64, 27, 27, 96), BF16),)) for c in lrn_config.CANDIDATES),
     *((loss_config, c, loss, (S((256, 1000), BF16),)) for c in loss_config.CANDIDATES),
     *((batch_norm_config, c, batch_norm, (WIDE, CHANNELS, CHANNELS, WIDE)) for c in batch_norm_config.CANDIDATES),
     *(
@@ -63,12 +83,17 @@ def name_of(case) -> str:
     return "-".join([module.__name__.split(".")[1], fn.__name__, *map(str, dataclasses.astuple(candidate))])
 
 
+CASES += [(mlp_config, c, small_mlp, (S((4096, 100), BF16), *GENERATOR)) for c in mlp_config.CANDIDATES]
+FORWARD_ONLY = (small_mlp, small_lenet5)
+
+
 @pytest.mark.parametrize("case", CASES, ids=name_of)
 def test_every_candidate_compiles_and_fits(case, monkeypatch):
     module, candidate, fn, args = case
     monkeypatch.setattr(module, "tuned_config", lambda operator, key: dataclasses.asdict(candidate))
     with launch.recording() as launches, aot.lowering_for(H200):
-        jax.eval_shape(with_gradients(fn), *args)
+        traced = fn if fn in FORWARD_ONLY else with_gradients(fn)
+        jax.eval_shape(lambda *a: traced(*a), *args)  # a new function each time: traces are cached
     assert launches
     for call in launches:
         found = aot.kernel_resources(call, H200)
@@ -78,6 +103,25 @@ def test_every_candidate_compiles_and_fits(case, monkeypatch):
         if module is batch_norm_config:  # its barrier never opens unless all blocks are resident
             assert found.registers * 32 * call.num_warps <= 65_536, what
             assert call.grid[0] <= dispatch.H200.cores
+
+
+@pytest.mark.parametrize("channels", [1, 5])
+def test_lenet5_compiles_and_fits(channels):
+    first, *others = LENET5
+    with launch.recording() as launches, aot.lowering_for(H200):
+        jax.eval_shape(small_lenet5, S((4096, 32, 32, channels), BF16), S((5, 5, channels, 6), first.dtype), *others)
+    found = aot.kernel_resources(launches[0], H200)
+    assert found.spilled == 0
+    assert found.shared_memory <= dispatch.H200.shared_memory
+
+
+@pytest.mark.parametrize(
+    ("fn", "args"),
+    [(small_mlp, (S((4096, 100), BF16), *GENERATOR)), (small_lenet5, (S((4096, 32, 32, 1), BF16), *LENET5))],
+    ids=["mlp", "lenet5"],
+)
+def test_a_small_network_is_one_launch(fn, args):
+    assert traffic.total(compiled(fn, *args)[0])[0] == 1
 
 
 def compiled(fn, *args):

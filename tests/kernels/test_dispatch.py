@@ -9,21 +9,22 @@ import sys
 
 import jax
 import jax.numpy as jnp
-import kernels
 import pytest
+
+import kernels
 from kernels import dispatch
 
 
 def test_a_named_implementation_that_cannot_run_says_why():
     x = jnp.zeros((1, 4, 4, 1))
-    with pytest.raises(kernels.ImplementationError, match="max_pool cannot run 'triton' here .* it needs an NVIDIA GPU"):
-        with kernels.target("cpu"):
-            kernels.max_pool(x, 2, implementation="triton")
+    reason = r"max_pool cannot run 'triton' here .* it needs an NVIDIA GPU"
+    with kernels.target("cpu"), pytest.raises(kernels.ImplementationError, match=reason):
+        kernels.max_pool(x, 2, implementation="triton")
     with pytest.raises(kernels.ImplementationError, match="max_pool has no 'pallas'; it has xla, triton, interpret"):
         kernels.max_pool(x, 2, implementation="pallas")
-    with pytest.raises(kernels.ImplementationError, match="takes bfloat16, float16 and float32, and was given float64"):
-        with jax.enable_x64(True):
-            kernels.max_pool(x.astype(jnp.float64), 2, implementation="interpret")
+    reason = "takes bfloat16, float16 and float32, and was given float64"
+    with jax.enable_x64(True), pytest.raises(kernels.ImplementationError, match=reason):
+        kernels.max_pool(x.astype(jnp.float64), 2, implementation="interpret")
 
 
 def test_an_old_device_says_which_capability_it_needs(monkeypatch):
@@ -42,9 +43,8 @@ def test_use_sets_the_default_and_retraces():
             with kernels.use(None):
                 assert not interpreted()
         assert not interpreted()
-    with pytest.raises(ValueError, match="implementation: 'cuda' is none of"):
-        with kernels.use("cuda"):
-            pass
+    with pytest.raises(ValueError, match="implementation: 'cuda' is none of"), kernels.use("cuda"):
+        pass
 
 
 def test_without_a_measurement_the_hand_kernel_is_taken_where_it_can_run(monkeypatch):
@@ -70,9 +70,8 @@ def test_available_names_every_implementation_of_every_operator():
 
 
 def test_target_rejects_an_unknown_device():
-    with pytest.raises(ValueError, match="kind: 'nvidia-a100' is not known"):
-        with kernels.target("nvidia-a100"):
-            pass
+    with pytest.raises(ValueError, match="kind: 'nvidia-a100' is not known"), kernels.target("nvidia-a100"):
+        pass
 
 
 def test_importing_loads_no_gpu_package_and_nothing_heavy():

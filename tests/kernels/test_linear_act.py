@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-import kernels
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
+import kernels
 from kernels import activations
 from kernels.linear_act import xla
-
 from tests.kernels.checking import DTYPES, HAND, TOLERANCE, assert_matches_float64, few, normal
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import jax.numpy as jnp
-import kernels
 import numpy as np
 import pytest
 import torch
+
+import kernels
 
 
 @pytest.mark.parametrize("size", [1, 2, 4, 5])

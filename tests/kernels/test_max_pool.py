@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-import kernels
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from kernels.max_pool import xla
 
+import kernels
+from kernels.max_pool import xla
 from tests.kernels.checking import DTYPES, HAND, few
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-import kernels
 import numpy as np
 import pytest
 import torch
+
+import kernels
 
 CASES = [
     ((2, 7, 9, 3), 3, 2, 0, False),

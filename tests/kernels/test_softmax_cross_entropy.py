@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-import kernels
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import kernels
 from tests.kernels.checking import DTYPES, HAND, TOLERANCE, assert_matches_float64, few, normal
 
 
