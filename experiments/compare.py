@@ -67,7 +67,10 @@ def torch_contender(call: Callable[..., Any], dtype: str, compiled: bool) -> Con
         arrays = [leaf.detach().float().cpu().numpy().astype(np.float64) for leaf in leaves]
         return [a.transpose(0, 2, 3, 1) if a.ndim == 4 else a for a in arrays]
 
-    wait = (lambda _: torch.cuda.synchronize()) if device == "cuda" else (lambda _: None)
+    def wait(_: Any) -> None:
+        if device == "cuda":
+            torch.cuda.synchronize()
+
     return Contender(torch.compile(call) if compiled else call, wait, prepare, to_numpy)
 
 
@@ -141,7 +144,7 @@ def compare(
     platform = kernels.device().platform
     dtype = options.precision or ("bfloat16" if platform == "cuda" else "float32")
     peers = [peer for peer in PEERS if peer in options.peers]
-    record = {"measured": True, "experiment": kind} | conditions()
+    record: dict[str, Any] = {"measured": True, "experiment": kind} | conditions()
     record |= {
         "device": record["device"] if platform == "cpu" else jax.devices()[0].device_kind,
         "commit": commit(),
@@ -183,9 +186,8 @@ def compare(
             if platform == "cuda" and name not in PEERS:
                 figures["kernel_seconds"] = kernel_seconds(contenders[name], inputs(np.random.default_rng(0)))
             if "bytes" in row:
-                floor = max(
-                    row["bytes"] / record["ceilings"]["bytes_per_second"], row["flops"] / record["ceilings"]["flops_per_second"]
-                )
+                limits = record["ceilings"]
+                floor = max(row["bytes"] / limits["bytes_per_second"], row["flops"] / limits["flops_per_second"])
                 figures |= {"floor_fraction": floor / figures["median"], "bytes_per_second": row["bytes"] / figures["median"]}
                 figures["flops_per_second"] = row["flops"] / figures["median"]
         record["cases"].append(row)

@@ -113,6 +113,6 @@ def kernel_seconds(contender: Contender, inputs: list[np.ndarray]) -> float | No
 
         prepared = contender.prepare(inputs)
         _, milliseconds = profiler.measure(contender.call)(*prepared)
-        return float(milliseconds) / 1e3
+        return None if milliseconds is None else float(milliseconds) / 1e3
     except (ImportError, RuntimeError, ValueError, TypeError):
         return None
