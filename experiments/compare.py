@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import functools
 import json
 import pathlib
 import subprocess
@@ -88,6 +89,14 @@ def operator_contenders(case: Case, dtype: str, peers: list[str]) -> dict[str, C
     return found
 
 
+def _with_state(state: list[Any], inputs: list[np.ndarray]) -> list[Any]:
+    return [*state, *(jax.device_put(x) for x in inputs)]
+
+
+def _loss_and_norm_or_logits(out: Any) -> list[np.ndarray]:
+    return [np.asarray(leaf.astype(jnp.float32), np.float64) for leaf in (out[:2] if isinstance(out, tuple) else [out])]
+
+
 def model_contenders(case: ModelCase, dtype: str, peers: list[str]) -> dict[str, Contender]:
     """The zoo's model with XLA's code and, on a GPU, with the kernels chosen for it; torchvision's where it has the model."""
     choices = {"xla": "xla"} | ({"zoo": None} if kernels.device().platform == "cuda" else {})
@@ -96,8 +105,8 @@ def model_contenders(case: ModelCase, dtype: str, peers: list[str]) -> dict[str,
         program, first = jax_program(case, jnp.dtype(dtype), implementation)
         found[name] = Contender(
             program,
-            prepare=lambda inputs, first=first: [*first, *(jax.device_put(x) for x in inputs)],
-            to_numpy=lambda out: [np.asarray(leaf, np.float64) for leaf in (out[:2] if isinstance(out, tuple) else [out])],
+            prepare=functools.partial(_with_state, first),
+            to_numpy=_loss_and_norm_or_logits,
         )
     return found
 
@@ -206,8 +215,9 @@ def print_case(row: dict[str, Any]) -> None:
 def markdown(record: dict[str, Any]) -> str:
     """A table: a row for each case and contender, who won in bold."""
     how = "measured" if record["measured"] else "compiled, not run"
+    versions = f"{record['dtype']}, jax {record['versions']['jax']}, {record['date']}"
     lines = [
-        f"{record['experiment']} on {record['device']} ({how}), {record['dtype']}, jax {record['versions']['jax']}, {record['date']}",
+        f"{record['experiment']} on {record['device']} ({how}), {versions}",
         "",
         "| case | contender | median ms | p20 to p80 | over XLA | of the floor |",
         "| --- | --- | ---: | ---: | ---: | ---: |",

@@ -58,7 +58,7 @@ def with_backward(fn: Callable[..., Any], argnums: tuple[int, ...]) -> Callable[
 
 def pattern(shape: tuple[int, ...]) -> jax.Array:
     """Weights that differ from channel to channel, so that no gradient is constant."""
-    return jnp.cos(jnp.arange(shape[-1], dtype=jnp.float32)) if shape else jnp.float32(1)
+    return jnp.cos(jnp.arange(shape[-1], dtype=jnp.float32))
 
 
 def torch_with_backward(fn: Callable[..., Any], argnums: tuple[int, ...], channel_axis: int) -> Callable[..., Any]:
@@ -69,9 +69,8 @@ def torch_with_backward(fn: Callable[..., Any], argnums: tuple[int, ...], channe
 
         leaves = [a.detach().requires_grad_(i in argnums) for i, a in enumerate(args)]
         y = fn(*leaves)
-        weights = torch.cos(torch.arange(y.shape[channel_axis], dtype=torch.float32, device=y.device)) if y.dim() else 1.0
-        if y.dim():
-            weights = weights.reshape([-1 if axis == channel_axis % y.dim() else 1 for axis in range(y.dim())])
+        weights = torch.cos(torch.arange(y.shape[channel_axis], dtype=torch.float32, device=y.device))
+        weights = weights.reshape([-1 if axis == channel_axis % y.dim() else 1 for axis in range(y.dim())])
         gradients = torch.autograd.grad((y.float() * weights).sum(), [leaves[i] for i in argnums])
         return y.detach(), *gradients
 
