@@ -138,8 +138,7 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     opened, folder = open_model(options.source, options.model, options.data)
     console = Console()
-    batches = opened.dataset.evaluation_batches(opened.recipe.batch_size)
-    figures = opened.task.evaluate(opened.stepper.score(opened.stepper.leaves, batch) for batch in batches)
+    figures = opened.task.evaluate(opened.stepper)
     shown = ", ".join(f"{name} {value:.2%}" if name == "accuracy" else f"{name} {value:.4f}" for name, value in figures.items())
     console.print(f"{opened.recipe.model} on the held-out part of {opened.recipe.data}: {shown}", highlight=False)
     if opened.recipe.task == "classification":

@@ -6,10 +6,12 @@ logits = model(images)                        # [batch, 32, 32, 1] -> [batch, 10
 params, state, apply = zoo.functional(model)  # the same as a pure function
 """
 
+from zoo.export import export_model
 from zoo.features import features
 from zoo.functional import evaluation_view, functional, split, training_view
 from zoo.layers.recurrent import Recurrent
 from zoo.models.alexnet import AlexNet, AlexNetOriginal
+from zoo.models.gan import Gan
 from zoo.models.googlenet import GoogLeNet, GoogLeNetOriginal, GoogLeNetOutputs
 from zoo.models.lenet import LeNet5, LeNet5Original
 from zoo.models.recurrent import LanguageModel, SequenceClassifier, Tagger
@@ -23,6 +25,7 @@ __all__ = [
     "VGG",
     "AlexNet",
     "AlexNetOriginal",
+    "Gan",
     "GoogLeNet",
     "GoogLeNetOriginal",
     "GoogLeNetOutputs",
@@ -38,6 +41,7 @@ __all__ = [
     "count_params",
     "create_model",
     "evaluation_view",
+    "export_model",
     "features",
     "functional",
     "list_models",

@@ -32,7 +32,7 @@ def _info(name: str) -> None:
     print(f"input {' x '.join(map(str, info.input_shape))}, {info.num_classes} outputs")
     print(f"weights: {', '.join(info.weights) or 'none published'}\n")
     print(f"{'layer':<28} {'kind':<16} {'output':<18} {'parameters':>12} {'multiply-adds':>15}")
-    dtype = jnp.int32 if len(info.input_shape) == 1 else jnp.float32
+    dtype = jnp.int32 if info.family == "recurrent" and len(info.input_shape) == 1 else jnp.float32
     for row in zoo.summarize(_abstract(name), info.input_shape, dtype):
         shape = "x".join(map(str, row.output_shape))
         print(f"{row.path or 'total':<28} {row.kind:<16} {shape:<18} {row.params:>12,} {row.macs:>15,}")

@@ -1,4 +1,4 @@
-"""LeNet-5's training step against torch's on the same CPU, and Python's share of it: python -m experiments.benchmarks.lenet5_step.
+"""LeNet-5 training step against torch, and the share of Python in it: python -m experiments.benchmarks.lenet5_step.
 
 Writes experiments/results/cpu/lenet5-step.json. torch is needed for the comparison.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -36,7 +37,7 @@ def ours(images: np.ndarray, labels: np.ndarray):
 
     def steps() -> None:
         for _ in range(STEPS_PER_ROUND):
-            metrics = stepper.step(batch)
+            (metrics,) = stepper.step([batch])
         metrics.block_until_ready()
 
     return steps
@@ -65,15 +66,15 @@ def python_time_per_step(steps: int = 2000) -> float:
     dataset = data.load("digits")
     batches = dataset.training_batches(recipe.batch_size, 0)
     stepper = Stepper(ClassificationTask(recipe, dataset, steps, batches.per_epoch), recipe, meshes.make_mesh("data=1"))
-    nothing = jax.jit(lambda leaves, batch: (leaves, jnp.zeros(3)), donate_argnums=0)
+    nothing = jax.jit(lambda leaves, batch: (leaves, [jnp.zeros(3)]), donate_argnums=0)
     stepper._step = nothing
     place = lambda batch: meshes.place_batch(batch, stepper.batch_sharding, whole=False)
     feed = ahead(reader(batches, steps + 100), place)
     for _ in range(100):
-        stepper.step(next(feed))
+        stepper.step([next(feed)])
     pending, begun = [], time.perf_counter()
     for _ in range(steps - 1):
-        pending.append(stepper.step(next(feed)))
+        pending.extend(stepper.step([next(feed)]))
     pending[-1].block_until_ready()
     return (time.perf_counter() - begun) / (steps - 1)
 
@@ -84,7 +85,7 @@ def main() -> None:
     labels = rng.integers(0, 10, BATCH).astype(np.int32)
     times = result.interleaved({"zoo": ours(images, labels), "torch": torchs(images, labels)}, rounds=25)
     per_step = {name: {k: v / STEPS_PER_ROUND for k, v in figures.items()} for name, figures in times.items()}
-    found = {
+    found: dict[str, Any] = {
         "protocol": f"batch {BATCH}, float32, Nesterov SGD, {STEPS_PER_ROUND} steps a round, 25 rounds in turn",
         "seconds_per_step": per_step,
         "ratio": per_step["zoo"]["median"] / per_step["torch"]["median"],

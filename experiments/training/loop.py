@@ -52,9 +52,12 @@ class Stepper:
         self._implementation = lambda: use_implementation(recipe)
         replicated = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
 
-        def step(leaves: list[jax.Array], batch: dict[str, jax.Array]) -> tuple[list[jax.Array], jax.Array]:
+        def step(leaves: list[jax.Array], batches: list[dict[str, jax.Array]]) -> tuple[list[jax.Array], list[jax.Array]]:
+            state, metrics = jax.tree.unflatten(self._structure, leaves), []
             with self._implementation():
-                state, metrics = task.train_step(jax.tree.unflatten(self._structure, leaves), batch)
+                for batch in batches:
+                    state, figures = task.train_step(state, batch)
+                    metrics.append(figures)
             return jax.tree.leaves(state), metrics
 
         def score(leaves: list[jax.Array], batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
@@ -72,9 +75,9 @@ class Stepper:
     def state(self, state: Any) -> None:
         self.leaves = jax.tree.leaves(state)
 
-    def step(self, batch: dict[str, jax.Array]) -> jax.Array:
-        """One training step; returns the vector of the task's metrics, not yet computed perhaps."""
-        self.leaves, metrics = self._step(self.leaves, batch)
+    def step(self, batches: list[dict[str, jax.Array]]) -> list[jax.Array]:
+        """A training step for each batch, in one call; returns the task's metrics of each, not yet computed perhaps."""
+        self.leaves, metrics = self._step(self.leaves, batches)
         return metrics
 
 
@@ -108,6 +111,12 @@ def ahead(batches: Iterator[Any], place: Any) -> Iterator[Any]:
         waiting = place(batch)
     if waiting is not None:
         yield waiting
+
+
+def grouped(batches: Iterator[Any], sizes: Iterator[int]) -> Iterator[list[Any]]:
+    """The batches in lists of the given sizes."""
+    for size in sizes:
+        yield list(itertools.islice(batches, size))
 
 
 def versions() -> dict[str, str]:
@@ -195,7 +204,7 @@ class _Run:
         self.seconds_before, self.begun = seconds_before, time.monotonic()
         self.first = jax.process_index() == 0
         # Figures are averaged over a two-hundredth of the run, so that curves have as many points whatever its length.
-        self.log_every = max(1, steps // 200)
+        self.log_every = max(recipe.steps_per_call, steps // 200)
         self.evaluate_every = max(1, round(recipe.evaluate_every * per_epoch))
         self.checkpoint_every = max(1, round(recipe.checkpoint_every * per_epoch))
         self.pending: list[jax.Array] = []  # metrics of steps not yet looked at
@@ -221,10 +230,10 @@ class _Run:
             interrupts = stack.enter_context(Interrupts())
             bar = stack.enter_context(ProgressBar(console, self.steps, self.per_epoch, step))
             self.logged = time.monotonic()
-            for batch in ahead(fed(), place):
-                self.pending.append(self.stepper.step(batch))
-                step += 1
-                positions.pop(0)
+            for batches in grouped(ahead(fed(), place), self.calls()):
+                self.pending.extend(self.stepper.step(batches))
+                step += len(batches)
+                del positions[: len(batches)]
                 if step % self.log_every == 0 or step == self.steps:
                     self.log(step, bar)
                 if step % self.evaluate_every == 0 or step == self.steps:
@@ -236,6 +245,18 @@ class _Run:
             if not self.evaluation:
                 self.evaluate(step, bar)
         return self.finish(console)
+
+    def calls(self) -> Iterator[int]:
+        """How many steps each call takes: steps_per_call, or one where something is due before that many.
+
+        It depends on the step number alone, so a run that was interrupted is compiled and rounded like one that was not.
+        """
+        step, most = self.start, self.recipe.steps_per_call
+        while step < self.steps:
+            due = min((step // every + 1) * every for every in (self.log_every, self.evaluate_every, self.checkpoint_every))
+            size = most if step + most <= min(due, self.steps) else 1
+            yield size
+            step += size
 
     def look(self, step: int) -> None:
         """Fetch the metrics of the steps up to `step`; stop the run if one is not finite."""
@@ -274,9 +295,7 @@ class _Run:
     def evaluate(self, step: int, bar: ProgressBar) -> None:
         self.log(step, bar)
         place = lambda batch: meshes.place_batch(batch, self.stepper.batch_sharding, whole=True)
-        held_out = self.dataset.evaluation_batches(self.recipe.batch_size)
-        leaves = self.stepper.leaves
-        self.evaluation = self.task.evaluate(self.stepper.score(leaves, batch) for batch in ahead(held_out, place))
+        self.evaluation = self.task.evaluate(self.stepper, place)
         if self.records:
             self.records.write({"step": step, "split": "test"} | self.evaluation)
             self.task.illustrate(self.stepper.state, self.workdir, step)
@@ -305,6 +324,7 @@ class _Run:
             "steps": self.steps,
             "epochs": round(self.steps / self.per_epoch, 3),
             "seconds": round(self.seconds_before + time.monotonic() - self.begun, 2),
+            **self.task.conclude(self.workdir, self.evaluation),
             "parameters": sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state.params)),
             "parameters_sha256": digest(named_leaves(state.params)),
         }

@@ -11,7 +11,7 @@ from typing import Any
 from experiments.errors import UserError
 
 CHECKPOINTS = "checkpoints"
-FILES = ("config.json", "metrics.jsonl", "summary.json", "curves.png")
+FILES = ("config.json", "metrics.jsonl", "summary.json", "curves.png", "samples.png", "samples.gif")
 FOLDERS = (CHECKPOINTS, "tensorboard", "samples")
 
 
@@ -124,32 +124,46 @@ NOT_DRAWN = ("step", "split", "examples_per_second", "learning_rate")
 
 
 def draw_curves(workdir: pathlib.Path, title: str) -> None:
-    """curves.png: each figure over the steps, training and held-out data in one panel."""
+    """curves.png: a panel for each figure over the steps, training and held-out data in the same one.
+
+    A figure "real_NAME" is what real data gets in the place of NAME, and is drawn as a line in NAME's panel.
+    """
     from matplotlib.figure import Figure
 
     rows = read_metrics(workdir)
-    figures = [name for name in ("loss", "accuracy") if any(name in row for row in rows)]
-    figures += sorted(
-        {name for row in rows for name in row} - {"step", "split", "examples_per_second", "learning_rate", *figures}
-    )
+    names = {name for row in rows for name in row} - set(NOT_DRAWN)
+    first = [name for name in ("loss", "accuracy") if name in names]
+    figures = first + sorted(n for n in names - set(first) if not n.startswith("real_"))
     if not figures:
         return
-    figure = Figure(figsize=(4.6 * len(figures), 3.4), layout="constrained")
-    for axes, name in zip(figure.subplots(1, len(figures), squeeze=False)[0], figures, strict=True):
-        for split, colour, label in (("train", "#9bb8d3", "training"), ("test", "#c0392b", "held out")):
-            points = [(row["step"], row[name]) for row in rows if row["split"] == split and name in row]
-            if points:
-                marker = "o" if split == "test" else None
-                axes.plot(*zip(*points, strict=True), color=colour, label=label, marker=marker, markersize=3)
-        # A loss that falls by orders of magnitude can be read only on a logarithmic axis.
-        values = [row[name] for row in rows if name in row]
-        if min(values) > 0 and max(values) > 20 * min(values):
-            axes.set_yscale("log")
-        last = [row[name] for row in rows if row["split"] == "test" and name in row]
-        axes.set_title(f"{name}, held out {last[-1]:.4g} at the end" if last else name, fontsize=10)
-        axes.set_xlabel("step")
-        axes.grid(alpha=0.3)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False)
+    columns = min(4, len(figures))
+    lines = -(-len(figures) // columns)
+    figure = Figure(figsize=(4.6 * columns, 3.4 * lines), layout="constrained")
+    panels = figure.subplots(lines, columns, squeeze=False).ravel()
+    for unused in panels[len(figures) :]:
+        unused.axis("off")
+    for axes, name in zip(panels, figures, strict=False):
+        _draw_figure(axes, name, rows)
     figure.suptitle(title, fontsize=11)
     figure.savefig(workdir / "curves.png", dpi=110)
+
+
+def _draw_figure(axes: Any, name: str, rows: list[dict[str, Any]]) -> None:
+    for split, colour, label in (("train", "#9bb8d3", "training"), ("test", "#c0392b", "held out")):
+        points = [(row["step"], row[name]) for row in rows if row["split"] == split and name in row]
+        if points:
+            marker = "o" if split == "test" else None
+            axes.plot(*zip(*points, strict=True), color=colour, label=label, marker=marker, markersize=3)
+    real = [row[f"real_{name}"] for row in rows if f"real_{name}" in row]
+    if real:
+        axes.axhline(real[-1], color="#555555", linestyle="--", linewidth=1, label="real data")
+    # A loss that falls by orders of magnitude can be read only on a logarithmic axis.
+    values = [row[name] for row in rows if name in row] + real[-1:]
+    if min(values) > 0 and max(values) > 20 * min(values):
+        axes.set_yscale("log")
+    last = [row[name] for row in rows if row["split"] == "test" and name in row]
+    axes.set_title(f"{name.replace('_', ' ')}, {last[-1]:.4g} at the end" if last else name.replace("_", " "), fontsize=10)
+    axes.set_xlabel("step")
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import pathlib
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -41,8 +42,8 @@ def use_implementation(recipe: Recipe) -> contextlib.AbstractContextManager[None
     return kernels.use(None if recipe.implementation == "auto" else recipe.implementation)
 
 
-def build_model(recipe: Recipe, dataset: Dataset) -> nnx.Module:
-    """The recipe's model, made for the data: its classes, its channels."""
+def build_model(recipe: Recipe, dataset: Dataset, **changes: Any) -> nnx.Module:
+    """The recipe's model, made for the data (its classes, its channels); `changes` go before what the data says."""
     options: dict[str, Any] = {"num_classes": len(dataset.classes), "dtype": jnp.dtype(recipe.precision)}
     if dataset.vocabulary:
         options["vocab_size"] = len(dataset.vocabulary)
@@ -50,7 +51,7 @@ def build_model(recipe: Recipe, dataset: Dataset) -> nnx.Module:
         options["in_channels"] = dataset.input_shape[-1]
     rngs = nnx.Rngs(params=recipe.seed, default=recipe.seed + 1)
     try:
-        return zoo.create_model(recipe.model, rngs=rngs, **(options | recipe.options("model")))
+        return zoo.create_model(recipe.model, rngs=rngs, **(options | changes | recipe.options("model")))
     except TypeError as error:
         raise UserError(f"model: {error}") from error
 
@@ -120,7 +121,12 @@ class SupervisedTask:
         batch = self.dataset.preprocess(batch, jax.random.key(0), False)
         return self.score(self.model(state), batch)
 
-    def evaluate(self, sums: Any) -> dict[str, float]:
+    def evaluate(self, stepper: Any, place: Callable[[Any], Any] = lambda batch: batch) -> dict[str, float]:
+        """Means over the held-out data; `place` puts a batch on the devices."""
+        batches = map(place, self.dataset.evaluation_batches(self.recipe.batch_size))
+        return self.means(stepper.score(stepper.leaves, batch) for batch in batches)
+
+    def means(self, sums: Any) -> dict[str, float]:
         """Means from the sums of all held-out batches."""
         total: collections.Counter[str] = collections.Counter()
         for batch in sums:
@@ -136,6 +142,10 @@ class SupervisedTask:
 
     def illustrate(self, state: TrainState, workdir: pathlib.Path, step: int) -> None:
         """Write pictures of what the network does now; called after each evaluation."""
+
+    def conclude(self, workdir: pathlib.Path, figures: dict[str, float]) -> dict[str, Any]:
+        """What the summary says besides the figures of the last evaluation."""
+        return {}
 
 
 class ClassificationTask(SupervisedTask):
@@ -168,6 +178,10 @@ class ClassificationTask(SupervisedTask):
 
 def make_task(recipe: Recipe, dataset: Dataset, steps: int, per_epoch: int) -> Any:
     """The task that the recipe names."""
+    if recipe.task == "gan":
+        from experiments.training.gan_task import GanTask
+
+        return GanTask(recipe, dataset, steps, per_epoch)
     if recipe.task in ("language_model", "tagging"):
         from experiments.training.sequence_tasks import LanguageModelTask, TaggingTask
 

@@ -1,0 +1,23 @@
+"""DCGAN, a quarter as wide as the paper's, on the handwritten digits at 32x32.
+
+python -m experiments.train dcgan
+"""
+
+from experiments.training.recipe import Recipe
+
+RECIPE = Recipe(
+    model="dcgan",
+    data="digits",
+    task="gan",
+    epochs=120,
+    batch_size=64,
+    optimizer="adam",
+    learning_rate=2e-4,
+    momentum=0.5,
+    schedule="constant",
+    ema=0.995,
+    evaluate_every=10,
+    checkpoint_every=10,
+    data_options="size=32,shift=0",
+    model_options="image_size=32,generator_width=16,discriminator_width=16",
+)

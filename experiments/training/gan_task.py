@@ -1,0 +1,234 @@
+"""Two networks against each other: losses, one jitted step for both, and how good the samples are."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+import zoo
+from experiments.data import Dataset
+from experiments.errors import UserError
+from experiments.training import samples
+from experiments.training.optimizers import make_optimizer, make_schedule
+from experiments.training.quality import Judge, measure
+from experiments.training.recipe import Recipe
+from experiments.training.tasks import TrainState, build_model
+from zoo.layers.norm import BatchNormAct
+
+softplus = jax.nn.softplus
+# name -> (discriminator's loss of its scores of real and generated images, generator's loss of the latter)
+LOSSES: dict[str, tuple[Callable, Callable]] = {
+    # Goodfellow et al. 2014: binary cross-entropy on logits, the generator's in its non-saturating form.
+    "non_saturating": (lambda real, fake: softplus(-real).mean() + softplus(fake).mean(), lambda fake: softplus(-fake).mean()),
+    # Mao et al. 2017, with targets 0 and 1.
+    "least_squares": (
+        lambda real, fake: 0.5 * (jnp.square(real - 1).mean() + jnp.square(fake).mean()),
+        lambda fake: 0.5 * jnp.square(fake - 1).mean(),
+    ),
+    # Lim and Ye 2017, Miyato et al. 2018.
+    "hinge": (lambda real, fake: jax.nn.relu(1 - real).mean() + jax.nn.relu(1 + fake).mean(), lambda fake: -fake.mean()),
+    # Gulrajani et al. 2017; the penalty is added in the step.
+    "wasserstein_gp": (lambda real, fake: fake.mean() - real.mean(), lambda fake: -fake.mean()),
+}
+# Samples in the pictures, and generated images of which more than this share of classes is missing is a collapsed run.
+GRID, COLLAPSED = 64, 0.3
+
+
+def joined(generator: nnx.State, discriminator: nnx.State) -> nnx.State:
+    """The parameters of both networks as those of the whole model."""
+    return nnx.State({"generator": generator.raw_mapping, "discriminator": discriminator.raw_mapping})
+
+
+class GanTask:
+    """A zoo model with `generator` and `discriminator`, trained in turn.
+
+    Task options: loss (a key of LOSSES), d_steps (discriminator steps for each one of the generator), penalty (weight of the
+    gradient penalty), r1 (weight of half the squared gradient at real images, Mescheder et al. 2018), conditional (give both
+    networks the labels), judge (workdir of a trained lenet5 to measure with).
+    """
+
+    metric_names = ("loss", "finite", "generator_loss", "discriminator_loss", "score_of_real", "score_of_fake")
+
+    def __init__(self, recipe: Recipe, dataset: Dataset, steps: int, per_epoch: int):
+        options: dict[str, Any] = {
+            "loss": "non_saturating",
+            "d_steps": 1,
+            "penalty": 10.0,
+            "r1": 0.0,
+            "conditional": False,
+            "judge": None,
+        }
+        unknown = set(recipe.options("task")) - set(options)
+        if unknown:
+            raise UserError(f"task_options: {', '.join(sorted(unknown))} not known; known: {', '.join(options)}")
+        options |= recipe.options("task")
+        if options["loss"] not in LOSSES:
+            raise UserError(f"loss: {options['loss']!r} given, it is one of {', '.join(LOSSES)}")
+        if not isinstance(options["d_steps"], int) or options["d_steps"] < 1:
+            raise UserError(f"d_steps: {options['d_steps']!r} given, a whole number of at least 1 is needed")
+        self.recipe, self.dataset, self.steps = recipe, dataset, steps
+        self.loss_name, self.d_steps = options["loss"], options["d_steps"]
+        self.penalty, self.r1 = float(options["penalty"]), float(options["r1"])
+        self.conditional, self.judge_source = bool(options["conditional"]), options["judge"]
+        self.schedule = make_schedule(recipe, steps, per_epoch)
+        self.optimizer = make_optimizer(recipe, self.schedule)
+        self._judge: Judge | None = None
+        self._check_images()
+
+    def _check_images(self) -> None:
+        batch = self.dataset.train.gather(np.arange(min(256, len(self.dataset.train))), None)
+        images = np.asarray(self.dataset.preprocess(batch, jax.random.key(0), False)["image"])
+        if images.min() < -1 - 1e-6 or images.max() > 1 + 1e-6:
+            raise UserError(
+                f"data: images of {self.dataset.name} reach from {images.min():.3g} to {images.max():.3g}; "
+                "a generator that ends in tanh needs -1 to 1"
+            )
+
+    def learning_rate(self, step: int) -> float:
+        """Of both networks, at a batch."""
+        return float(self.schedule(step))
+
+    def build(self) -> zoo.Gan:
+        """Both networks, made for the data."""
+        classes = len(self.dataset.classes) if self.conditional else None
+        model = build_model(self.recipe, self.dataset, num_classes=classes)
+        if not isinstance(model, zoo.Gan):
+            raise UserError(f"model: {self.recipe.model} is no GAN; the GANs are gan_mlp and dcgan")
+        normalized = any(isinstance(module, BatchNormAct) for _, module in nnx.iter_modules(model.discriminator))
+        if self.loss_name == "wasserstein_gp" and normalized:
+            raise UserError("loss: wasserstein_gp needs a discriminator without batch norm (discriminator_norm=None)")
+        shape = jax.eval_shape(model, jnp.zeros((1, model.latent_size)), jnp.zeros(1, int) if classes else None).shape[1:]
+        if shape != self.dataset.input_shape:
+            raise UserError(
+                f"data: {self.dataset.name} has images {self.dataset.input_shape}, {self.recipe.model} makes {shape}"
+            )
+        return model
+
+    def init(self) -> TrainState:
+        """The state before the first step; its optimizer is a pair, generator's and discriminator's."""
+        model = self.build()
+        self.latent_size = model.latent_size
+        self.train_graph, params, rest = zoo.split(zoo.training_view(model))
+        self.test_graph = zoo.split(zoo.evaluation_view(model))[0]
+        optimizer = tuple(self.optimizer.init(params[part]) for part in ("generator", "discriminator"))
+        ema = jax.tree.map(jnp.copy, params) if self.recipe.ema else None
+        return TrainState(jnp.int32(0), params, rest, optimizer, ema)
+
+    def model(self, state: TrainState) -> zoo.Gan:
+        """Both networks in evaluation mode; the generator's weights are the averaged ones where there are such."""
+        return nnx.merge(self.test_graph, state.params if state.ema is None else state.ema, state.rest)
+
+    def train_step(self, state: TrainState, batch: dict[str, jax.Array]) -> tuple[TrainState, jax.Array]:
+        """One discriminator step and, after every `d_steps` of them, one generator step. Returns state and metrics."""
+        keys = jax.random.split(jax.random.fold_in(jax.random.key(self.recipe.seed), state.step), 3)
+        batch = self.dataset.preprocess(batch, keys[0], True)
+        real, labels = batch["image"], batch["label"] if self.conditional else None
+        z = jax.random.normal(keys[1], (len(real), self.latent_size), real.dtype)
+        discriminator_loss, generator_loss = LOSSES[self.loss_name]
+        params, rest, (optimizer_g, optimizer_d) = state.params, state.rest, state.optimizer
+
+        # The generator runs once; its images serve the discriminator's step, and their gradient the generator's own.
+        def generate(params_g: nnx.State) -> tuple[jax.Array, nnx.State]:
+            model = self._merge(params_g, params["discriminator"], rest)
+            return model.generator(z, labels), zoo.split(model)[2]
+
+        fake, pull_back, rest = jax.vjp(generate, params["generator"], has_aux=True)
+
+        def loss_d(params_d: nnx.State) -> tuple[jax.Array, tuple]:
+            model = self._merge(params["generator"], params_d, rest)
+            real_score, fake_score = model.discriminator(real, labels), model.discriminator(fake, labels)
+            value = discriminator_loss(real_score, fake_score)
+            if self.loss_name == "wasserstein_gp":
+                mix = jax.random.uniform(keys[2], (len(real), *[1] * (real.ndim - 1)), real.dtype)
+                between = mix * real + (1 - mix) * fake
+                slope = jax.grad(lambda images: model.discriminator(images, labels).sum())(between)
+                norms = jnp.sqrt(jnp.square(slope).sum(axis=tuple(range(1, slope.ndim))) + 1e-12)
+                value += self.penalty * jnp.square(norms - 1).mean()
+            if self.r1:
+                slope = jax.grad(lambda images: model.discriminator(images, labels).sum())(real)
+                value += self.r1 / 2 * jnp.square(slope).sum() / len(real)
+            return value, (zoo.split(model)[2], real_score.mean(), fake_score.mean())
+
+        (value_d, (rest, real_score, fake_score)), gradient_d = jax.value_and_grad(loss_d, has_aux=True)(
+            params["discriminator"]
+        )
+        updates, optimizer_d = self.optimizer.update(gradient_d, optimizer_d, params["discriminator"])
+        params_d = optax.apply_updates(params["discriminator"], updates)
+
+        def loss_g(images: jax.Array) -> tuple[jax.Array, nnx.State]:
+            model = self._merge(params["generator"], params_d, rest)
+            return generator_loss(model.discriminator(images, labels)), zoo.split(model)[2]
+
+        def step_g(params_g: nnx.State, optimizer_g: Any) -> tuple[nnx.State, Any, jax.Array, jax.Array]:
+            (value, _), pull = jax.value_and_grad(loss_g, has_aux=True)(fake)
+            (gradient,) = pull_back(pull)
+            updates, optimizer_g = self.optimizer.update(gradient, optimizer_g, params_g)
+            return optax.apply_updates(params_g, updates), optimizer_g, value, optax.tree.norm(gradient)
+
+        if self.d_steps == 1:
+            params_g, optimizer_g, value_g, norm_g = step_g(params["generator"], optimizer_g)
+        else:
+            zero = jnp.zeros((), fake.dtype)
+            params_g, optimizer_g, value_g, norm_g = jax.lax.cond(
+                state.step % self.d_steps == self.d_steps - 1,
+                step_g,
+                lambda p, o: (p, o, loss_g(fake)[0], zero),
+                params["generator"],
+                optimizer_g,
+            )
+        params = joined(params_g, params_d)
+        ema = state.ema
+        if self.recipe.ema:
+            decay = jnp.minimum(self.recipe.ema, (1 + state.step) / (10 + state.step))
+            ema = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, ema, params)
+        finite = jnp.isfinite(value_d) & jnp.isfinite(value_g) & jnp.isfinite(optax.tree.norm(gradient_d) + norm_g)
+        figures = (value_d + value_g, finite, value_g, value_d, real_score, fake_score)
+        vector = jnp.stack([jnp.asarray(figure, jnp.float32) for figure in figures])
+        return TrainState(state.step + 1, params, rest, (optimizer_g, optimizer_d), ema), vector
+
+    def _merge(self, params_g: nnx.State, params_d: nnx.State, rest: nnx.State) -> zoo.Gan:
+        return nnx.merge(self.train_graph, joined(params_g, params_d), rest, copy=True)
+
+    # -- evaluation ---------------------------------------------------------------------------------------------------
+
+    def latents(self, count: int, seed: int) -> tuple[jax.Array, jax.Array | None]:
+        """Fixed latent vectors [count, latent_size], and labels that go through all classes where the model takes them."""
+        z = jax.random.normal(jax.random.key(seed), (count, self.latent_size))
+        return z, jnp.arange(count) % len(self.dataset.classes) if self.conditional else None
+
+    def generate(self, state: TrainState, z: jax.Array, labels: jax.Array | None) -> np.ndarray:
+        """Images for latent vectors, in evaluation mode, by batches."""
+        if not hasattr(self, "_generate"):
+            structure = jax.tree.structure(state)
+            self._generate = jax.jit(
+                lambda leaves, z, labels: self.model(jax.tree.unflatten(structure, leaves)).generator(z, labels)
+            )
+        leaves = jax.tree.leaves(state)
+        parts = [slice(start, start + 256) for start in range(0, len(z), 256)]
+        return np.concatenate([self._generate(leaves, z[p], None if labels is None else labels[p]) for p in parts])
+
+    def evaluate(self, stepper: Any, place: Any = None) -> dict[str, float]:
+        """Fréchet distance, precision, recall and label histogram of samples, beside the same of one half of the data."""
+        if self._judge is None:
+            self._judge = Judge.for_dataset(self.dataset, self.judge_source, pathlib.Path(self.recipe.directory))
+        z, labels = self.latents(self._judge.half, seed=1)
+        return measure(self._judge, self.generate(stepper.state, z, labels))
+
+    def illustrate(self, state: TrainState, workdir: pathlib.Path, step: int) -> None:
+        """samples/STEP.png, a grid from latent vectors that stay the same; samples.gif is made of them at the end."""
+        images = self.generate(state, *self.latents(GRID, seed=2))
+        samples.save_grid(images, workdir / "samples" / f"{step:07d}.png")
+
+    def conclude(self, workdir: pathlib.Path, figures: dict[str, float]) -> dict[str, Any]:
+        """What the summary says besides the figures: whether the samples collapsed onto few classes."""
+        samples.save_strip(workdir / "samples", workdir / "samples.gif", workdir / "samples.png")
+        missing = figures.get("missing_classes", 0.0)
+        collapsed = missing > COLLAPSED * len(self.dataset.classes) or figures.get("recall", 1.0) < 0.02
+        return {"collapsed": bool(collapsed)}
