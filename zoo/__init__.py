@@ -6,6 +6,7 @@ logits = model(images)                        # [batch, 32, 32, 1] -> [batch, 10
 params, state, apply = zoo.functional(model)  # the same as a pure function
 """
 
+from zoo.export import export_model
 from zoo.features import features
 from zoo.functional import evaluation_view, functional, split, training_view
 from zoo.layers.recurrent import Recurrent
@@ -40,6 +41,7 @@ __all__ = [
     "count_params",
     "create_model",
     "evaluation_view",
+    "export_model",
     "features",
     "functional",
     "list_models",

@@ -119,6 +119,7 @@ def create_model(
         if "unexpected keyword" in str(error):
             raise TypeError(f"{info.name}: {error}") from None
         raise
+    model.zoo_name = name
     if weights is not None:
         from zoo.weights import load_weights  # type: ignore[attr-defined]
 

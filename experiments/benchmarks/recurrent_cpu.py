@@ -32,7 +32,7 @@ def twins() -> tuple[zoo.Recurrent, torch.nn.LSTM]:
     return layer, twin
 
 
-def gradient_of(layer: zoo.Recurrent) -> tuple[Callable[..., Any], nnx.State]:
+def gradient_of(layer: zoo.Recurrent) -> tuple[Any, nnx.State]:
     """A new jitted gradient of the sum of squared outputs by weights and input, and the weights."""
     graph, params = nnx.split(layer)
     loss = lambda params, x: jnp.square(nnx.merge(graph, params)(x)[0]).sum()
@@ -58,6 +58,7 @@ def training() -> dict[str, Any]:
 
     ours = lambda: jax.block_until_ready(gradient(params, ours_x))
     theirs()
+    assert torch_x.grad is not None
     # Both sides compute the same thing: gradients agree up to float32 sums over the steps.
     np.testing.assert_allclose(ours()[1], torch_x.grad, rtol=0, atol=1e-4)
     return compared(ours, theirs, rounds=40)

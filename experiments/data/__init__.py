@@ -14,8 +14,12 @@ from experiments.errors import UserError, nearest
 
 # name -> module; a name is here once, and its module is imported only when it is asked for.
 MODULES = {
+    "cifar10": "experiments.data.cifar10",
+    "cifar100": "experiments.data.cifar100",
     "digits": "experiments.data.digits",
     "digitrows": "experiments.data.digitrows",
+    "imagefolder": "experiments.data.imagefolder",
+    "mnist": "experiments.data.mnist",
     "pysource": "experiments.data.pysource",
     "pytokens": "experiments.data.pytokens",
     "tagging": "experiments.data.tagging",

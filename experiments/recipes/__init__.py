@@ -15,6 +15,12 @@ from experiments.training.recipe import Recipe
 DEFAULTS: dict[str, tuple[str, ...]] = {
     "lenet5": ("lenet5_digits",),
     "lenet5_original": ("lenet5_original_digits",),
+    "alexnet": ("alexnet_imagefolder",),
+    "googlenet": ("googlenet_imagefolder",),
+    "resnet18": ("resnet18_cifar10",),
+    "resnet20_cifar": ("resnet20_cifar_digits", "resnet20_cifar_cifar10"),
+    "resnet50": ("resnet50_imagefolder",),
+    "vgg16": ("vgg16_imagefolder",),
     "bilstm_classifier": ("bilstm_classifier_digitrows",),
     "bilstm_tagger": ("bilstm_tagger_pytokens",),
     "dcgan": ("dcgan_digits",),

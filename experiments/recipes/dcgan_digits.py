@@ -1,6 +1,6 @@
 """DCGAN, a quarter as wide as the paper's, on the handwritten digits at 32x32.
 
-    python -m experiments.train dcgan
+python -m experiments.train dcgan
 """
 
 from experiments.training.recipe import Recipe

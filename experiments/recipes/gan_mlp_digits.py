@@ -1,6 +1,6 @@
 """The fully connected GAN on the handwritten digits at 28x28.
 
-    python -m experiments.train gan_mlp
+python -m experiments.train gan_mlp
 """
 
 from experiments.training.recipe import Recipe

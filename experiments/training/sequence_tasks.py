@@ -31,7 +31,8 @@ class Carrying(nnx.Module):
     def __call__(self, tokens: jax.Array, fresh: jax.Array) -> jax.Array:
         """Logits; the state goes on from the last call, except in rows that are `fresh`, [batch]."""
         start = [jnp.where(fresh[None, :, None], 0, state[...]) for state in self.carried]
-        logits, end = self.model(tokens, tuple(start) if len(start) > 1 else start[0], return_state=True)
+        carried: Any = tuple(start) if len(start) > 1 else start[0]
+        logits, end = self.model(tokens, carried, return_state=True)
         for state, value in zip(self.carried, jax.tree.leaves(end), strict=True):
             state[...] = value
         return logits

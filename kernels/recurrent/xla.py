@@ -61,7 +61,7 @@ def _layer(
     x_proj = jnp.stack([f(x) @ w.w_x for f, w in zip(flip, weights, strict=True)], 1)
     if real is not None:
         real = jnp.concatenate([f(real) for f in flip], 1)
-    params = Params(*(_stack([getattr(w, name) for w in weights]) for name in Params._fields))
+    params = Params(**{name: _stack([getattr(w, name) for w in weights]) for name in Params._fields})  # type: ignore[arg-type]
     hs, final = recurrence(cell, x_proj, params, state, real)
     if real is not None:
         hs = jnp.where(real, hs, 0)
@@ -70,9 +70,8 @@ def _layer(
 
 
 def _stack(arrays: list[jax.Array | None]) -> jax.Array | None:
-    if arrays[0] is None:
-        return None
-    return jnp.stack([a if a.ndim == 2 else a[None] for a in arrays])
+    given = [a for a in arrays if a is not None]
+    return jnp.stack([a if a.ndim == 2 else a[None] for a in given]) if given else None
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 import kernels
+from zoo.layers import initializers
 from zoo.layers.operators import implementation_scope
 from zoo.weights.names import TorchTensor
 
@@ -37,7 +38,7 @@ class BatchNormAct(nnx.Module):
         activation: str | None = "relu",
         epsilon: float = 1e-5,
         momentum: float = 0.1,
-        scale_init: Callable = jax.nn.initializers.ones,
+        scale_init: Callable = initializers.ones,
         dtype: jnp.dtype | type | None = None,
         param_dtype: jnp.dtype | type = jnp.float32,
         implementation: str | None = None,
@@ -45,9 +46,9 @@ class BatchNormAct(nnx.Module):
     ):
         statistics_dtype = jnp.promote_types(param_dtype, jnp.float32)
         self.scale = nnx.Param(scale_init(rngs.params(), (channels,), param_dtype))
-        self.bias = nnx.Param(jnp.zeros((channels,), param_dtype))
-        self.mean = nnx.BatchStat(jnp.zeros((channels,), statistics_dtype))
-        self.var = nnx.BatchStat(jnp.ones((channels,), statistics_dtype))
+        self.bias = nnx.Param(initializers.zeros(None, (channels,), param_dtype))
+        self.mean = nnx.BatchStat(initializers.zeros(None, (channels,), statistics_dtype))
+        self.var = nnx.BatchStat(initializers.ones(None, (channels,), statistics_dtype))
         self.num_batches_tracked = nnx.BatchStat(jnp.zeros((), jnp.int32))
         self.channels, self.activation = channels, activation
         self.epsilon, self.momentum = epsilon, momentum

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -122,20 +123,20 @@ class Recurrent(nnx.Module):
         """
         if x.ndim != 3 or x.shape[-1] != self.input_size:
             raise ValueError(f"x: shape {x.shape} given, [batch, time, {self.input_size}] is needed")
-        dtype = self.dtype or jnp.result_type(x, self.w_x_l0[...])
+        dtype = self.dtype or jnp.result_type(x, getattr(self, "w_x" + self._suffixes[0][0])[...])
         x, layers = x.astype(dtype), [[self._weights(suffix, dtype) for suffix in layer] for layer in self._suffixes]
-        drops = self.rngs is not None and not self.deterministic
-        options = {
+        rngs = None if self.deterministic else self.rngs
+        options: dict[str, Any] = {
             "seq_lengths": seq_lengths,
-            "dropout": self.dropout if drops else 0.0,
-            "dropout_key": self.rngs() if drops else None,
+            "dropout": 0.0 if rngs is None else self.dropout,
+            "dropout_key": None if rngs is None else rngs(),
         }
         with implementation_scope(self.implementation):
             if self.cell == "lstm":
-                return kernels.lstm(x, layers, initial_state, **options)
+                return kernels.lstm(x, layers, initial_state, **options)  # type: ignore[arg-type]
             if self.cell == "gru":
-                return kernels.gru(x, layers, initial_state, **options)
-            return kernels.rnn(x, layers, initial_state, activation=self.cell.removeprefix("rnn_"), **options)
+                return kernels.gru(x, layers, initial_state, **options)  # type: ignore[arg-type]
+            return kernels.rnn(x, layers, initial_state, activation=self.cell.removeprefix("rnn_"), **options)  # type: ignore[arg-type]
 
     def zero_state(self, batch_size: int) -> State:
         """The state that a sequence starts with where none is given: zeros, shaped as `initial_state`, float32."""
@@ -171,5 +172,5 @@ class Recurrent(nnx.Module):
         return tensors
 
     def _weights(self, suffix: str, dtype: jnp.dtype | type) -> kernels.CellWeights:
-        params = (getattr(self, name + suffix, None) for name in kernels.CellWeights._fields)
-        return kernels.CellWeights(*(None if p is None else p[...].astype(dtype) for p in params))
+        params = {name: getattr(self, name + suffix, None) for name in kernels.CellWeights._fields}
+        return kernels.CellWeights(**{name: p[...].astype(dtype) for name, p in params.items() if p is not None})

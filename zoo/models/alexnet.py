@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 import kernels
+from zoo.layers import initializers
 from zoo.layers.conv import Conv
 from zoo.layers.dropout import drop
 from zoo.layers.dropout import dropout as dropout_layer
@@ -138,8 +139,8 @@ class AlexNetOriginal(AlexNet):
         # layers, so that their ReLUs start with positive inputs, and 0 elsewhere.
         ones = layer in ("conv2", "conv4", "conv5", "fc6", "fc7")
         return {
-            "kernel_init": nnx.initializers.normal(0.01),
-            "bias_init": nnx.initializers.ones_init() if ones else nnx.initializers.zeros_init(),
+            "kernel_init": initializers.normal(0.01),
+            "bias_init": initializers.ones if ones else initializers.zeros,
         }
 
     def after_activation(self, x: jax.Array) -> jax.Array:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 import kernels
+from zoo.layers import initializers
 from zoo.layers.conv_block import ConvBlock, merged_blocks
 from zoo.layers.dropout import drop
 from zoo.layers.dropout import dropout as dropout_layer
@@ -184,10 +185,10 @@ class GoogLeNet(ImageModel):
         return () if self.aux1 is not None else ("aux1.", "aux2.")
 
     def conv_initial(self) -> dict[str, Any]:
-        return {"kernel_init": nnx.initializers.normal(0.01)}
+        return {"kernel_init": initializers.normal(0.01)}
 
     def dense_initial(self) -> dict[str, Any]:
-        return {"kernel_init": nnx.initializers.normal(0.01)}
+        return {"kernel_init": initializers.normal(0.01)}
 
     @staticmethod
     def aux_pool(x: jax.Array) -> jax.Array:
@@ -254,10 +255,10 @@ class GoogLeNetOriginal(GoogLeNet):
         super().__init__(dropout=dropout, **options)
 
     def conv_initial(self) -> dict[str, Any]:
-        return {"kernel_init": nnx.initializers.he_normal(), "bias_init": nnx.initializers.zeros_init()}
+        return {"kernel_init": initializers.kaiming_normal, "bias_init": initializers.zeros}
 
     def dense_initial(self) -> dict[str, Any]:
-        return {"kernel_init": nnx.initializers.he_normal(), "bias_init": nnx.initializers.zeros_init()}
+        return {"kernel_init": initializers.kaiming_normal, "bias_init": initializers.zeros}
 
     @staticmethod
     def aux_pool(x: jax.Array) -> jax.Array:

@@ -11,6 +11,7 @@ import numpy as np
 from flax import nnx
 
 import kernels
+from zoo.layers import initializers
 from zoo.layers.conv import Conv
 from zoo.layers.linear import Linear
 from zoo.models.lenet_tables import C3_CONNECTIONS, digit_bitmaps
@@ -77,8 +78,8 @@ class Subsample(nnx.Module):
 
     def __init__(self, channels: int, *, param_dtype: jnp.dtype | type = jnp.float32, rngs: nnx.Rngs):
         bound = 2.4 / 4  # the paper's rule with a fan-in of four
-        self.scale = nnx.Param(jax.random.uniform(rngs.params(), (channels,), param_dtype, -bound, bound))
-        self.bias = nnx.Param(jnp.zeros((channels,), param_dtype))
+        self.scale = nnx.Param(initializers.uniform(bound)(rngs.params(), (channels,), param_dtype))
+        self.bias = nnx.Param(initializers.zeros(None, (channels,), param_dtype))
 
     def __call__(self, x: jax.Array) -> jax.Array:
         n, h, w, c = x.shape
@@ -96,9 +97,9 @@ class PartialConv(nnx.Module):
         pairs = [(i, o) for o, inputs in enumerate(C3_CONNECTIONS) for i in inputs]
         self.pairs = tuple(pairs)
         bounds = np.array([2.4 / (25 * len(C3_CONNECTIONS[o])) for _, o in pairs])[:, None, None]
-        drawn = jax.random.uniform(rngs.params(), (len(pairs), 5, 5), param_dtype, -1, 1)
+        drawn = initializers.uniform(1.0)(rngs.params(), (len(pairs), 5, 5), param_dtype)
         self.kernel = nnx.Param(drawn * jnp.asarray(bounds, param_dtype))
-        self.bias = nnx.Param(jnp.zeros((len(C3_CONNECTIONS),), param_dtype))
+        self.bias = nnx.Param(initializers.zeros(None, (len(C3_CONNECTIONS),), param_dtype))
         self.dtype = dtype
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -109,8 +110,7 @@ class PartialConv(nnx.Module):
 
 
 def _fan_in_uniform_1998(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype | type = jnp.float32) -> jax.Array:
-    bound = 2.4 / math.prod(shape[:-1])
-    return jax.random.uniform(key, shape, dtype, -bound, bound)
+    return initializers.uniform(2.4 / math.prod(shape[:-1]))(key, shape, dtype)
 
 
 def scaled_tanh(x: jax.Array) -> jax.Array:
@@ -138,7 +138,7 @@ class LeNet5Original(nnx.Module):
         rngs: nnx.Rngs,
     ):
         policy: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "implementation": implementation, "rngs": rngs}
-        initial: dict[str, Any] = {"kernel_init": _fan_in_uniform_1998, "bias_init": nnx.initializers.zeros_init()}
+        initial: dict[str, Any] = {"kernel_init": _fan_in_uniform_1998, "bias_init": initializers.zeros}
         self.c1 = Conv(in_channels, 6, 5, **initial, **policy)
         self.s2 = Subsample(6, param_dtype=param_dtype, rngs=rngs)
         self.c3 = PartialConv(dtype=dtype, param_dtype=param_dtype, rngs=rngs)

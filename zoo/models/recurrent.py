@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +27,8 @@ CHARACTERS = 98  # printable ASCII, newline, tab, unknown: the vocabulary of exp
 class _SequenceModel(nnx.Module):
     """Recurrent layers `recurrent` between an optional `embedding` of token ids and the output layer `head`."""
 
+    embedding: Any
+
     def __init__(
         self,
         cell: str,
@@ -42,7 +45,7 @@ class _SequenceModel(nnx.Module):
         implementation: str | None,
         rngs: nnx.Rngs,
     ):
-        policy = {"dtype": dtype, "param_dtype": param_dtype}
+        policy: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype}
         self.embedding = None if vocab_size is None else Embedding(vocab_size, features, rngs=rngs, **policy)
         policy["implementation"] = implementation
         self.recurrent = Recurrent(cell, features, hidden_size, num_layers, bidirectional, dropout=dropout, rngs=rngs, **policy)

@@ -11,10 +11,10 @@ import numpy as np
 from flax import nnx
 
 import kernels
+from zoo.layers import initializers
 from zoo.layers.conv import Conv
 from zoo.layers.dropout import drop, drop_path
 from zoo.layers.dropout import dropout as dropout_layer
-from zoo.layers.initializers import kaiming_normal_fan_out
 from zoo.layers.linear import Linear
 from zoo.layers.norm import BatchNormAct
 from zoo.layers.operators import implementation_scope
@@ -37,7 +37,7 @@ def _conv(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1
         strides=stride,
         padding=padding,
         use_bias=False,
-        kernel_init=kaiming_normal_fan_out,
+        kernel_init=initializers.kaiming_normal_fan_out,
         **options,
     )
 
@@ -218,7 +218,7 @@ class ResNet(ImageModel):
                         base_width=width_per_group,
                         pad_shortcut=cifar,
                         stochastic_depth=next(rates),
-                        scale_init=nnx.initializers.zeros_init() if zero_init_residual else nnx.initializers.ones_init(),
+                        scale_init=initializers.zeros if zero_init_residual else initializers.ones,
                         **policy,
                     )
                 )

@@ -11,10 +11,10 @@ import numpy as np
 from flax import nnx
 
 import kernels
+from zoo.layers import initializers
 from zoo.layers.conv_block import ConvBlock
 from zoo.layers.dropout import drop
 from zoo.layers.dropout import dropout as dropout_layer
-from zoo.layers.initializers import kaiming_normal_fan_out
 from zoo.layers.linear import Linear
 from zoo.layers.operators import implementation_scope
 from zoo.layers.pooling import adaptive_avg_pool
@@ -61,7 +61,6 @@ class VGG(ImageModel):
     ):
         super().__init__(tuple(f"block{number}" for number in range(1, 6)), remat)
         policy: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "implementation": implementation, "rngs": rngs}
-        zeros = nnx.initializers.zeros_init()
         blocks, channels = [], in_channels
         for depth, width in zip(depths, WIDTHS, strict=True):
             block = []
@@ -74,15 +73,15 @@ class VGG(ImageModel):
                         padding=1,
                         norm=batch_norm,
                         use_bias=True,
-                        kernel_init=kaiming_normal_fan_out,
-                        bias_init=zeros,
+                        kernel_init=initializers.kaiming_normal_fan_out,
+                        bias_init=initializers.zeros,
                         **policy,
                     )
                 )
                 channels = width
             blocks.append(nnx.List(block))
         self.blocks = nnx.List(blocks)
-        dense: dict[str, Any] = {"kernel_init": nnx.initializers.normal(0.01), "bias_init": zeros, **policy}
+        dense: dict[str, Any] = {"kernel_init": initializers.normal(0.01), "bias_init": initializers.zeros, **policy}
         self.fc6 = Linear(7 * 7 * 512, 4096, activation="relu", flattened=(7, 7, 512), **dense)
         self.fc7 = Linear(4096, 4096, activation="relu", **dense)
         self.fc8 = Linear(4096, num_classes, **dense)

@@ -166,7 +166,7 @@ def test_hub(server: Server, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyP
     for name in ("someone/lenet", "someone/lenet/other/m.safetensors@v2"):
         model = zoo.create_model("lenet5", weights=f"hf://{name}")
         np.testing.assert_array_equal(torch_arrays(model)["fc3.weight"], torch_arrays(source)["fc3.weight"])
-    with pytest.raises(DownloadError, match="no model.safetensors and no pytorch_model.bin"):
+    with pytest.raises(DownloadError, match=r"no model.safetensors and no pytorch_model.bin"):
         zoo.create_model("lenet5", weights="hf://someone/nothing")
     with pytest.raises(ValueError, match="hf://owner/repo"):
         zoo.create_model("lenet5", weights="hf://lenet")

@@ -12,18 +12,20 @@ import numpy as np
 import torch
 from flax import nnx
 
-import kernels
 import zoo
+from experiments.benchmarks.losses import HEADS, weighted_loss
+
+_libraries: list[torch.library.Library] = []  # what a library declares lasts as long as the object
 
 
 @functools.cache
 def torchvision_models() -> ModuleType:
     """torchvision.models; its compiled operators, which no classifier here uses, are declared where they are missing."""
-    library = torch.library.Library("torchvision", "DEF")  # noqa: TOR901
+    library = torch.library.Library("torchvision", "DEF")
     for name in ("nms", "qnms"):
         if not hasattr(torch.ops.torchvision, name):
             library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    torchvision_models.library = library  # the declarations last as long as this object
+    _libraries.append(library)
     import torchvision.models
 
     return torchvision.models
@@ -43,20 +45,22 @@ def torch_model(name: str, *, seed: int = 0, in_channels: int = 3, dropout: floa
     with torch.no_grad():
         for module in model.modules():
             if isinstance(module, torch.nn.BatchNorm2d):
+                norm: Any = module
                 for tensor, low, high in (
-                    (module.weight, 0.5, 1.5),
-                    (module.bias, -0.5, 0.5),
-                    (module.running_mean, -0.5, 0.5),
-                    (module.running_var, 0.5, 1.5),
+                    (norm.weight, 0.5, 1.5),
+                    (norm.bias, -0.5, 0.5),
+                    (norm.running_mean, -0.5, 0.5),
+                    (norm.running_var, 0.5, 1.5),
                 ):
                     tensor.uniform_(low, high, generator=generator)
-                module.num_batches_tracked.fill_(7)
+                norm.num_batches_tracked.fill_(7)
     return model
 
 
 def replace_first_layer(model: torch.nn.Module, in_channels: int) -> None:
-    for name, module in model.named_modules():
-        if isinstance(module, torch.nn.Conv2d):
+    for name, layer in model.named_modules():
+        if isinstance(layer, torch.nn.Conv2d):
+            module: Any = layer
             parent, _, attribute = name.rpartition(".")
             new = torch.nn.Conv2d(
                 in_channels,
@@ -91,6 +95,33 @@ def to_torch(images: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
 
 
+def vgg_trunk_error(name: str, images: np.ndarray) -> float:
+    """As `evaluation_error`, of a VGG's convolutions: the dense layers' 120 million weights are one zero, broadcast."""
+    with torch.device("meta"):
+        peer = getattr(torchvision_models(), name)()
+    torch.manual_seed(0)
+    trunk = peer.features.to_empty(device="cpu")
+    for module in trunk.modules():
+        if hasattr(module, "reset_parameters"):
+            module.reset_parameters()
+    weights = {f"features.{n}": t for n, t in trunk.state_dict().items()}
+    weights |= {f"classifier.{n}": torch.zeros(()).expand(t.shape) for n, t in peer.classifier.state_dict().items()}
+    graph, state = nnx.split(zoo.evaluation_view(zoo_model(name, weights)))
+    ours = np.asarray(quick_jit(lambda state, x: zoo.features(nnx.merge(graph, state), x)["block5"])(state, images))
+    with torch.no_grad():
+        theirs = trunk.eval()(to_torch(images)).numpy().transpose(0, 2, 3, 1)
+    return float(np.abs(ours - theirs).max() / np.abs(theirs).max())
+
+
+def torch_loss(peer: torch.nn.Module, images: torch.Tensor, labels: np.ndarray) -> torch.Tensor:
+    """As `weighted_loss`, of torch's model in training mode, whose outputs are the logits, the second head and the first."""
+    outputs: Any = peer(images)
+    heads = [outputs] if isinstance(outputs, torch.Tensor) else [outputs.logits, outputs.aux_logits1, outputs.aux_logits2]
+    target = torch.from_numpy(labels.astype(np.int64))
+    losses = [w * torch.nn.functional.cross_entropy(logits, target) for w, logits in zip(HEADS, heads, strict=False)]
+    return torch.stack(losses).sum()
+
+
 def _floats(tree: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name: value for name, value in tree.items() if value.dtype.kind == "f"}
 
@@ -107,14 +138,18 @@ def evaluation_error(name: str, images: np.ndarray, **options: Any) -> float:
     return float(np.abs(ours - theirs).max() / np.abs(theirs).max())
 
 
-def training_errors(name: str, images: np.ndarray, labels: np.ndarray, dtype: Any = np.float32, **options: Any) -> dict[str, float]:
+def training_errors(
+    name: str, images: np.ndarray, labels: np.ndarray, dtype: Any = np.float32, **options: Any
+) -> dict[str, float]:
     """One pass in training mode, without dropout: relative differences from torch.
 
     Returns:
       loss; gradient: the worst of all parameters, each relative to its own largest gradient (a bias in front of a batch
       norm, whose gradient is zero but for rounding, to the largest of all); statistics: the worst running statistic.
     """
-    peer = torch_model(name, in_channels=images.shape[-1], **options).to(torch.float64 if dtype == np.float64 else torch.float32)
+    peer = torch_model(name, in_channels=images.shape[-1], **options).to(
+        torch.float64 if dtype == np.float64 else torch.float32
+    )
     peer.train()
     with jax.enable_x64(dtype == np.float64):
         model = zoo_model(name, peer.state_dict(), in_channels=images.shape[-1], param_dtype=dtype, **options)
@@ -122,31 +157,27 @@ def training_errors(name: str, images: np.ndarray, labels: np.ndarray, dtype: An
 
         def loss(params: Any) -> tuple[jax.Array, Any]:
             outputs, new_state = apply(params, state, jnp.asarray(images, dtype), train=True)
-            heads = [(1.0, outputs)] if not isinstance(outputs, tuple) else zip((1.0, 0.3, 0.3), outputs, strict=True)
-            total = sum(weight * kernels.softmax_cross_entropy(logits, labels).mean() for weight, logits in heads)
-            return total, new_state
+            return weighted_loss(outputs, jnp.asarray(labels)), new_state
 
         (value, new_state), gradient = quick_jit(jax.value_and_grad(loss, has_aux=True))(params)
         nnx.update(model, as_state(nnx.state(model, nnx.Param), gradient))
         nnx.update(model, as_state(nnx.state(model, nnx.BatchStat), new_state))
         ours = zoo.weights.torch_arrays(model)
 
-    outputs = peer(to_torch(images.astype(dtype)))
-    if isinstance(outputs, tuple):  # torchvision's order is logits, aux_logits2, aux_logits1
-        heads = zip((1.0, 0.3, 0.3), (outputs.logits, outputs.aux_logits1, outputs.aux_logits2), strict=True)
-    else:
-        heads = [(1.0, outputs)]
-    target = torch.from_numpy(labels.astype(np.int64))
-    total = sum(weight * torch.nn.functional.cross_entropy(logits, target) for weight, logits in heads)
+    total = torch_loss(peer, to_torch(images.astype(dtype)), labels)
     total.backward()
-    gradients = {n: p.grad.numpy() for n, p in peer.named_parameters()}
+    gradients: dict[str, Any] = {n: p.grad.numpy() for n, p in peer.named_parameters() if p.grad is not None}
     statistics = {n: b.numpy() for n, b in peer.named_buffers()}
     for counter in (n for n in statistics if n.endswith("num_batches_tracked")):
         assert ours[counter] == statistics[counter]
     largest = max(np.abs(g).max() for g in gradients.values())
 
     def relative(name: str, expected: np.ndarray) -> float:
-        zero = name.startswith("features") and name.endswith("bias") and name.removesuffix("bias") + "running_mean" not in statistics
+        zero = (
+            name.startswith("features")
+            and name.endswith("bias")
+            and name.removesuffix("bias") + "running_mean" not in statistics
+        )
         scale = largest if zero and statistics else np.abs(expected).max()
         return float(np.abs(ours[name] - expected).max() / scale)
 
@@ -160,3 +191,17 @@ def training_errors(name: str, images: np.ndarray, labels: np.ndarray, dtype: An
 def as_state(template: nnx.State, values: Any) -> nnx.State:
     """The values of a pure dict in the structure of a state."""
     return jax.tree.unflatten(jax.tree.structure(template), jax.tree.leaves(values))
+
+
+def torch_gradient_gap(name: str, images: np.ndarray, labels: np.ndarray) -> float:
+    """How far torch's own float32 gradient is from its float64 gradient, as `training_errors` measures it."""
+    gradients = []
+    for dtype in (torch.float32, torch.float64):
+        peer = torch_model(name).to(dtype).train()
+        torch_loss(peer, to_torch(images).to(dtype), labels).backward()
+        gradients.append({n: p.grad.double() for n, p in peer.named_parameters() if p.grad is not None})
+    single, double = gradients
+    largest = max(g.abs().max() for g in double.values())
+    # A bias in front of a batch norm has no gradient but rounding; see training_errors.
+    scale = {n: g.abs().max() if g.abs().max() > 1e-9 * largest else largest for n, g in double.items()}
+    return max(float((single[n] - g).abs().max() / scale[n]) for n, g in double.items())

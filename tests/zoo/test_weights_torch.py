@@ -11,12 +11,12 @@ import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
-import peers
 import pytest
 import torch
 from flax import nnx
 
 import zoo
+from experiments.benchmarks import torch_peers as peers
 from zoo.weights import WeightsFileError, WeightsMismatchError, read_pth, torch_arrays
 
 
@@ -91,7 +91,12 @@ def test_every_difference_in_one_error_and_nothing_loaded() -> None:
     state["fc1.bias"] = np.zeros(120, np.int64)
     with pytest.raises(WeightsMismatchError) as error:
         zoo.load_weights(model, state)
-    for part in ("missing: fc2.bias", "unexpected: fc9.weight", "conv2.weight (16x6x3x3 given, 16x6x5x5 needed)", "int64 given"):
+    for part in (
+        "missing: fc2.bias",
+        "unexpected: fc9.weight",
+        "conv2.weight (16x6x3x3 given, 16x6x5x5 needed)",
+        "int64 given",
+    ):
         assert part in str(error.value)
     for name, value in torch_arrays(model).items():
         np.testing.assert_array_equal(value, before[name])
@@ -108,7 +113,7 @@ def test_another_number_of_classes_keeps_the_trunk() -> None:
     with pytest.raises(WeightsMismatchError, match=r"fc3.weight \(12x84 given, 5x84 needed\)"):
         zoo.load_weights(fresh, state, adapt=False)
     half = {n: v for n, v in state.items() if n != "fc3.bias"}
-    with pytest.raises(WeightsMismatchError, match="missing: fc3.bias; misshapen: fc3.weight"):
+    with pytest.raises(WeightsMismatchError, match=r"missing: fc3.bias; misshapen: fc3.weight"):
         zoo.load_weights(fresh, half)
 
 
@@ -175,7 +180,7 @@ class _Evil:
 def test_a_file_that_asks_for_code_is_refused(zipped: bool, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save({"weight": torch.zeros(2), "more": _Evil()}, "m.pth", _use_new_zipfile_serialization=zipped)
-    with pytest.raises(WeightsFileError, match="m.pth: it asks for .*nothing was run"):
+    with pytest.raises(WeightsFileError, match=r"m.pth: it asks for .*nothing was run"):
         read_pth("m.pth")
     assert not pathlib.Path("evil").exists()
 
@@ -196,11 +201,11 @@ def test_damaged_files_are_named(tmp_path: pathlib.Path) -> None:
         (tmp_path / name).write_bytes(data)
         with pytest.raises(WeightsFileError, match=name):
             zoo.load_weights(zoo.create_model("lenet5"), tmp_path / name)
-    with pytest.raises(ValueError, match="source: .*m.onnx"):
+    with pytest.raises(ValueError, match=r"source: .*m.onnx"):
         zoo.load_weights(zoo.create_model("lenet5"), "m.onnx")
     with pytest.raises(FileNotFoundError):
         zoo.load_weights(zoo.create_model("lenet5"), tmp_path / "none.pth")
-    with pytest.raises(ValueError, match="path: 'm.pth' given"):
+    with pytest.raises(ValueError, match=r"path: 'm.pth' given"):
         zoo.save_weights(zoo.create_model("lenet5"), "m.pth")
 
 

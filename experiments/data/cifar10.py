@@ -1,0 +1,132 @@
+"""CIFAR-10: 50,000 training and 10,000 test images, 32x32, in ten classes, from its binary or its Python archive.
+
+Source: Krizhevsky 2009, Learning multiple layers of features from tiny images.
+"""
+
+from __future__ import annotations
+
+import io
+import pathlib
+import pickle
+import tarfile
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from experiments.data.augment import Augmentation
+from experiments.data.base import ArraySource, Dataset
+
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+TRAIN = tuple(f"data_batch_{number}" for number in range(1, 6))
+TEST = ("test_batch",)
+MEAN, DEVIATION = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)  # of the training images
+PIXELS = 3 * 32 * 32
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """Admits what NumPy needs to rebuild an array, and nothing that runs other code."""
+
+    _ADMITTED = frozenset(
+        (module, name)
+        for module in ("numpy.core.multiarray", "numpy._core.multiarray", "numpy")
+        for name in ("_reconstruct", "ndarray", "dtype")
+    )
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("_codecs", "encode"):  # how Python 2's byte strings come through protocol 2
+            return lambda text, encoding: text.encode("latin1")
+        if (module, name) not in self._ADMITTED:
+            raise ValueError(f"it asks for {module}.{name}, which no data set has need of; nothing was run")
+        if name == "_reconstruct":
+            return np.zeros(0).__reduce__()[0]  # its module has another name from NumPy 2 on
+        return getattr(np, name)
+
+
+def read_python(content: bytes, label_key: bytes) -> tuple[np.ndarray, np.ndarray]:
+    """Images [n, 3072] and labels of a file of the Python archive. Raises ValueError for anything else."""
+    try:
+        entries = _ArraysOnly(io.BytesIO(content), encoding="bytes").load()
+        images, labels = np.asarray(entries[b"data"], np.uint8), np.asarray(entries[label_key])
+    except (pickle.UnpicklingError, EOFError, KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
+        raise ValueError(f"damaged, or no file of the Python archive ({type(error).__name__}: {error})") from error
+    if images.ndim != 2 or images.shape[1] != PIXELS or labels.shape != images.shape[:1]:
+        raise ValueError(f"images of shape {images.shape} and labels of shape {labels.shape} are not [n, {PIXELS}] and [n]")
+    return images, labels
+
+
+def read_binary(content: bytes, label_bytes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Images [n, 3072] and labels of a file of the binary archive; the last of `label_bytes` is the label."""
+    record = label_bytes + PIXELS
+    if not content or len(content) % record:
+        raise ValueError(f"{len(content)} bytes, a multiple of {record} is needed: cut off, or no file of the binary archive")
+    rows = np.frombuffer(content, np.uint8).reshape(-1, record)
+    return rows[:, label_bytes:], rows[:, label_bytes - 1]
+
+
+def _files(path: pathlib.Path) -> dict[str, bytes]:
+    """Contents by file name, of a folder or of an archive that was not unpacked."""
+    if path.is_dir():
+        folders = [path, *(p for p in sorted(path.iterdir()) if p.is_dir() and p.name.startswith("cifar-"))]
+        return {
+            p.name: p.read_bytes() for folder in folders for p in sorted(folder.iterdir()) if p.is_file() and p.suffix != ".gz"
+        }
+    try:
+        with tarfile.open(path) as archive:
+            members = [m for m in archive if m.isfile()]
+            return {pathlib.PurePosixPath(m.name).name: archive.extractfile(m).read() for m in members}  # type: ignore[union-attr]
+    except (tarfile.TarError, EOFError, zlib.error) as error:
+        raise ValueError(f"{path}: damaged or cut off ({error})") from error
+
+
+def read_part(path: str, names: Sequence[str], label_key: bytes, label_bytes: int, classes: int) -> ArraySource:
+    """The files `names`, with ".bin" in the binary form, of the folder or archive at `path`."""
+    files, images, labels = _files(pathlib.Path(path)), [], []
+    for name in names:
+        try:
+            if f"{name}.bin" in files:
+                part = read_binary(files[f"{name}.bin"], label_bytes)
+            elif name in files:
+                part = read_python(files[name], label_key)
+            else:
+                raise ValueError(f"missing, and so is {name}.bin")
+            if part[1].min() < 0 or part[1].max() >= classes:
+                raise ValueError(f"labels from {part[1].min()} to {part[1].max()}, 0 to {classes - 1} are needed")
+        except ValueError as error:
+            raise ValueError(f"{path}: {name}: {error}") from error
+        images.append(part[0])
+        labels.append(part[1])
+    planes = np.concatenate(images).reshape(-1, 3, 32, 32)
+    return ArraySource(
+        {"image": np.ascontiguousarray(planes.transpose(0, 2, 3, 1)), "label": np.concatenate(labels).astype(np.int32)}
+    )
+
+
+def load(
+    path: str | None = None,
+    *,
+    shift: int = 4,
+    flip: bool = True,
+    rand_augment: float = 0,
+    erase: float = 0.0,
+    mixup: float = 0.0,
+    cutmix: float = 0.0,
+) -> Dataset:
+    """Images [32, 32, 3], normalized; in training moved by up to `shift` pixels and flipped, more with the other options.
+
+    Args:
+      path: folder or .tar.gz of the binary or the Python version. The options are those of `Augmentation`.
+    """
+    if path is None:
+        raise ValueError("cifar10 needs its folder or archive: cifar10:PATH")
+    preprocess = Augmentation(10, MEAN, DEVIATION, shift, flip, rand_augment, erase, mixup, cutmix)
+    return Dataset(
+        name="cifar10",
+        train=read_part(path, TRAIN, b"labels", 1, 10),
+        test=read_part(path, TEST, b"labels", 1, 10),
+        classes=CLASSES,
+        input_shape=(32, 32, 3),
+        preprocess=preprocess,
+        value_range=preprocess.value_range,
+    )

@@ -1,0 +1,34 @@
+"""CIFAR-100: as CIFAR-10, with a hundred fine classes. Source: Krizhevsky 2009."""
+
+from __future__ import annotations
+
+from experiments.data.augment import Augmentation
+from experiments.data.base import Dataset
+from experiments.data.cifar10 import read_part
+
+MEAN, DEVIATION = (0.5071, 0.4866, 0.4409), (0.2673, 0.2564, 0.2762)  # of the training images
+
+
+def load(
+    path: str | None = None,
+    *,
+    shift: int = 4,
+    flip: bool = True,
+    rand_augment: float = 0,
+    erase: float = 0.0,
+    mixup: float = 0.0,
+    cutmix: float = 0.0,
+) -> Dataset:
+    """Images [32, 32, 3] with their fine labels; path and options as of cifar10."""
+    if path is None:
+        raise ValueError("cifar100 needs its folder or archive: cifar100:PATH")
+    preprocess = Augmentation(100, MEAN, DEVIATION, shift, flip, rand_augment, erase, mixup, cutmix)
+    return Dataset(
+        name="cifar100",
+        train=read_part(path, ("train",), b"fine_labels", 2, 100),
+        test=read_part(path, ("test",), b"fine_labels", 2, 100),
+        classes=tuple(str(number) for number in range(100)),
+        input_shape=(32, 32, 3),
+        preprocess=preprocess,
+        value_range=preprocess.value_range,
+    )

@@ -1,0 +1,1 @@
+"""Short programs that use the zoo and its kernels from other projects' code."""

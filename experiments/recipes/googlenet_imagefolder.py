@@ -1,0 +1,24 @@
+"""GoogLeNet on a folder of images, with its two auxiliary heads at weight 0.3.
+
+    python -m experiments.train googlenet --data imagefolder:/data/photographs
+
+torchvision's weights have 69.78 % top-1 on ImageNet with one 224x224 crop; Szegedy et al. 2014 report 10.07 % top-5 error
+for one network and one crop (table 3). Batch normalization allows the higher rate used here (Ioffe and Szegedy 2015). Not
+run here.
+"""
+
+from experiments.training.recipe import Recipe
+
+RECIPE = Recipe(
+    model="googlenet",
+    data="imagefolder",
+    epochs=90,
+    batch_size=256,
+    optimizer="sgd",
+    learning_rate=0.1,
+    schedule="cosine",
+    warmup_epochs=5,
+    weight_decay=1e-4,
+    label_smoothing=0.1,
+    precision="bfloat16",
+)

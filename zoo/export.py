@@ -1,0 +1,87 @@
+"""A model as one file that runs where neither the zoo nor Flax is installed."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import tempfile
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import export
+
+import kernels
+from zoo.functional import functional
+from zoo.registry import model_info
+from zoo.weights.names import layer_at
+
+PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
+
+
+def input_spec(model: nnx.Module) -> tuple[tuple[int, ...], Any]:
+    """Shape of one example and dtype of the input that a model made by `create_model` takes by default.
+
+    Raises:
+      ValueError: the model was not made by `create_model`.
+    """
+    name = getattr(model, "zoo_name", None)
+    if name is None:
+        raise ValueError("input_shape: needed, since this model was not made by zoo.create_model")
+    shape = model_info(name).input_shape
+    if len(shape) == 3 and hasattr(model, "input_layer"):
+        shape = (*shape[:2], layer_at(model, model.input_layer).in_channels)
+    return shape, jnp.int32 if len(shape) == 1 else jnp.float32
+
+
+def export_model(
+    model: nnx.Module,
+    path: str | os.PathLike,
+    platforms: Sequence[str] = ("cpu", "cuda"),
+    *,
+    input_shape: tuple[int, ...] | None = None,
+    dtype: Any = None,
+) -> None:
+    """Write the model in evaluation mode, weights included, to one file, for any batch size.
+
+    To run it, jax alone is needed::
+
+        from jax import export
+        call = export.deserialize(bytearray(open(path, "rb").read())).call
+        logits = call(images)   # [batch, *input_shape]
+
+    The program is made of XLA's own operations, so that one file serves every platform, and jax runs it for six months of
+    releases or longer (see the compatibility guarantees of jax.export).
+
+    Args:
+      path: file to write, in one step or not at all.
+      platforms: where it shall run: "cpu", "cuda", "rocm", "tpu".
+      input_shape: one example, without the batch; None for the registry's.
+      dtype: of the input; None for the registry's.
+
+    Raises:
+      ValueError: an unknown platform, or an input shape that the model cannot take.
+    """
+    platforms = tuple(platforms)
+    if isinstance(platforms, str) or not platforms or set(platforms) - set(PLATFORMS):
+        raise ValueError(f"platforms: {platforms!r} given, one or more of {', '.join(PLATFORMS)} are needed")
+    if input_shape is None:
+        input_shape, default = input_spec(model)
+        dtype = dtype or default
+    params, state, apply = functional(model)
+    (batch,) = export.symbolic_shape("batch")
+    spec = jax.ShapeDtypeStruct((batch, *input_shape), dtype or jnp.float32)
+    # The formulations that only a CPU prefers have no place in a file for others.
+    with kernels.target("cpu" if platforms == ("cpu",) else "nvidia-h200"), kernels.use("xla"):
+        exported = export.export(jax.jit(lambda x: apply(params, state, x)[0]), platforms=platforms)(spec)
+    path = pathlib.Path(path)
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, suffix=".part", delete=False) as stream:
+        try:
+            stream.write(exported.serialize())
+            stream.close()
+            os.replace(stream.name, path)
+        except BaseException:
+            os.unlink(stream.name)
+            raise
