@@ -15,7 +15,6 @@ from flax import nnx
 import zoo
 from experiments.benchmarks.losses import HEADS, weighted_loss
 
-
 _libraries: list[torch.library.Library] = []  # what a library declares lasts as long as the object
 
 
