@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 VERSION := $(shell $(PYTHON) -c 'import sys; print("311" if sys.version_info < (3, 12) else "312")')
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints/python$(VERSION).txt --editable
 
-.PHONY: train test test-newest test-gpu lint format clean
+.PHONY: train test test-newest test-gpu gpu lint format clean
 
 train: $(VENV)/.train
 	$(BIN)/python -m experiments.train $(MODEL) $(ARGS)
@@ -21,6 +21,19 @@ test: $(VENV)/.test
 # The fast part, without the peers: what is run on the newest versions.
 test-newest: $(VENV)/.test-newest
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not gpu and not slow" --ignore-glob='*_torch.py' $(ARGS)
+
+# On a machine with a GPU, with the Python it is given and nothing installed: make gpu PYTHON=python3. Each part writes its
+# results as it goes and leaves out what this commit's result file holds already, so a part that was cut off can be repeated.
+GPU_TEST := $(PYTHON) -m pytest -o addopts= -W ignore::pytest.PytestConfigWarning -m gpu tests/kernels
+
+test-gpu:
+	$(GPU_TEST) $(ARGS)
+
+gpu:
+	$(GPU_TEST)
+	$(PYTHON) -m experiments.tune
+	$(PYTHON) -m experiments.compare operators --peers torch
+	$(PYTHON) -m experiments.compare models
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -2,6 +2,7 @@
 
 A language model writes text: --prompt "def " --length 500 --temperature 0.7 --top-k 20 --top-p 0.95 --seed 1.
 A tagger colours a text: --file PATH, or --prompt TEXT; --out F.html writes it as a page.
+A GAN draws images: --num 64 --out grid.png, --single for files of their own, --interpolate 8 for rows of transitions.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from experiments.training.restore import load_run, recipe_of
 TASKS = {
     "language_model": "experiments.generation.characters",
     "tagging": "experiments.generation.tags",
+    "gan": "experiments.generation.images",
 }
 
 

@@ -153,7 +153,5 @@ def kernel_resources(call: launch.Launch, kind: str = "nvidia-h200") -> Resource
         registers=found(r"Used (\d+) registers"),
         spilled=found(r"(\d+) bytes spill"),
         shared_memory=compiled.metadata.shared,
-        instructions=frozenset(
-            name for name, mark in (("wgmma", "wgmma.mma_async"), ("mma", "mma.sync")) if mark in ptx
-        ),
+        instructions=frozenset(name for name, mark in (("wgmma", "wgmma.mma_async"), ("mma", "mma.sync")) if mark in ptx),
     )

@@ -20,9 +20,13 @@ import importlib
 import importlib.util
 import json
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import ParamSpec, TypeVar
 
 import jax
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 NAMES = ("xla", "triton", "pallas", "cudnn", "interpret")
 HAND_WRITTEN = ("pallas", "triton")  # in this order of preference where nothing was measured
@@ -89,6 +93,17 @@ def use(implementation: str | None) -> Iterator[None]:
         raise ValueError(f"implementation: {implementation!r} is none of {', '.join(NAMES)}")
     with _default(implementation):
         yield
+
+
+def operator(fn: Callable[P, R]) -> Callable[P, R]:
+    """Decorates a public operator: its name stands in profiles and in compiled programs."""
+
+    @functools.wraps(fn)
+    def named(*args: P.args, **kwargs: P.kwargs) -> R:
+        with jax.named_scope(fn.__name__):
+            return fn(*args, **kwargs)
+
+    return named
 
 
 @functools.cache

@@ -1,8 +1,8 @@
 """Runs @triton.jit kernels on the CPU, in Triton's interpreter, with every access to memory checked.
 
-The kernels' source is the one that the GPU runs: the interpreter is entered by hand, not by the variable TRITON_INTERPRET, which
-would have to be set before the kernels are imported and would keep them from being compiled in the same process.
-Over Triton's own interpreter this adds:
+The kernels' source is the one that the GPU runs: the interpreter is entered by hand, not by the variable TRITON_INTERPRET,
+which would have to be set before the kernels are imported and would keep them from being compiled in the same process.
+What is added to Triton's own interpreter:
 
 - any load, store or atomic outside the arrays handed in raises; outputs start as poison (NaN, 255), as fresh memory might;
 - bfloat16 products are right (Triton 3.6 to 3.9 multiply the raw bits);
@@ -109,6 +109,8 @@ def _interpreting(fn: Callable) -> Iterator[None]:
     interpreter.interpreter_builder, interpreter.interpreter_semantic = _builder, _semantic
     jit.JITFunction.__call__ = lambda self, *args, **kwargs: _python_function(self.fn)(*args, **kwargs)
     scopes = [interpreter._patch_lang(f) for f in (fn, tl.standard.zeros.fn)]  # tl, and tl.core as the library itself sees it
+    # a one-element array is no number to NumPy any longer
+    scopes[0].set_attr(tl.tensor, "__index__", lambda self: self.handle.data.item())
     try:
         with np.errstate(all="ignore"):  # what a GPU computes without a word: 1 / 0, infinity - infinity
             yield
@@ -187,4 +189,3 @@ def _run_together(program: Callable[[tuple[int, ...]], None], indices: list[tupl
                 errors.append(TimeoutError(f"a program did not end within {_TIMEOUT} s: its barrier never opened"))
     if errors:
         raise errors[0]
-

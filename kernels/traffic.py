@@ -12,16 +12,17 @@ import re
 from collections.abc import Iterator
 
 _BYTES = {
-    **{"pred": 1, "s8": 1, "u8": 1, "s16": 2, "u16": 2, "f16": 2, "bf16": 2, "s32": 4, "u32": 4, "f32": 4},
-    **{"s64": 8, "u64": 8, "f64": 8, "c64": 8, "c128": 16},
+    kind: size
+    for size, kinds in ((1, "pred s8 u8"), (2, "s16 u16 f16 bf16"), (4, "s32 u32 f32"), (8, "s64 u64 f64 c64"), (16, "c128"))
+    for kind in kinds.split()
 }
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
 _INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (.*)$")
 _OPCODE = re.compile(r"(?:^|[\s})\]])([a-z][a-z0-9\-]*)\(")
 _SHAPE = re.compile(r"\b([a-z]+\d+|pred)\[([\d,]*)\]")
-_NO_KERNEL = frozenset(
-    "parameter constant tuple get-tuple-element bitcast after-all partition-id replica-id while call conditional "
-    "copy-done all-reduce-done all-gather-done reduce-scatter-done collective-permute-done async-done opt-barrier".split()
+_NO_KERNEL = re.compile(
+    r"parameter|constant|tuple|get-tuple-element|bitcast|after-all|partition-id|replica-id|opt-barrier|while|call|conditional"
+    r"|async-start|.*-done"
 )
 
 
@@ -74,7 +75,7 @@ def _walk(computations: dict[str, list[tuple[str, str]]], name: str, times: int)
         elif kind in ("call", "conditional", "async-start"):
             for part in re.findall(r"(?:to_apply|calls)=%?([\w.\-]+)", text):
                 yield from _walk(computations, part, times)
-        if kind in _NO_KERNEL or kind == "async-start":
+        if _NO_KERNEL.fullmatch(kind):
             continue
         operands = re.findall(r"%([\w.\-]+)", _parenthesis(text, opcode.end()))
         read = {operand: shape_bytes(results.get(operand, "")) for operand in operands}

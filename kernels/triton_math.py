@@ -40,4 +40,3 @@ def activation_gradient(z, ACTIVATION: tl.constexpr, SLOPE: tl.constexpr):
     else:
         slope = tl.full(z.shape, 1.0, tl.float32)
     return slope
-

@@ -16,14 +16,16 @@ FORBIDDEN = {
     "zoo": {"experiments", "tests"},
     "experiments": {"tests"},
 }
-# torch and torchvision are peers in tests and benchmarks; only these files may name them.
+# torch and torchvision are peers: benchmarks may import them, comparisons and the export of weights only where they are used.
 PEERS = {"torch", "torchvision", "timm"}
-MAY_COMPARE = ("experiments/benchmarks/", "experiments/compare")
+MAY_IMPORT_PEERS = ("experiments/benchmarks/",)
+MAY_IMPORT_PEERS_WHERE_USED = ("experiments/comparison/", "experiments/compare.py", "zoo/weights/load.py")
 
 
-def imported(path: pathlib.Path) -> set[str]:
-    names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+def imported(path: pathlib.Path, *, everywhere: bool) -> set[str]:
+    """Packages that a file imports, in functions too if `everywhere`."""
+    names, tree = set(), ast.parse(path.read_text())
+    for node in ast.walk(tree) if everywhere else tree.body:
         if isinstance(node, ast.Import):
             names |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
@@ -37,10 +39,10 @@ def test_packages_import_only_along_the_arrows(package: str) -> None:
     assert files
     for path in files:
         relative = path.relative_to(ROOT).as_posix()
-        names = imported(path)
-        assert not names & FORBIDDEN[package], relative
-        if not relative.startswith(MAY_COMPARE):
-            assert not names & PEERS, relative
+        assert not imported(path, everywhere=True) & FORBIDDEN[package], relative
+        if not relative.startswith(MAY_IMPORT_PEERS):
+            everywhere = not relative.startswith(MAY_IMPORT_PEERS_WHERE_USED)
+            assert not imported(path, everywhere=everywhere) & PEERS, relative
 
 
 def modules_after(statement: str) -> set[str]:

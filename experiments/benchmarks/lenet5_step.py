@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -84,7 +85,7 @@ def main() -> None:
     labels = rng.integers(0, 10, BATCH).astype(np.int32)
     times = result.interleaved({"zoo": ours(images, labels), "torch": torchs(images, labels)}, rounds=25)
     per_step = {name: {k: v / STEPS_PER_ROUND for k, v in figures.items()} for name, figures in times.items()}
-    found = {
+    found: dict[str, Any] = {
         "protocol": f"batch {BATCH}, float32, Nesterov SGD, {STEPS_PER_ROUND} steps a round, 25 rounds in turn",
         "seconds_per_step": per_step,
         "ratio": per_step["zoo"]["median"] / per_step["torch"]["median"],

@@ -20,6 +20,7 @@ from experiments.training.optimizers import make_optimizer, make_schedule
 from experiments.training.quality import Judge, measure
 from experiments.training.recipe import Recipe
 from experiments.training.tasks import TrainState, build_model
+from zoo.layers.norm import BatchNormAct
 
 softplus = jax.nn.softplus
 # name -> (discriminator's loss of its scores of real and generated images, generator's loss of the latter)
@@ -49,13 +50,21 @@ class GanTask:
     """A zoo model with `generator` and `discriminator`, trained in turn.
 
     Task options: loss (a key of LOSSES), d_steps (discriminator steps for each one of the generator), penalty (weight of the
-    gradient penalty), conditional (give both networks the labels), judge (workdir of a trained lenet5 to measure with).
+    gradient penalty), r1 (weight of half the squared gradient at real images, Mescheder et al. 2018), conditional (give both
+    networks the labels), judge (workdir of a trained lenet5 to measure with).
     """
 
     metric_names = ("loss", "finite", "generator_loss", "discriminator_loss", "score_of_real", "score_of_fake")
 
     def __init__(self, recipe: Recipe, dataset: Dataset, steps: int, per_epoch: int):
-        options = {"loss": "non_saturating", "d_steps": 1, "penalty": 10.0, "conditional": False, "judge": None}
+        options: dict[str, Any] = {
+            "loss": "non_saturating",
+            "d_steps": 1,
+            "penalty": 10.0,
+            "r1": 0.0,
+            "conditional": False,
+            "judge": None,
+        }
         unknown = set(recipe.options("task")) - set(options)
         if unknown:
             raise UserError(f"task_options: {', '.join(sorted(unknown))} not known; known: {', '.join(options)}")
@@ -65,7 +74,8 @@ class GanTask:
         if not isinstance(options["d_steps"], int) or options["d_steps"] < 1:
             raise UserError(f"d_steps: {options['d_steps']!r} given, a whole number of at least 1 is needed")
         self.recipe, self.dataset, self.steps = recipe, dataset, steps
-        self.loss_name, self.d_steps, self.penalty = options["loss"], options["d_steps"], options["penalty"]
+        self.loss_name, self.d_steps = options["loss"], options["d_steps"]
+        self.penalty, self.r1 = float(options["penalty"]), float(options["r1"])
         self.conditional, self.judge_source = bool(options["conditional"]), options["judge"]
         self.schedule = make_schedule(recipe, steps, per_epoch)
         self.optimizer = make_optimizer(recipe, self.schedule)
@@ -91,12 +101,14 @@ class GanTask:
         model = build_model(self.recipe, self.dataset, num_classes=classes)
         if not isinstance(model, zoo.Gan):
             raise UserError(f"model: {self.recipe.model} is no GAN; the GANs are gan_mlp and dcgan")
-        discriminator = zoo.split(model.discriminator)[2]
-        if self.loss_name == "wasserstein_gp" and jax.tree.leaves(discriminator):
+        normalized = any(isinstance(module, BatchNormAct) for _, module in nnx.iter_modules(model.discriminator))
+        if self.loss_name == "wasserstein_gp" and normalized:
             raise UserError("loss: wasserstein_gp needs a discriminator without batch norm (discriminator_norm=None)")
         shape = jax.eval_shape(model, jnp.zeros((1, model.latent_size)), jnp.zeros(1, int) if classes else None).shape[1:]
         if shape != self.dataset.input_shape:
-            raise UserError(f"data: {self.dataset.name} has images {self.dataset.input_shape}, {self.recipe.model} makes {shape}")
+            raise UserError(
+                f"data: {self.dataset.name} has images {self.dataset.input_shape}, {self.recipe.model} makes {shape}"
+            )
         return model
 
     def init(self) -> TrainState:
@@ -139,9 +151,14 @@ class GanTask:
                 slope = jax.grad(lambda images: model.discriminator(images, labels).sum())(between)
                 norms = jnp.sqrt(jnp.square(slope).sum(axis=tuple(range(1, slope.ndim))) + 1e-12)
                 value += self.penalty * jnp.square(norms - 1).mean()
+            if self.r1:
+                slope = jax.grad(lambda images: model.discriminator(images, labels).sum())(real)
+                value += self.r1 / 2 * jnp.square(slope).sum() / len(real)
             return value, (zoo.split(model)[2], real_score.mean(), fake_score.mean())
 
-        (value_d, (rest, real_score, fake_score)), gradient_d = jax.value_and_grad(loss_d, has_aux=True)(params["discriminator"])
+        (value_d, (rest, real_score, fake_score)), gradient_d = jax.value_and_grad(loss_d, has_aux=True)(
+            params["discriminator"]
+        )
         updates, optimizer_d = self.optimizer.update(gradient_d, optimizer_d, params["discriminator"])
         params_d = optax.apply_updates(params["discriminator"], updates)
 
@@ -189,8 +206,11 @@ class GanTask:
     def generate(self, state: TrainState, z: jax.Array, labels: jax.Array | None) -> np.ndarray:
         """Images for latent vectors, in evaluation mode, by batches."""
         if not hasattr(self, "_generate"):
-            self._generate = jax.jit(lambda leaves, z, labels: self.model(jax.tree.unflatten(structure, leaves)).generator(z, labels))
-        leaves, structure = jax.tree.flatten(state)
+            structure = jax.tree.structure(state)
+            self._generate = jax.jit(
+                lambda leaves, z, labels: self.model(jax.tree.unflatten(structure, leaves)).generator(z, labels)
+            )
+        leaves = jax.tree.leaves(state)
         parts = [slice(start, start + 256) for start in range(0, len(z), 256)]
         return np.concatenate([self._generate(leaves, z[p], None if labels is None else labels[p]) for p in parts])
 

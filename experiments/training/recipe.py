@@ -73,7 +73,15 @@ class Recipe:
     """Further keywords of the task, in the same form."""
 
     def __post_init__(self) -> None:
-        positive = ("epochs", "batch_size", "learning_rate", "accumulate", "steps_per_call", "evaluate_every", "checkpoint_every")
+        positive = (
+            "epochs",
+            "batch_size",
+            "learning_rate",
+            "accumulate",
+            "steps_per_call",
+            "evaluate_every",
+            "checkpoint_every",
+        )
         for name in (*positive, *(n for n in ("steps", "clip_norm") if getattr(self, n) is not None)):
             if not getattr(self, name) > 0:
                 raise UserError(f"{name}: {getattr(self, name)} given, a number above 0 is needed")

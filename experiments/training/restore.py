@@ -48,7 +48,7 @@ def recipe_of(workdir: pathlib.Path) -> Recipe:
     unknown = set(settings) - {field.name for field in dataclasses.fields(Recipe)}
     if unknown:
         raise UserError(f"workdir: {workdir} was written by another version (it has {', '.join(sorted(unknown))})")
-    return Recipe(**settings | {"mesh": "data=1"})
+    return Recipe(**settings | {"mesh": "data=1", "workdir": str(workdir)})
 
 
 def load_run(workdir: pathlib.Path) -> Run:

@@ -10,6 +10,7 @@ from kernels.batch_norm_act import xla
 IMPLEMENTATIONS = ("xla", "triton", "interpret")
 
 
+@dispatch.operator
 def batch_norm_act(
     x: jax.Array,
     scale: jax.Array,

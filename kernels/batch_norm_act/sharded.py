@@ -32,7 +32,7 @@ def backward(axis, x, dy, residual, positive, scale, bias, mean, var, dmean, dva
         up = jnp.unpackbits(positive, axis=-1, bitorder="little").astype(bool)
         g = jnp.where(up, g, (0.0 if activation == "relu" else activations.SLOPE) * g)
     else:
-        z = xla.before_activation(x, scale, bias, residual, epsilon, mean, var)
+        z = xla.before_activation(x, scale, bias, residual, epsilon, mean, var).astype(jnp.float32)
         g = jax.vjp(lambda z: activations.apply(activation, z), z)[1](g)[0]
     axes = tuple(range(x.ndim - 1))
     dbias, dscale = jax.lax.psum((jnp.sum(g, axes), jnp.sum(g * normalized, axes)), axis)

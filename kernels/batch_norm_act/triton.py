@@ -27,7 +27,6 @@ from kernels.batching import over_batch
 from kernels.launch import cdiv, launch, like, power_of_two
 from kernels.triton_math import activate, activation_gradient
 
-
 GROUP = tl.constexpr(16)  # blocks whose sums one of them adds up
 
 
@@ -304,7 +303,7 @@ batch_norm_act.defvjp(_forward, _backward)
 def forward(x, residual, scale, bias, activation, epsilon, signs, interpret):
     """y, mean, var and, where `signs`, one bit an element that says whether z is positive."""
     rows, channels = x.size // x.shape[-1], x.shape[-1]
-    plan = config.choose(rows, channels, x.dtype.itemsize)
+    plan = config.choose(rows, channels, x.dtype.itemsize, 1)
     stats = jax.ShapeDtypeStruct((channels,), jnp.float32)
     packed = (*x.shape[:-1], channels // 8) if signs else (1,)
     outputs = [like(x), stats, stats, like(x, packed, jnp.uint8)]
@@ -328,8 +327,8 @@ def forward(x, residual, scale, bias, activation, epsilon, signs, interpret):
 def backward(x, dy, residual, positive, scale, bias, mean, var, dmean, dvar, activation, epsilon, wants_residual, interpret):
     """dx, dscale, dbias and, where `wants_residual`, dresidual."""
     rows, channels = x.size // x.shape[-1], x.shape[-1]
-    row_bytes = x.dtype.itemsize * (2 if residual is None else 3)
-    plan = config.choose(rows, channels, row_bytes)
+    twice = 2 if residual is None else 3
+    plan = config.choose(rows, channels, x.dtype.itemsize, twice)
     stats = jax.ShapeDtypeStruct((channels,), jnp.float32)
     outputs = [like(x), stats, stats, like(x) if wants_residual else like(x, (1,))]
     dx, dscale, dbias, dresidual = _launch(
@@ -342,7 +341,7 @@ def backward(x, dy, residual, positive, scale, bias, mean, var, dmean, dvar, act
         outputs,
         plan,
         interpret,
-        rows * channels * row_bytes * (0 if plan.resident else 1),
+        x.nbytes * twice * (0 if plan.resident else 1),
         ROWS=rows,
         CHANNELS=channels,
         EPSILON=epsilon,

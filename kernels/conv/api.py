@@ -12,6 +12,7 @@ from kernels.conv import xla
 IMPLEMENTATIONS = ("xla",)
 
 
+@dispatch.operator
 def conv(
     x: jax.Array,
     w: jax.Array,

@@ -9,9 +9,11 @@ import jax
 from kernels import checks, dispatch
 from kernels.lenet5 import xla
 
-IMPLEMENTATIONS = ("xla",)
+IMPLEMENTATIONS = ("xla", "triton", "interpret")
+CHANNELS = 5  # of the images, up to which a block of the hand-written kernel holds a tile of patches
 
 
+@dispatch.operator
 def lenet5(
     x: jax.Array, weights: Sequence[jax.Array], biases: Sequence[jax.Array], implementation: str | None = None
 ) -> jax.Array:
@@ -46,5 +48,12 @@ def lenet5(
         checks.floating(f"biases[{i}]", b)
         if w.dtype != x.dtype:
             raise TypeError(f"weights[{i}]: dtype {w.dtype} is not that of x, {x.dtype}")
-    dispatch.choose("lenet5", implementation, {"xla": None})
+    reason = checks.hand_written(x, *biases)
+    if x.shape[3] > CHANNELS:
+        reason = f"it takes images of up to {CHANNELS} channels, and was given {x.shape[3]}"
+    chosen = dispatch.choose("lenet5", implementation, {"xla": None, "triton": reason, "interpret": reason})
+    if chosen != "xla" and x.size and classes:
+        from kernels.lenet5 import triton
+
+        return triton.lenet5(x, tuple(weights), tuple(biases), chosen == "interpret")
     return xla.lenet5(x, tuple(weights), tuple(biases))

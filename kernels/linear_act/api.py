@@ -11,6 +11,7 @@ from kernels.linear_act import xla
 IMPLEMENTATIONS = ("xla", "triton", "interpret")
 
 
+@dispatch.operator
 def linear_act(
     x: jax.Array,
     w: jax.Array,

@@ -13,6 +13,7 @@ IMPLEMENTATIONS = ("xla", "triton", "interpret")
 POSITIONS = 255  # what one byte can tell apart
 
 
+@dispatch.operator
 def max_pool(
     x: jax.Array,
     window: int | Sequence[int],
@@ -24,7 +25,8 @@ def max_pool(
     """The maximum of each window.
 
     Padding never wins. A NaN in a window makes its output NaN. The gradient of a window goes to its first maximum in
-    row-major order, as in torch and in XLA (a ReLU before the pool makes ties of zeros everywhere).
+    row-major order, as in torch and in XLA (a ReLU before the pool makes ties of zeros everywhere); on a GPU "xla" alone drops
+    the gradient of a window of minus infinities that begins in the padding.
 
     Args:
       x: [batch, height, width, channels], floating point.

@@ -108,9 +108,7 @@ def forward(x, window, strides, pads, interpret):
 
 def backward(dy, position, size, window, strides, pads, interpret):
     shape = (dy.shape[0], *size, dy.shape[3])
-    return _launch(
-        backward_kernel, (dy, position), [like(dy, shape)], shape, dy.shape, shape, window, strides, pads, interpret
-    )
+    return _launch(backward_kernel, (dy, position), [like(dy, shape)], shape, dy.shape, shape, window, strides, pads, interpret)
 
 
 def _launch(kernel, inputs, outputs, shape, out, rows_of, window, strides, pads, interpret):

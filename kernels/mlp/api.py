@@ -9,9 +9,11 @@ import jax
 from kernels import activations, checks, dispatch
 from kernels.mlp import xla
 
-IMPLEMENTATIONS = ("xla",)
+IMPLEMENTATIONS = ("xla", "triton", "interpret")
+HIDDEN = 256  # hidden units that a block of the hand-written kernel holds
 
 
+@dispatch.operator
 def mlp(
     x: jax.Array,
     weights: Sequence[jax.Array],
@@ -57,5 +59,16 @@ def mlp(
         if w.dtype != x.dtype:
             raise TypeError(f"weights[{i}]: dtype {w.dtype} is not that of x, {x.dtype}")
         width = w.shape[1]
-    dispatch.choose("mlp", implementation, {"xla": None})
+    reason = checks.hand_written(x, *biases)
+    if len(weights) != 2:
+        reason = f"it takes two layers, and was given {len(weights)}"
+    elif weights[0].shape[1] > HIDDEN:
+        reason = f"it takes up to {HIDDEN} hidden units, and was given {weights[0].shape[1]}"
+    chosen = dispatch.choose("mlp", implementation, {"xla": None, "triton": reason, "interpret": reason})
+    if chosen != "xla" and x.size and all(w.size for w in weights):
+        from kernels.mlp import triton
+
+        rows = x.reshape(-1, x.shape[-1])
+        y = triton.mlp(rows, tuple(weights), tuple(biases), activation, final_activation, negative_slope, chosen == "interpret")
+        return y.reshape(*x.shape[:-1], weights[-1].shape[1])
     return xla.mlp(x, tuple(weights), tuple(biases), activation, final_activation, negative_slope)

@@ -14,10 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from kernels import checks, dispatch
+from kernels.recurrent import config as plans
 from kernels.recurrent import xla
 from kernels.recurrent.cells import CELLS, CellWeights
 
-IMPLEMENTATIONS = ("xla",)
+IMPLEMENTATIONS = ("xla", "triton", "interpret")
 Layers = Sequence[CellWeights | Sequence[CellWeights]]
 
 
@@ -49,8 +50,14 @@ def run(
     if seq_lengths is not None:
         seq_lengths = _lengths(seq_lengths, x)
     scales = _dropout_scales(x, stack, dropout, dropout_key)
-    dispatch.choose(cell.split("_")[0], implementation, {"xla": None})
-    outputs, final = xla.stack(cell, x, stack, state, seq_lengths, reverse, scales)
+    reason = checks.hand_written(x) or plans.reason(cell, x, stack)
+    chosen = dispatch.choose(cell.split("_")[0], implementation, {"xla": None, "triton": reason, "interpret": reason})
+    if chosen == "xla":
+        outputs, final = xla.stack(cell, x, stack, state, seq_lengths, reverse, scales)
+    else:
+        from kernels.recurrent import triton
+
+        outputs, final = triton.stack(cell, x, stack, state, seq_lengths, reverse, scales, chosen == "interpret")
     return outputs, tuple(part.reshape(-1, *part.shape[2:]) for part in final)
 
 

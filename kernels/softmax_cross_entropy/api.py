@@ -11,6 +11,7 @@ from kernels.softmax_cross_entropy import xla
 IMPLEMENTATIONS = ("xla", "triton", "interpret")
 
 
+@dispatch.operator
 def softmax_cross_entropy(
     logits: jax.Array, labels: jax.Array, label_smoothing: float = 0.0, implementation: str | None = None
 ) -> jax.Array:

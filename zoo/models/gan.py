@@ -36,7 +36,7 @@ def one_hot(labels: jax.Array | None, num_classes: int | None, like: jax.Array) 
     if (labels is None) != (num_classes is None):
         given = "none given" if labels is None else "given"
         raise ValueError(f"labels: {given}, and the network was built {'with' if num_classes else 'without'} num_classes")
-    if labels is None:
+    if labels is None or num_classes is None:
         return jnp.zeros((like.shape[0], 0), like.dtype)
     return jax.nn.one_hot(labels, num_classes, dtype=like.dtype)
 
@@ -69,7 +69,7 @@ class Gan(nnx.Module):
 
 
 class MlpGenerator(nnx.Module):
-    """latent_size -> hidden ReLU -> height * width * channels tanh; of a conditional one the label's one-hot code is appended."""
+    """latent_size -> hidden ReLU -> height * width * channels tanh; a conditional one appends the label's one-hot code."""
 
     def __init__(self, latent_size: int, hidden: int, image: tuple[int, int, int], num_classes: int | None, **policy: Any):
         self.latent_size, self.image, self.num_classes = latent_size, image, num_classes
@@ -85,7 +85,7 @@ class MlpGenerator(nnx.Module):
 
 
 class MlpDiscriminator(nnx.Module):
-    """height * width * channels -> hidden LeakyReLU(0.2) -> 1; of a conditional one the label's one-hot code is appended."""
+    """height * width * channels -> hidden LeakyReLU(0.2) -> 1; a conditional one appends the label's one-hot code."""
 
     def __init__(self, hidden: int, image: tuple[int, int, int], num_classes: int | None, spectral_norm: bool, **policy: Any):
         self.image, self.num_classes, self.implementation = image, num_classes, policy["implementation"]
@@ -111,10 +111,10 @@ class MlpDiscriminator(nnx.Module):
         return {"hidden": jax.nn.leaky_relu(self.fc1(self._flat(images, None)), SLOPE)}
 
 
-def _mlp(x: jax.Array, layers: list[Linear], activation: str, final: str | None, implementation: str | None) -> jax.Array:
+def _mlp(x: jax.Array, layers: list[Any], activation: str, final: str | None, implementation: str | None) -> jax.Array:
     weights = [layer.kernel[...] for layer in layers]
     x, *weights = nnx.nn.dtypes.promote_dtype((x, *weights), dtype=layers[0].dtype)
-    biases = [layer.bias[...].astype(x.dtype) for layer in layers]  # type: ignore[index]
+    biases = [layer.bias[...].astype(x.dtype) for layer in layers]
     with implementation_scope(implementation):
         return kernels.mlp(x, weights, biases, activation, final, negative_slope=SLOPE)
 

@@ -1,0 +1,1 @@
+"""Parts of experiments.compare: the cases, the clock, the pictures."""

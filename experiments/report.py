@@ -1,0 +1,116 @@
+"""Tables in README.md and docs/ from result files: python -m experiments.report [--check].
+
+A block between <!-- begin NAME --> and <!-- end NAME --> is what the function of that name in `BLOCKS` returns. With --check
+nothing is written, and the exit status is 1 where a text differs from its result files.
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import re
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import zoo
+from experiments.errors import UserError, run
+
+ROOT = pathlib.Path(__file__).parents[1]
+RESULTS = pathlib.Path(__file__).parent / "results"
+BLOCK = re.compile(r"(<!-- begin ([\w-]+) -->\n)(.*?)(<!-- end \2 -->)", re.DOTALL)
+
+
+def result(name: str, device: str = "cpu") -> dict[str, Any]:
+    """The content of experiments/results/<device>/<name>.json."""
+    return json.loads((RESULTS / device / f"{name}.json").read_text())
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table; a header that begins with > is aligned to the right."""
+    align = ["---:" if cell.startswith(">") else "---" for cell in header]
+    lines = [[cell.lstrip(">") for cell in header], align, *rows]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def where(found: dict[str, Any]) -> str:
+    """The line under a table: where, with which versions and when its figures were obtained."""
+    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items() if name in ("jax", "torch"))
+    how = "Measured" if found["measured"] else "Compiled, not run"
+    return f"{how}: {found['device']}, {versions}, {found['date']}.\n"
+
+
+def models() -> str:
+    """The registry."""
+    rows = []
+    for info in map(zoo.model_info, zoo.list_models()):
+        shape = "×".join(map(str, info.input_shape))
+        rows.append([f"`{info.name}`", f"{info.params:,}", f"{info.macs / 1e9:.4g}", shape, info.paper.split(",")[0]])
+    return table(["name", ">parameters", ">GMACs", "input", "paper"], rows)
+
+
+def lenet5_digits() -> str:
+    """Ten seeds of `make train`."""
+    found = result("lenet5-digits")
+    accuracies = sorted(r["accuracy"] for r in found["runs"])
+    seconds = sorted(r["process_seconds"] for r in found["runs"])
+    worst, median, best = accuracies[0], accuracies[len(accuracies) // 2], accuracies[-1]
+    text = (
+        f"LeNet-5 on the digits, {len(accuracies)} seeds: held-out accuracy {worst:.2%} to {best:.2%}, median {median:.2%}; "
+        f"the whole command took {seconds[0]:.0f} to {seconds[-1]:.0f} s.\n"
+    )
+    return text + where(found)
+
+
+def lenet5_step() -> str:
+    """The training step beside torch's."""
+    found = result("lenet5-step")
+    ours, torch = (found["seconds_per_step"][name]["median"] * 1e3 for name in ("zoo", "torch"))
+    text = (
+        f"LeNet-5 training step, batch 128, float32: {ours:.1f} ms, torch {torch:.1f} ms, ratio {found['ratio']:.2f}; "
+        f"Python's share of a step {found['python_seconds_per_step'] * 1e3:.2f} ms.\n"
+    )
+    return text + where(found)
+
+
+BLOCKS: dict[str, Callable[[], str]] = {
+    "models": models,
+    "lenet5-digits": lenet5_digits,
+    "lenet5-step": lenet5_step,
+}
+
+
+def render(text: str) -> str:
+    """The text with each block as its result files say.
+
+    Raises:
+      UserError: a block of an unknown name.
+    """
+
+    def one(match: re.Match[str]) -> str:
+        if match[2] not in BLOCKS:
+            raise UserError(f"block: {match[2]!r} is not one of {', '.join(BLOCKS)}")
+        return f"{match[1]}{BLOCKS[match[2]]()}{match[4]}"
+
+    return BLOCK.sub(one, text)
+
+
+def documents() -> list[pathlib.Path]:
+    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def main(arguments: list[str]) -> int:
+    if arguments not in ([], ["--check"]):
+        raise UserError(f"arguments: {' '.join(arguments)} given; only --check is known")
+    stale = [path for path in documents() if render(path.read_text()) != path.read_text()]
+    for path in stale:
+        if arguments:
+            print(f"{path.relative_to(ROOT)} differs from the result files; `python -m experiments.report` rewrites it")
+        else:
+            path.write_text(render(path.read_text()))
+            print(f"rewrote {path.relative_to(ROOT)}")
+    return 1 if stale and arguments else 0
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

@@ -1,0 +1,72 @@
+"""How a persistent kernel cuts a recurrent layer into blocks, and whether all of them are resident at the same time.
+
+A block holds the recurrent weights of a few units for the whole sequence, so that a step reads nothing but the state; it
+waits for the other blocks of its group at a barrier in every step. That ends only if every block of the grid runs: the grid
+is kept within one block per multiprocessor, and RESERVED of those are left to whatever else runs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax
+
+from kernels import dispatch
+from kernels.launch import cdiv, power_of_two
+from kernels.recurrent.cells import CELLS, CellWeights
+
+RESERVED = 4  # multiprocessors
+ROWS = 64  # of the recurrent weights that one block multiplies: a warp group's matrix instruction takes 64
+SHARED_MEMORY_SPARE = 8192  # bytes for what the compiler needs besides the operands
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """`units` hidden units and `batch` sequences per block; a grid of `grid` blocks, of which `group` share a barrier."""
+
+    units: int
+    batch: int
+    padded_hidden: int
+    grid: tuple[int, int, int]
+    group: int
+    num_warps: int
+
+
+def plan(gates: int, hidden: int, batch: int, directions: int, item_size: int) -> Plan | str:
+    """How to cut a layer of this size, or why it does not fit.
+
+    Args:
+      gates: 1, 3 or 4.
+      item_size: bytes per value of weights and state in the products.
+    """
+    here = dispatch.device()
+    cores = (here.cores or 132) - RESERVED
+    memory = (here.shared_memory or dispatch.H200.shared_memory) - SHARED_MEMORY_SPARE
+    padded = max(16, power_of_two(hidden))
+    units = ROWS // (1 if gates == 1 else 4)
+    blocks = cdiv(hidden, units)
+    for size in (64, 32, 16):
+        if size > max(16, power_of_two(batch)):
+            continue
+        grid = (blocks, cdiv(batch, size), directions)
+        # The weights' slice and the state of all units; a float32 is kept as two numbers of tf32.
+        held = (ROWS + size) * padded * (8 if item_size == 4 else item_size)
+        # Beyond these sizes the compiler runs out of registers and spills.
+        registers_last = item_size == 2 or (size == 16 and padded <= (128 if gates == 3 else 256))
+        if blocks * grid[1] * directions <= cores and held <= memory and registers_last:
+            num_warps = 8 if padded > 256 or size > 32 or item_size == 4 else 4
+            return Plan(units, size, padded, grid, blocks, num_warps)
+    return (
+        f"hidden size {hidden}, batch {batch}, {directions} direction(s), {item_size} bytes a value do not fit on "
+        f"{cores} multiprocessors at once"
+    )
+
+
+def reason(cell: str, x: jax.Array, layers: Sequence[tuple[CellWeights, ...]]) -> str | None:
+    """Why the kernels do not take a stack of layers; None if they do."""
+    weights = layers[0][0]
+    if weights.w_p is not None:
+        return "it has no projection"
+    found = plan(CELLS[cell].gates, weights.w_h.shape[0], x.shape[0], len(layers[0]), x.dtype.itemsize)
+    return found if isinstance(found, str) else None

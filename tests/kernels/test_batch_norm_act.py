@@ -1,0 +1,94 @@
+"""Batch normalization, residual and activation against float64."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import kernels
+from kernels import activations
+from tests.kernels.checking import DTYPES, HAND, TOLERANCE, assert_close, assert_matches_float64, few, normal
+
+
+def reference(x, scale, bias, residual=None, activation="relu", epsilon=1e-5):
+    axes = tuple(range(x.ndim - 1))
+    mean = jnp.mean(x, axes)
+    var = jnp.mean(jnp.square(x - mean), axes)
+    z = (x - mean) / jnp.sqrt(var + epsilon) * scale + bias
+    return activations.apply(activation, z if residual is None else z + residual), mean, var
+
+
+@pytest.mark.parametrize("implementation", ["xla", *HAND])
+@few
+@given(
+    leading=st.lists(st.integers(1, 7), min_size=1, max_size=3),
+    channels=st.sampled_from([1, 5, 8, 24, 40]),
+    activation=st.sampled_from(activations.NAMES),
+    with_residual=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_matches_float64(implementation, leading, channels, activation, with_residual, seed):
+    dtype = DTYPES[seed % 3]
+    if np.prod(leading) < 8:  # of a few values the deviation may be as good as zero, and then nothing is well conditioned
+        leading = [8, *leading[1:]]
+    x, residual = (normal(seed + i, (*leading, channels), dtype, scale=2.0, shift=1.0) for i in range(2))
+    scale, bias = normal(seed + 2, (channels,)), normal(seed + 3, (channels,))
+    args = (x, scale, bias, residual) if with_residual else (x, scale, bias)
+    hand = lambda *a: kernels.batch_norm_act(*a, activation=activation, implementation=implementation)
+    # Near a kink rounding may fall on either side; a smooth activation everywhere and relu away from zero must agree. The
+    # statistics' gradients add up cotangents over all rows: their error grows with the count.
+    assert_matches_float64(hand, lambda *a: reference(*a, activation=activation), args, 4 * TOLERANCE[dtype.dtype.name])
+
+
+@pytest.mark.parametrize("implementation", ["xla", *HAND])
+def test_the_variance_of_a_large_mean_does_not_cancel(implementation):
+    """At mean 1e3 and deviation 1e-2, E[x**2] - E[x]**2 in float32 would be off by a factor of hundreds."""
+    x = normal(0, (512, 8), scale=1e-2, shift=1e3)
+    _, mean, var = kernels.batch_norm_act(x, jnp.ones(8), jnp.zeros(8), implementation=implementation)
+    exact = np.asarray(x, np.float64)
+    np.testing.assert_allclose(mean, exact.mean(0), rtol=1e-7)
+    np.testing.assert_allclose(var, exact.var(0), rtol=1e-4)
+
+
+@pytest.mark.parametrize("implementation", ["xla", *HAND])
+def test_evaluation_normalizes_with_what_it_is_given(implementation):
+    x, residual = normal(0, (3, 5, 8)), normal(1, (3, 5, 8))
+    scale, bias, mean, var = normal(2, (8,)), normal(3, (8,)), normal(4, (8,)), jnp.square(normal(5, (8,)))
+    y, same_mean, same_var = kernels.batch_norm_act(x, scale, bias, residual, mean=mean, var=var, implementation=implementation)
+    assert same_mean is mean
+    assert same_var is var
+    exact = [np.asarray(a, np.float64) for a in (x, mean, var, scale, bias, residual)]
+    expected = (exact[0] - exact[1]) / np.sqrt(exact[2] + 1e-5) * exact[3] + exact[4] + exact[5]
+    assert_close(y, np.maximum(expected, 0), 1e-5, "y")
+
+
+@pytest.mark.parametrize("implementation", HAND)
+def test_vmap(implementation):
+    x, scale, bias = normal(0, (2, 9, 8)), normal(1, (8,)), normal(2, (8,))
+    loss = lambda i: lambda x: jnp.sum(jnp.square(kernels.batch_norm_act(x, scale, bias, implementation=i)[0]))
+    expected = jnp.stack([jax.grad(loss("xla"))(part) for part in x])
+    np.testing.assert_allclose(jax.vmap(jax.grad(loss(implementation)))(x), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("implementation", ["xla", *HAND])
+def test_an_empty_batch(implementation):
+    y, mean, var = kernels.batch_norm_act(jnp.zeros((0, 4)), jnp.ones(4), jnp.zeros(4), implementation=implementation)
+    assert y.shape == (0, 4)
+    np.testing.assert_array_equal(mean, np.zeros(4))
+    np.testing.assert_array_equal(var, np.zeros(4))
+
+
+def test_bad_arguments_are_named():
+    x, ones = jnp.zeros((2, 4)), jnp.ones(4)
+    with pytest.raises(ValueError, match=r"scale: shape \(3,\) is not \(4,\)"):
+        kernels.batch_norm_act(x, jnp.ones(3), ones)
+    with pytest.raises(ValueError, match=r"residual: shape \(4,\)"):
+        kernels.batch_norm_act(x, ones, ones, ones)
+    with pytest.raises(ValueError, match="activation: 'swish'"):
+        kernels.batch_norm_act(x, ones, ones, activation="swish")
+    with pytest.raises(ValueError, match="mean, var: give both"):
+        kernels.batch_norm_act(x, ones, ones, mean=ones)

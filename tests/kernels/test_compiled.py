@@ -1,0 +1,196 @@
+"""What can be known of the GPU kernels without a GPU: they compile for the H200, fit it, move the bytes they claim and no more,
+and stay sharded under a mesh."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.sharding import PartitionSpec as P
+
+import kernels
+from kernels import aot, dispatch, launch, traffic
+from kernels.batch_norm_act import config as batch_norm_config
+from kernels.linear_act import config as linear_config
+from kernels.local_response_norm import config as lrn_config
+from kernels.max_pool import config as pool_config
+from kernels.mlp import config as mlp_config
+from kernels.softmax_cross_entropy import config as loss_config
+
+S = jax.ShapeDtypeStruct
+H200 = "nvidia-h200"
+BF16 = jnp.bfloat16
+
+
+def with_gradients(fn):
+    def both(*args):
+        y, pullback = jax.vjp(fn, *args)
+        return y, pullback(y)
+
+    return both
+
+
+def batch_norm(x, scale, bias, residual=None):
+    return kernels.batch_norm_act(x, scale, bias, residual)[0]
+
+
+def loss(logits):
+    return kernels.softmax_cross_entropy(logits, jnp.zeros(logits.shape[:-1], jnp.int32), 0.1)
+
+
+def pool(x):
+    return kernels.max_pool(x, 3, 2, "SAME")
+
+
+def dropped(x, w, b):
+    return kernels.linear_act(x, w, b, "relu", dropout_rate=0.5, dropout_seed=0)
+
+
+def small_mlp(x, w0, b0, w1, b1):
+    return kernels.mlp(x, [w0, w1], [b0, b1], "relu", "tanh")
+
+
+def small_lenet5(x, *layers):
+    return kernels.lenet5(x, layers[::2], layers[1::2])
+
+
+def layers(*shapes):
+    return [s for shape in shapes for s in (S(shape, BF16), S(shape[-1:], jnp.float32))]
+
+
+LENET5 = layers((5, 5, 1, 6), (5, 5, 6, 16), (400, 120), (120, 84), (84, 10))
+GENERATOR = layers((100, 256), (256, 1024))
+CHANNELS = S((512,), jnp.float32)
+WIDE = S((64, 28, 28, 512), BF16)
+CASES = [
+    *((pool_config, c, pool, (S((64, 55, 55, 96), BF16),)) for c in pool_config.CANDIDATES),
+    *((lrn_config, c, kernels.local_response_norm, (S((64, 27, 27, 96), BF16),)) for c in lrn_config.CANDIDATES),
+    *((loss_config, c, loss, (S((256, 1000), BF16),)) for c in loss_config.CANDIDATES),
+    *((batch_norm_config, c, batch_norm, (WIDE, CHANNELS, CHANNELS, WIDE)) for c in batch_norm_config.CANDIDATES),
+    *(
+        (linear_config, c, kernels.linear_act, (S((4096, 512), BF16), S((512, 512), BF16), CHANNELS))
+        for c in linear_config.CANDIDATES
+    ),
+    (linear_config, linear_config.CANDIDATES[4], dropped, (S((4096, 512), BF16), S((512, 512), BF16), CHANNELS)),
+]  # fmt: skip
+
+
+def name_of(case) -> str:
+    module, candidate, fn, _ = case
+    return "-".join([module.__name__.split(".")[1], fn.__name__, *map(str, dataclasses.astuple(candidate))])
+
+
+CASES += [(mlp_config, c, small_mlp, (S((4096, 100), BF16), *GENERATOR)) for c in mlp_config.CANDIDATES]
+FORWARD_ONLY = (small_mlp, small_lenet5)
+
+
+@pytest.mark.parametrize("case", CASES, ids=name_of)
+def test_every_candidate_compiles_and_fits(case, monkeypatch):
+    module, candidate, fn, args = case
+    monkeypatch.setattr(module, "tuned_config", lambda operator, key: dataclasses.asdict(candidate))
+    with launch.recording() as launches, aot.lowering_for(H200):
+        traced = fn if fn in FORWARD_ONLY else with_gradients(fn)
+        jax.eval_shape(lambda *a: traced(*a), *args)  # a new function each time: traces are cached
+    assert launches
+    for call in launches:
+        found = aot.kernel_resources(call, H200)
+        what = f"{call.kernel.__name__}: {found}"
+        assert found.spilled == 0, what
+        assert found.shared_memory <= dispatch.H200.shared_memory, what
+        if module is batch_norm_config:  # its barrier never opens unless all blocks are resident
+            assert found.registers * 32 * call.num_warps <= 65_536, what
+            assert call.grid[0] <= dispatch.H200.cores
+
+
+@pytest.mark.parametrize("channels", [1, 5])
+def test_lenet5_compiles_and_fits(channels):
+    first, *others = LENET5
+    with launch.recording() as launches, aot.lowering_for(H200):
+        jax.eval_shape(small_lenet5, S((4096, 32, 32, channels), BF16), S((5, 5, channels, 6), first.dtype), *others)
+    found = aot.kernel_resources(launches[0], H200)
+    assert found.spilled == 0
+    assert found.shared_memory <= dispatch.H200.shared_memory
+
+
+@pytest.mark.parametrize(
+    ("fn", "args"),
+    [(small_mlp, (S((4096, 100), BF16), *GENERATOR)), (small_lenet5, (S((4096, 32, 32, 1), BF16), *LENET5))],
+    ids=["mlp", "lenet5"],
+)
+def test_a_small_network_is_one_launch(fn, args):
+    assert traffic.total(compiled(fn, *args)[0])[0] == 1
+
+
+def compiled(fn, *args):
+    found = aot.compile_for(H200, fn, *args)
+    return traffic.kernels_of(found.as_text()), found.memory_analysis().temp_size_in_bytes
+
+
+def test_max_pools_gradient_moves_its_floor():
+    x = S((256, 55, 55, 64), BF16)
+    y = 256 * 27 * 27 * 64
+    launches, _ = compiled(
+        lambda x, dy: jax.vjp(lambda x: kernels.max_pool(x, 3, 2), x)[1](dy)[0], x, S((256, 27, 27, 64), BF16)
+    )
+    forward, backward = (k for k in launches if "triton" in k.kind)
+    assert forward.bytes == 2 * x.size + 2 * y + y
+    assert backward.bytes == 2 * x.size + 2 * y + y
+    assert len(launches) == 2
+
+
+@pytest.mark.parametrize(("shape", "forward", "backward"), [((256, 28, 28, 128), 2, 3), ((256, 56, 56, 256), 3, 5)])
+def test_batch_norm_passes_over_its_input(shape, forward, backward):
+    """Two and three where slices of channels stay in the L2 cache, three and five where they do not."""
+    x, channels = S(shape, BF16), S(shape[-1:], jnp.float32)
+    launches, _ = compiled(lambda x, s, b, dy: jax.vjp(batch_norm, x, s, b)[1](dy), x, channels, channels, x)
+    found = [k.bytes / (2 * x.size) for k in launches if "triton" in k.kind]
+    assert found == pytest.approx([forward, backward], rel=0.05)  # scale, bias and the blocks' sums come on top
+
+
+def test_local_response_norm_moves_half_of_what_xla_does():
+    x = S((256, 55, 55, 64), BF16)
+    moved = {}
+    for implementation in ("xla", "triton"):
+        with kernels.use(implementation):
+            fn = lambda x, dy: jax.vjp(lambda x: kernels.local_response_norm(x), x)[1](dy)[0]
+            moved[implementation] = traffic.total(compiled(fn, x, x)[0])[1]
+    assert moved["triton"] <= moved["xla"] / 2
+
+
+SHARDED = {
+    "max_pool": (lambda x: kernels.max_pool(x, 3, 2), (S((16, 9, 9, 8), BF16),), (P("data"),)),
+    "local_response_norm": (kernels.local_response_norm, (S((16, 3, 3, 8), BF16),), (P("data"),)),
+    "softmax_cross_entropy": (loss, (S((16, 10), BF16),), (P("data"),)),
+    "batch_norm_act": (batch_norm, (S((16, 3, 3, 8), BF16), S((8,), jnp.float32), S((8,), jnp.float32)), (P("data"), P(), P())),
+    "linear_act": (dropped, (S((16, 32), BF16), S((32, 64), BF16), S((64,), jnp.float32)), (P("data"), P(), P())),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SHARDED)
+def test_a_sharded_batch_stays_sharded(name):
+    """Compiled for eight H200s with the batch shared out: no gather is added; statistics and weight gradients are summed."""
+    fn, args, specs = SHARDED[name]
+    step = jax.grad(lambda *a: jnp.sum(jnp.square(fn(*a).astype(jnp.float32))), argnums=tuple(range(len(args))))
+    with kernels.use(None if name == "batch_norm_act" else "triton"):
+        hlo = aot.compile_sharded(H200, 8, step, args, specs).as_text()
+    assert "all-gather" not in hlo
+    assert ("all-reduce" in hlo) == (len(args) > 1)
+    if name != "batch_norm_act":  # whose statistics span the mesh: there XLA's fusions stand in for the kernel
+        assert "triton_kernel_call" in hlo
+    assert re.search(r"\[2,", hlo), "each device holds two of the sixteen examples"
+    assert not re.search(r"\bbf16\[16,", hlo), "no device holds them all"
+
+
+@pytest.mark.parametrize("name", SHARDED)
+def test_export_for_the_gpu(name):
+    fn, args, _ = SHARDED[name]
+    with aot.lowering_for(H200):
+        exported = jax.export.export(
+            jax.jit(fn),
+            platforms=["cuda"],
+            disabled_checks=[jax.export.DisabledSafetyCheck.custom_call("triton_kernel_call")],
+        )(*args)
+    assert "triton_kernel_call" in exported.mlir_module()

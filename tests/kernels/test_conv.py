@@ -1,0 +1,81 @@
+"""Convolution: the forms for the CPU equal XLA's own, and can be differentiated twice."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import kernels
+from kernels.conv import cpu
+from tests.kernels.checking import assert_close, assert_matches_float64, few, normal
+
+
+@st.composite
+def convolutions(draw):
+    window = (draw(st.sampled_from([1, 2, 3, 5])), draw(st.sampled_from([1, 3])))
+    strides = (draw(st.integers(1, 3)), draw(st.integers(1, 2)))
+    pads = tuple((draw(st.integers(0, 2)), draw(st.integers(0, 2))) for _ in window)
+    size = tuple(draw(st.integers(w, w + 9)) for w in window)
+    channels, features = draw(st.sampled_from([1, 2, 6, 16])), draw(st.sampled_from([1, 3, 16, 17]))
+    return (draw(st.integers(1, 3)), *size, channels), (*window, channels, features), strides, pads, draw(st.integers(0, 99))
+
+
+@few
+@given(convolutions())
+def test_output_and_gradients_equal_xlas_own(case):
+    shape, w_shape, strides, pads, seed = case
+    args = normal(seed, shape), normal(seed + 1, w_shape)
+    # sums of up to 240 products, and in weight gradients of a few hundred, in another order
+    assert_matches_float64(
+        lambda x, w: cpu.conv(x, w, strides, pads), lambda x, w: cpu.lax_conv(x, w, strides, pads), args, 2e-5
+    )
+
+
+@pytest.mark.parametrize("shape", [(2, 20, 20, 16), (2, 6, 6, 1), (2, 6, 6, 4)])
+@pytest.mark.parametrize("window", [1, 3])
+def test_a_gradient_of_a_gradient(shape, window):
+    """As a gradient penalty takes it, in each of the forms that the rules choose between."""
+    x, w = normal(0, shape), normal(1, (window, window, shape[-1], 8))
+
+    def penalty(form):
+        fn = lambda w: jnp.sum(jnp.square(jax.grad(lambda x: jnp.sum(jnp.tanh(form(x, w, (1, 1), ((1, 1), (1, 1))))))(x)))
+        return jax.jit(jax.grad(fn))(w)
+
+    assert_close(penalty(cpu.conv), penalty(cpu.lax_conv), 2e-5, "penalty")
+
+
+def test_padding_names_groups_and_dilation():
+    x, w = normal(0, (2, 9, 8, 4)), normal(1, (3, 3, 2, 6))
+    numbers = ("NHWC", "HWIO", "NHWC")
+    for strides, padding, dilation in ((1, "SAME", 1), (2, "SAME", 2), (2, "VALID", 1), ((1, 2), ((0, 1), (2, 0)), (2, 1))):
+        pairs = [(a, a) if isinstance(a, int) else a for a in (strides, dilation)]
+        expected = jax.lax.conv_general_dilated(
+            x, w, pairs[0], padding, rhs_dilation=pairs[1], dimension_numbers=numbers, feature_group_count=2
+        )
+        np.testing.assert_array_equal(kernels.conv(x, w, strides, padding, groups=2, dilation=dilation), expected)
+    expected = jax.lax.conv_general_dilated(x, w.repeat(2, 2), (2, 2), "SAME", dimension_numbers=numbers)
+    assert_close(kernels.conv(x, w.repeat(2, 2), 2), expected, 1e-5, "without groups")
+
+
+def test_an_empty_batch():
+    assert kernels.conv(jnp.zeros((0, 8, 8, 3)), jnp.zeros((3, 3, 3, 4)), 2).shape == (0, 4, 4, 4)
+
+
+def test_bad_arguments_are_named():
+    x, w = jnp.zeros((1, 8, 8, 4)), jnp.zeros((3, 3, 4, 6))
+    with pytest.raises(ValueError, match=r"x: shape \(8, 8, 4\) is not"):
+        kernels.conv(x[0], w)
+    with pytest.raises(ValueError, match="groups: 3 does not divide"):
+        kernels.conv(x, w, groups=3)
+    with pytest.raises(ValueError, match=r"w: shape .* with groups=2 takes 8 channels; x has 4"):
+        kernels.conv(x, w, groups=2)
+    with pytest.raises(TypeError, match="w: dtype bfloat16"):
+        kernels.conv(x, w.astype(jnp.bfloat16))
+    with pytest.raises(ValueError, match=r"w: its window, \(9, 9\), is larger"):
+        kernels.conv(x, jnp.zeros((9, 9, 4, 6)), padding="VALID")
+    with pytest.raises(ValueError, match=r"padding: .* negative"):
+        kernels.conv(x, w, padding=((-1, 0), (0, 0)))

@@ -1,0 +1,93 @@
+"""How an implementation is chosen, and what importing the package costs."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import kernels
+from kernels import dispatch
+
+
+def test_a_named_implementation_that_cannot_run_says_why():
+    x = jnp.zeros((1, 4, 4, 1))
+    reason = r"max_pool cannot run 'triton' here .* it needs an NVIDIA GPU"
+    with kernels.target("cpu"), pytest.raises(kernels.ImplementationError, match=reason):
+        kernels.max_pool(x, 2, implementation="triton")
+    with pytest.raises(kernels.ImplementationError, match="max_pool has no 'pallas'; it has xla, triton, interpret"):
+        kernels.max_pool(x, 2, implementation="pallas")
+    reason = "takes bfloat16, float16 and float32, and was given float64"
+    with jax.enable_x64(True), pytest.raises(kernels.ImplementationError, match=reason):
+        kernels.max_pool(x.astype(jnp.float64), 2, implementation="interpret")
+
+
+def test_an_old_device_says_which_capability_it_needs(monkeypatch):
+    monkeypatch.setattr(dispatch, "_present", lambda: dispatch.Device("tesla-t4", "cuda", (7, 5), 40, 65_536, 4 * 2**20))
+    assert dispatch.available("max_pool")["triton"] == "it needs compute capability 8.0, and tesla-t4 has 7.5"
+
+
+def test_use_sets_the_default_and_retraces():
+    x = jnp.zeros((1, 4, 4, 1))
+    pool = jax.jit(lambda x: kernels.max_pool(x, 2))
+    interpreted = lambda: "callback" in pool.lower(x).as_text()
+    with kernels.target("cpu"):
+        assert not interpreted()
+        with kernels.use("interpret"):
+            assert interpreted()
+            with kernels.use(None):
+                assert not interpreted()
+        assert not interpreted()
+    with pytest.raises(ValueError, match="implementation: 'cuda' is none of"), kernels.use("cuda"):
+        pass
+
+
+def test_without_a_measurement_the_hand_kernel_is_taken_where_it_can_run(monkeypatch):
+    monkeypatch.setattr(dispatch, "tuned", lambda kind: {"op": {"small": {"implementation": "xla"}}})
+    has = {"xla": None, "triton": None}
+    with kernels.target("nvidia-h200"):
+        assert dispatch.choose("op", None, has) == "triton"
+        assert dispatch.choose("op", None, has, "small") == "xla"
+        assert dispatch.choose("op", None, has | {"triton": "it takes even sizes"}) == "xla"
+    with kernels.target("cpu"):
+        assert dispatch.choose("op", None, has) == "xla"
+
+
+def test_available_names_every_implementation_of_every_operator():
+    folder = pathlib.Path(kernels.__file__).parent
+    for path in folder.glob("*/api.py"):
+        with kernels.target("cpu"):
+            found = kernels.available(path.parent.name)
+        assert found["xla"] is None
+        assert all(reason for name, reason in found.items() if name not in ("xla", "interpret"))
+    with pytest.raises(ValueError, match="operator: 'softmax' is none of"):
+        kernels.available("softmax")
+
+
+def test_target_rejects_an_unknown_device():
+    with pytest.raises(ValueError, match="kind: 'nvidia-a100' is not known"), kernels.target("nvidia-a100"):
+        pass
+
+
+def test_importing_loads_no_gpu_package_and_nothing_heavy():
+    """jax-triton and triton are loaded when a kernel is built; what is loaded is this package and a few small modules."""
+    program = """
+import json, sys
+import jax, jax.numpy
+before = set(sys.modules)
+import kernels
+print(json.dumps(sorted(set(sys.modules) - before)))
+"""
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=_root())
+    loaded = json.loads(run.stdout)
+    assert [name for name in loaded if not name.startswith("kernels")] == [], loaded
+    assert not any(name.endswith((".triton", ".pallas", ".launch", ".interpret")) for name in loaded)
+
+
+def _root() -> pathlib.Path:
+    return pathlib.Path(__file__).parents[2]

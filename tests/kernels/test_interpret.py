@@ -1,0 +1,97 @@
+"""The interpreter itself: what it must catch, and what Triton's own gets wrong."""
+
+from __future__ import annotations
+
+import ml_dtypes
+import numpy as np
+import pytest
+import triton
+import triton.language as tl
+
+from kernels import interpret
+
+
+@triton.jit
+def copy_kernel(x, y, N: tl.constexpr, SHIFT: tl.constexpr, BLOCK: tl.constexpr):
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    tl.store(y + i, tl.load(x + i + SHIFT, mask=i < N, other=0.0), mask=i < N)
+
+
+@triton.jit
+def careless_store_kernel(x, y, N: tl.constexpr, BLOCK: tl.constexpr):
+    i = tl.arange(0, BLOCK)
+    tl.store(y + i, tl.load(x + i, mask=i < N, other=0.0))
+
+
+@triton.jit
+def product_kernel(a, b, c, N: tl.constexpr):
+    at = tl.arange(0, N)[:, None] * N + tl.arange(0, N)[None, :]
+    tl.store(c + at, tl.dot(tl.load(a + at), tl.load(b + at)))
+
+
+@triton.jit
+def neighbour_kernel(x, y, shared, counter, BLOCKS: tl.constexpr, BARRIER: tl.constexpr):
+    """Each program hands its value to the one before: right only if all have written before any reads."""
+    block = tl.program_id(0)
+    tl.store(shared + block, tl.load(x + block))
+    if BARRIER:
+        tl.debug_barrier()
+        tl.atomic_add(counter, 1, sem="release")
+        while tl.atomic_add(counter, 0, sem="acquire") < BLOCKS:
+            pass
+    tl.store(y + block, tl.load(shared + (block + 1) % BLOCKS))
+
+
+def run(kernel, inputs, outputs, grid=(1,), **options):
+    return interpret.launch(kernel, grid, inputs, outputs, **options)
+
+
+def test_a_kernel_within_bounds_runs_and_what_it_leaves_out_is_poison():
+    x = np.arange(5, dtype=np.float32)
+    (y,) = run(copy_kernel, [x], [((8,), np.dtype(np.float32))], (2,), constants={"N": 5, "SHIFT": 0, "BLOCK": 4})
+    np.testing.assert_array_equal(y, [0, 1, 2, 3, 4, np.nan, np.nan, np.nan])
+
+
+@pytest.mark.parametrize("shift", [1, -1, 10**9])
+def test_a_load_out_of_bounds_raises(shift):
+    x = np.arange(5, dtype=np.float32)
+    with pytest.raises(interpret.OutOfBoundsError, match="load outside every array"):
+        run(copy_kernel, [x], [((5,), np.dtype(np.float32))], constants={"N": 5, "SHIFT": shift, "BLOCK": 8})
+
+
+def test_a_store_out_of_bounds_raises():
+    x = np.arange(5, dtype=np.float32)
+    with pytest.raises(interpret.OutOfBoundsError, match="store outside every array"):
+        run(careless_store_kernel, [x], [((5,), np.dtype(np.float32))], constants={"N": 5, "BLOCK": 8})
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
+def test_products_are_right(dtype, rng):
+    a, b = (rng.integers(-4, 5, (16, 16)).astype(dtype) for _ in range(2))
+    (c,) = run(product_kernel, [a, b], [((16, 16), np.dtype(np.float32))], constants={"N": 16})
+    np.testing.assert_array_equal(c, a.astype(np.float32) @ b.astype(np.float32))
+
+
+def test_a_barrier_across_the_grid_opens_when_programs_run_together():
+    x = np.arange(6, dtype=np.float32)
+    outputs = [((6,), np.dtype(np.float32)), ((6,), np.dtype(np.float32)), ((1,), np.dtype(np.int32))]
+    constants = {"BLOCKS": 6, "BARRIER": True}
+    y = run(neighbour_kernel, [x], outputs, (6,), zeroed=(2,), constants=constants, together=True)[0]
+    np.testing.assert_array_equal(y, np.roll(x, -1))
+    without = run(neighbour_kernel, [x], outputs, (6,), zeroed=(2,), constants={"BLOCKS": 6, "BARRIER": False})[0]
+    assert np.isnan(without).any()  # one after another, a program reads what the next has yet to write
+
+
+def test_a_barrier_that_never_opens_is_reported(monkeypatch):
+    monkeypatch.setattr(interpret, "_TIMEOUT", 0.2)
+    outputs = [((1,), np.dtype(np.float32)), ((1,), np.dtype(np.float32)), ((1,), np.dtype(np.int32))]
+    with pytest.raises(TimeoutError, match="its barrier never opened"):
+        # it waits for two programs, and the grid has one
+        run(
+            neighbour_kernel,
+            [np.zeros(1, np.float32)],
+            outputs,
+            zeroed=(2,),
+            constants={"BLOCKS": 2, "BARRIER": True},
+            together=True,
+        )

@@ -1,0 +1,75 @@
+"""Softmax cross-entropy against float64."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import kernels
+from tests.kernels.checking import DTYPES, HAND, TOLERANCE, assert_matches_float64, few, normal
+
+
+def reference(logits, targets):
+    return -jnp.sum(targets * jax.nn.log_softmax(logits), -1)
+
+
+def smoothed(labels, classes, smoothing):
+    return (1 - smoothing) * np.eye(classes)[labels] + smoothing / classes
+
+
+@pytest.mark.parametrize("implementation", ["xla", *HAND])
+@few
+@given(
+    leading=st.lists(st.integers(1, 9), max_size=2),
+    classes=st.sampled_from([1, 2, 10, 33, 1000, 9000]),
+    smoothing=st.sampled_from([0.0, 0.1]),
+    seed=st.integers(0, 99),
+)
+def test_class_numbers(implementation, leading, classes, smoothing, seed):
+    dtype = DTYPES[seed % 3]
+    logits = normal(seed, (*leading, classes), dtype, scale=4.0)
+    labels = np.random.default_rng(seed).integers(0, classes, leading)
+    hand = lambda x: kernels.softmax_cross_entropy(x, jnp.asarray(labels), smoothing, implementation=implementation)
+    targets = smoothed(labels, classes, smoothing)
+    # the loss is float32 whatever the logits are; their gradient is rounded to their type
+    assert_matches_float64(hand, lambda x: reference(x, targets), (logits,), 2 * TOLERANCE[dtype.dtype.name])
+
+
+def test_class_probabilities():
+    logits, raw = normal(0, (3, 4, 7)), np.random.default_rng(1).random((3, 4, 7)).astype(np.float32)
+    targets = raw / raw.sum(-1, keepdims=True)
+    fn = lambda x: kernels.softmax_cross_entropy(x, jnp.asarray(targets), 0.2)
+    assert_matches_float64(fn, lambda x: reference(x, 0.8 * targets + 0.2 / 7), (logits,), 1e-5)
+
+
+@pytest.mark.parametrize("implementation", ["xla", *HAND])
+def test_an_unknown_class_is_nan_and_large_logits_are_not(implementation):
+    logits = jnp.array([[1e4, 0.0, -1e4], [1e4, -jnp.inf, 0.0], [1.0, 2.0, 3.0], [1.0, 2.0, 3.0]])
+    loss = kernels.softmax_cross_entropy(logits, jnp.array([1, 0, 3, -1]), implementation=implementation)
+    np.testing.assert_array_equal(loss, [1e4, 0.0, np.nan, np.nan])
+
+
+@pytest.mark.parametrize("implementation", HAND)
+def test_vmap_and_empty_batch(implementation):
+    logits, labels = normal(0, (2, 3, 5)), jnp.array([[0, 1, 2], [4, 3, 2]])
+    loss = lambda i: lambda x, y: jnp.sum(jnp.square(kernels.softmax_cross_entropy(x, y, 0.1, implementation=i)))
+    np.testing.assert_allclose(
+        jax.vmap(jax.grad(loss(implementation)))(logits, labels), jax.vmap(jax.grad(loss("xla")))(logits, labels), atol=1e-5
+    )
+    assert kernels.softmax_cross_entropy(logits[:0], labels[:0], implementation=implementation).shape == (0, 3)
+
+
+def test_bad_arguments_are_named():
+    logits = jnp.zeros((2, 3))
+    with pytest.raises(ValueError, match=r"labels: shape \(3,\) is not \(2,\)"):
+        kernels.softmax_cross_entropy(logits, jnp.zeros(3, int))
+    with pytest.raises(ValueError, match=r"labels: shape \(2,\) is not \(2, 3\)"):
+        kernels.softmax_cross_entropy(logits, jnp.zeros(2))
+    with pytest.raises(ValueError, match="label_smoothing: 2 is not in"):
+        kernels.softmax_cross_entropy(logits, jnp.zeros(2, int), 2)
+    with pytest.raises(kernels.ImplementationError, match="takes class numbers"):
+        kernels.softmax_cross_entropy(logits, logits, implementation="interpret")
