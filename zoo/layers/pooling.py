@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 def global_avg_pool(x: jax.Array) -> jax.Array:
@@ -15,7 +16,7 @@ def avg_pool(x: jax.Array, window: int, stride: int) -> jax.Array:
     """Mean of each window, without padding: [batch, height, width, channels] to [batch, height', width', channels]."""
     dtype = jnp.promote_types(x.dtype, jnp.float32)
     summed = jax.lax.reduce_window(
-        x.astype(dtype), jnp.zeros((), dtype), jax.lax.add, (1, window, window, 1), (1, stride, stride, 1), "VALID"
+        x.astype(dtype), np.zeros((), dtype), jax.lax.add, (1, window, window, 1), (1, stride, stride, 1), "VALID"
     )
     return (summed / window**2).astype(x.dtype)
 
