@@ -75,9 +75,8 @@ FLOAT32 = """
 
 In a deep network a float32 gradient is not always within {limit:g} of the float64 one, neither here nor in torch; some differ
 by a tenth. The likely cause, not proved here, is rounding that moves a ReLU's input to the other side of zero. So the deep
-furthest = [f"{max(m[which]):.1g}" for which in ("zoo", "torch")]
-cells = (f"`{name}`", m["draws"], m["zoo_above_limit"], m["torch_above_limit"], *furthest)
-gradient that is further than {limit:g} from torch's float64, and the furthest.
+networks are compared in float64 above, and here float32 is compared over several draws of {batch} images of {size} x {size}:
+how many draws have a gradient that is further than {limit:g} from torch's float64, and the furthest.
 
 | model | draws | zoo, beyond | torch, beyond | zoo, furthest | torch, furthest |
 |---|---|---|---|---|---|
