@@ -47,7 +47,6 @@ def compare(name: str, training: bool) -> dict[str, object]:
             "batch": 4,
             "float32": torch_peers.training_errors(name, images, labels, np.float32),
             "float64": torch_peers.training_errors(name, images, labels, np.float64),
-            "torch_float32_from_float64": torch_peers.torch_gradient_gap(name, images, labels),
         }
     return found
 

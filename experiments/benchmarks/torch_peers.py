@@ -191,17 +191,3 @@ def training_errors(
 def as_state(template: nnx.State, values: Any) -> nnx.State:
     """The values of a pure dict in the structure of a state."""
     return jax.tree.unflatten(jax.tree.structure(template), jax.tree.leaves(values))
-
-
-def torch_gradient_gap(name: str, images: np.ndarray, labels: np.ndarray) -> float:
-    """How far torch's own float32 gradient is from its float64 gradient, as `training_errors` measures it."""
-    gradients = []
-    for dtype in (torch.float32, torch.float64):
-        peer = torch_model(name).to(dtype).train()
-        torch_loss(peer, to_torch(images).to(dtype), labels).backward()
-        gradients.append({n: p.grad.double() for n, p in peer.named_parameters() if p.grad is not None})
-    single, double = gradients
-    largest = max(g.abs().max() for g in double.values())
-    # A bias in front of a batch norm has no gradient but rounding; see training_errors.
-    scale = {n: g.abs().max() if g.abs().max() > 1e-9 * largest else largest for n, g in double.items()}
-    return max(float((single[n] - g).abs().max() / scale[n]) for n, g in double.items())
