@@ -104,7 +104,9 @@ class GanTask:
         normalized = any(isinstance(module, BatchNormAct) for _, module in nnx.iter_modules(model.discriminator))
         if self.loss_name == "wasserstein_gp" and normalized:
             raise UserError("loss: wasserstein_gp needs a discriminator without batch norm (discriminator_norm=None)")
-        shape = jax.eval_shape(model, jnp.zeros((1, model.latent_size)), jnp.zeros(1, int) if classes else None).shape[1:]
+        shape = jax.eval_shape(
+            zoo.evaluation_view(model), jnp.zeros((1, model.latent_size)), jnp.zeros(1, int) if classes else None
+        ).shape[1:]
         if shape != self.dataset.input_shape:
             raise UserError(
                 f"data: {self.dataset.name} has images {self.dataset.input_shape}, {self.recipe.model} makes {shape}"
@@ -145,14 +147,18 @@ class GanTask:
             model = self._merge(params["generator"], params_d, rest)
             real_score, fake_score = model.discriminator(real, labels), model.discriminator(fake, labels)
             value = discriminator_loss(real_score, fake_score)
+
+            def score(images: jax.Array) -> jax.Array:  # statistics that this inner derivative updates are thrown away
+                return self._merge(params["generator"], params_d, rest).discriminator(images, labels).sum()
+
             if self.loss_name == "wasserstein_gp":
                 mix = jax.random.uniform(keys[2], (len(real), *[1] * (real.ndim - 1)), real.dtype)
                 between = mix * real + (1 - mix) * fake
-                slope = jax.grad(lambda images: model.discriminator(images, labels).sum())(between)
+                slope = jax.grad(score)(between)
                 norms = jnp.sqrt(jnp.square(slope).sum(axis=tuple(range(1, slope.ndim))) + 1e-12)
                 value += self.penalty * jnp.square(norms - 1).mean()
             if self.r1:
-                slope = jax.grad(lambda images: model.discriminator(images, labels).sum())(real)
+                slope = jax.grad(score)(real)
                 value += self.r1 / 2 * jnp.square(slope).sum() / len(real)
             return value, (zoo.split(model)[2], real_score.mean(), fake_score.mean())
 
