@@ -73,10 +73,24 @@ def lenet5_step() -> str:
     return text + where(found)
 
 
+def compiled_h200() -> str:
+    """Training steps compiled for the H200, with XLA's code alone and with the hand-written kernels."""
+    rows, found = [], {}
+    for path in sorted((RESULTS / "nvidia-h200").glob("inspect-*.json")):
+        found = json.loads(path.read_text())
+        xla, ours = found["implementations"]["xla"], found["implementations"]["hand-written"]
+        cells = [f"`{found['model']}`", str(found["batch_size"]), f"{xla['kernels']:,}", f"{ours['kernels']:,}"]
+        cells += [f"{figures['bytes'] / 1e9:.1f}" for figures in (xla, ours)]
+        rows.append([*cells, f"{xla['memory_ms'] / ours['memory_ms']:.2f}"])
+    header = ["model", ">batch", ">kernels, XLA", ">with ours", ">GB moved, XLA", ">with ours", ">ratio of bytes"]
+    return table(header, rows) + where(found)
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "models": models,
     "lenet5-digits": lenet5_digits,
     "lenet5-step": lenet5_step,
+    "compiled-h200": compiled_h200,
 }
 
 

@@ -6,7 +6,7 @@ logits = model(images)                        # [batch, 32, 32, 1] -> [batch, 10
 params, state, apply = zoo.functional(model)  # the same as a pure function
 """
 
-from zoo.export import export_model
+from zoo.export import export_model, export_onnx
 from zoo.features import features
 from zoo.functional import evaluation_view, functional, split, training_view
 from zoo.layers.recurrent import Recurrent
@@ -42,6 +42,7 @@ __all__ = [
     "create_model",
     "evaluation_view",
     "export_model",
+    "export_onnx",
     "features",
     "functional",
     "list_models",

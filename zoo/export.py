@@ -76,10 +76,43 @@ def export_model(
     # The formulations that only a CPU prefers have no place in a file for others.
     with kernels.target("cpu" if platforms == ("cpu",) else "nvidia-h200"), kernels.use("xla"):
         exported = export.export(jax.jit(lambda x: apply(params, state, x)[0]), platforms=platforms)(spec)
+    _write(path, bytes(exported.serialize()))
+
+
+def export_onnx(
+    model: nnx.Module, path: str | os.PathLike, *, input_shape: tuple[int, ...] | None = None, dtype: Any = None
+) -> None:
+    """Write the model in evaluation mode to an ONNX file, for any batch size; onnxruntime and others run it.
+
+    Needs the extra "onnx" (jax2onnx, onnxruntime). jax2onnx asks for an older orbax-checkpoint than training does, so that
+    extra wants an environment of its own.
+
+    Args:
+      path: file to write, in one step or not at all.
+      input_shape, dtype: see `export_model`.
+
+    Raises:
+      ModuleNotFoundError: jax2onnx is not installed.
+      ValueError: an input shape that the model cannot take.
+    """
+    from jax2onnx import to_onnx
+
+    if input_shape is None:
+        input_shape, default = input_spec(model)
+        dtype = dtype or default
+    params, state, apply = functional(model)
+    spec = jax.ShapeDtypeStruct((*export.symbolic_shape("batch"), *input_shape), dtype or jnp.float32)
+    # The forms for a CPU are made of slices, maxima and products, which ONNX has; its pools know channels-first images only.
+    with kernels.target("cpu"), kernels.use("xla"):
+        program = to_onnx(lambda x: apply(params, state, x)[0], [spec])
+    _write(path, program.SerializeToString())
+
+
+def _write(path: str | os.PathLike, content: bytes) -> None:
     path = pathlib.Path(path)
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, suffix=".part", delete=False) as stream:
         try:
-            stream.write(exported.serialize())
+            stream.write(content)
             stream.close()
             os.replace(stream.name, path)
         except BaseException:

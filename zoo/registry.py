@@ -114,7 +114,7 @@ def create_model(
             options[key] = value
     rngs = nnx.Rngs(rngs) if isinstance(rngs, int) else rngs
     try:
-        model = builder(dtype=dtype, param_dtype=param_dtype, implementation=implementation, rngs=rngs, **options)
+        model: Any = builder(dtype=dtype, param_dtype=param_dtype, implementation=implementation, rngs=rngs, **options)
     except TypeError as error:
         if "unexpected keyword" in str(error):
             raise TypeError(f"{info.name}: {error}") from None

@@ -37,7 +37,7 @@ POOLS = {
 }
 
 
-def timed(fn: Callable, *args: jax.Array) -> Callable[[], Any]:
+def timed(fn: Callable, *args: Any) -> Callable[[], Any]:
     compiled = jax.jit(fn)
     return lambda: jax.block_until_ready(compiled(*args))
 
@@ -62,14 +62,14 @@ def convolution(shape, w_shape, stride: int, pad: int, rng: np.random.Generator)
             {
                 "ours": timed(lambda w, dy: cpu.input_gradient(w, dy, shape, *where), w, dy),
                 "xla": timed(lambda w, dy: jax.linear_transpose(lambda x: plain(x, w), x)(dy)[0], w, dy),
-                "torch": lambda: torch.nn.grad.conv2d_input(tx.shape, tw, tdy, stride, pad),
+                "torch": lambda: torch.nn.grad.conv2d_input(tx.shape, tw, tdy, stride, pad),  # type: ignore[attr-defined]
             }
         ),
         "weight gradient": result.interleaved(
             {
                 "ours": timed(lambda x, dy: cpu.weight_gradient(x, dy, w_shape, *where), x, dy),
                 "xla": timed(lambda x, dy: jax.linear_transpose(lambda w: plain(x, w), w)(dy)[0], x, dy),
-                "torch": lambda: torch.nn.grad.conv2d_weight(tx, tw.shape, tdy, stride, pad),
+                "torch": lambda: torch.nn.grad.conv2d_weight(tx, tw.shape, tdy, stride, pad),  # type: ignore[attr-defined]
             }
         ),
     }

@@ -27,12 +27,13 @@ class Trunk(linen.Module):
         # The structure costs nothing to build abstractly; values are drawn only in `init`, below.
         abstract = nnx.eval_shape(lambda: zoo.create_model(self.model, **dict(self.options)))
         view = zoo.training_view(abstract) if train else zoo.evaluation_view(abstract)
-        graph, params, state = nnx.split(view, nnx.Param, ...)
+        parts: Any = nnx.split(view, nnx.Param, ...)
+        graph, params, state = parts
 
         def drawn(key: jax.Array) -> tuple[Any, Any]:
             model = zoo.create_model(self.model, rngs=nnx.Rngs(key), **dict(self.options))
-            _, params, rest = nnx.split(model, nnx.Param, ...)
-            return nnx.to_pure_dict(params), nnx.to_pure_dict(rest)
+            parts: Any = nnx.split(model, nnx.Param, ...)
+            return nnx.to_pure_dict(parts[1]), nnx.to_pure_dict(parts[2])
 
         values = self.param("trunk", lambda key: drawn(key)[0])
         statistics = self.variable("batch_stats", "trunk", lambda: drawn(jax.random.key(0))[1])
