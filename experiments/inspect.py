@@ -195,6 +195,26 @@ def draw(record: dict[str, Any], path: pathlib.Path) -> None:
     pyplot.close(figure)
 
 
+def summary(folder: pathlib.Path) -> str:
+    """A Markdown table of the training steps inspected in a folder of results, as docs/kernels.md shows it."""
+    lines = [
+        "| training step | batch | kernels, XLA | with hand kernels | GB outside convolutions, XLA | with hand kernels |",
+        "|---|---|---|---|---|---|",
+    ]
+    for path in sorted(folder.glob("inspect-*.json")):
+        record = json.loads(path.read_text())
+        if record["mode"] != "train":
+            continue
+        cells = [[], []]  # type: list[list[str]]
+        for label in ("xla", "hand-written"):
+            found = record["implementations"][label]
+            elsewhere = found["bytes"] - found["kinds"].get("convolution", {"bytes": 0})["bytes"]
+            cells[0].append(str(found["kernels"]))
+            cells[1].append(f"{elsewhere / 1e9:.2f}")
+        lines.append(f"| {record['model']} | {record['batch_size']} | {' | '.join(cells[0] + cells[1])} |")
+    return "\n".join(lines)
+
+
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m experiments.inspect", description=__doc__.splitlines()[0])  # type: ignore[union-attr]
     parser.add_argument("model", help="a name from `python -m zoo list`")

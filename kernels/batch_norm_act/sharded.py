@@ -14,17 +14,19 @@ from kernels.batch_norm_act import xla
 
 
 def forward(axis, x, residual, scale, bias, activation, epsilon, signs):
-    """y, mean, var and, where `signs`, the packed signs, of the mean and variance over the whole mesh axis."""
+    """y, the mean and variance over the whole mesh axis, [2, channels], and, where `signs`, the packed signs."""
     mean, var = xla.moments(x, axis)
     z = xla.before_activation(x, scale, bias, residual, epsilon, mean, var)
     y = activations.apply(activation, z).astype(x.dtype)
+    statistics = jnp.stack([mean, var])
     if not signs:
-        return [y, mean, var]
-    return [y, mean, var, jnp.packbits(z > 0 if activation == "relu" else z >= 0, axis=-1, bitorder="little")]
+        return [y, statistics]
+    return [y, statistics, jnp.packbits(z > 0 if activation == "relu" else z >= 0, axis=-1, bitorder="little")]
 
 
-def backward(axis, x, dy, residual, positive, scale, bias, mean, var, dmean, dvar, activation, epsilon):
+def backward(axis, x, dy, residual, positive, scale, bias, statistics, dmean, dvar, activation, epsilon):
     """dx, dscale, dbias and the gradient of z, which is the residual's."""
+    mean, var = statistics
     wide, g = x.astype(jnp.float32), dy.astype(jnp.float32)
     spread = jax.lax.rsqrt(var + epsilon)
     normalized = (wide - mean) * spread

@@ -91,7 +91,7 @@ def pilot_mean(x, channel, valid, ROWS: tl.constexpr, CHANNELS: tl.constexpr, BL
 
 @triton.jit
 def forward_kernel(
-    x, scale, bias, residual, y, mean, var, positive, partial, joined, arrived,
+    x, scale, bias, residual, y, statistics, positive, partial, joined, arrived,
     ROWS: tl.constexpr, CHANNELS: tl.constexpr, EPSILON: tl.constexpr, ACTIVATION: tl.constexpr, SLOPE: tl.constexpr,
     HAS_RESIDUAL: tl.constexpr, HAS_SIGNS: tl.constexpr,
     SLICE: tl.constexpr, BLOCK_ROWS: tl.constexpr, LAG: tl.constexpr,
@@ -128,8 +128,8 @@ def forward_kernel(
             factor = tl.load(scale + channel, mask=valid, other=0.0).to(tl.float32) * tl.rsqrt(variance + EPSILON)
             addend = tl.load(bias + channel, mask=valid, other=0.0).to(tl.float32)
             if block == 0:
-                tl.store(mean + channel, centre, mask=valid)
-                tl.store(var + channel, variance, mask=valid)
+                tl.store(statistics + channel, centre, mask=valid)
+                tl.store(statistics + CHANNELS + channel, variance, mask=valid)
             for tile in tl.range(share, loop_unroll_factor=2):
                 # Backwards: what was read last is the likeliest to be in a cache still.
                 row = (block * share + share - 1 - tile) * BLOCK_ROWS + offset
@@ -179,7 +179,7 @@ def gradient_of_z(
 
 @triton.jit
 def backward_kernel(
-    x, dy, scale, bias, mean, var, dmean, dvar, residual, positive, dx, dscale, dbias, dresidual, partial, joined, arrived,
+    x, dy, scale, bias, statistics, dmean, dvar, residual, positive, dx, dscale, dbias, dresidual, partial, joined, arrived,
     ROWS: tl.constexpr, CHANNELS: tl.constexpr, EPSILON: tl.constexpr, ACTIVATION: tl.constexpr, SLOPE: tl.constexpr,
     HAS_RESIDUAL: tl.constexpr, HAS_SIGNS: tl.constexpr,
     SLICE: tl.constexpr, BLOCK_ROWS: tl.constexpr, LAG: tl.constexpr,
@@ -193,8 +193,8 @@ def backward_kernel(
         if step < slices:
             channel = step * SLICE + within
             valid = channel < CHANNELS
-            centre = tl.load(mean + channel, mask=valid, other=0.0)
-            spread = tl.rsqrt(tl.load(var + channel, mask=valid, other=0.0) + EPSILON)
+            centre = tl.load(statistics + channel, mask=valid, other=0.0)
+            spread = tl.rsqrt(tl.load(statistics + CHANNELS + channel, mask=valid, other=0.0) + EPSILON)
             factor = tl.load(scale + channel, mask=valid, other=0.0).to(tl.float32)
             addend = tl.load(bias + channel, mask=valid, other=0.0).to(tl.float32)
             total = tl.zeros((BLOCK_ROWS, SLICE), tl.float32)
@@ -220,8 +220,8 @@ def backward_kernel(
             if block == 0:
                 tl.store(dbias + channel, total_all, mask=valid)
                 tl.store(dscale + channel, products_all, mask=valid)
-            centre = tl.load(mean + channel, mask=valid, other=0.0)
-            spread = tl.rsqrt(tl.load(var + channel, mask=valid, other=0.0) + EPSILON)
+            centre = tl.load(statistics + channel, mask=valid, other=0.0)
+            spread = tl.rsqrt(tl.load(statistics + CHANNELS + channel, mask=valid, other=0.0) + EPSILON)
             factor = tl.load(scale + channel, mask=valid, other=0.0).to(tl.float32)
             addend = tl.load(bias + channel, mask=valid, other=0.0).to(tl.float32)
             # dx = slope * g + along * normalized + level: the gradients of mean and variance, as results, are in the last two
@@ -271,22 +271,24 @@ def _forward(x, scale, bias, residual, activation, epsilon, interpret):
         *rows, scale, bias = arrays
         return sharded.forward(axis, rows[0], rows[1] if len(rows) > 1 else None, scale, bias, **static)
 
-    y, mean, var, *positive = over_batch(on_device, shared=2, whole=(1, 2), on_shard=on_shard)(*batched, scale, bias)
+    y, statistics, *positive = over_batch(on_device, shared=2, whole=(1,), on_shard=on_shard)(*batched, scale, bias)
     kept = None if signs or activation is None else residual  # the residual itself only where its values are needed again
-    return (y, mean, var), (x, scale, bias, mean, var, kept, positive[0] if signs else None, residual is not None)
+    had_residual = None if residual is None else ()  # told by structure: a bool would become an array
+    residuals = (x, scale, bias, statistics, kept, positive[0] if signs else None, had_residual)
+    return (y, statistics[0], statistics[1]), residuals
 
 
 def _backward(activation, epsilon, interpret, residuals, cotangents):
-    x, scale, bias, mean, var, residual, positive, wants_residual = residuals
+    x, scale, bias, statistics, residual, positive, had_residual = residuals
+    wants_residual = had_residual is not None
     dy, dmean, dvar = cotangents
     optional = [a for a in (residual, positive) if a is not None]
-
     static = {"activation": activation, "epsilon": epsilon}
 
     def split(arrays):
-        rows = arrays[:-6]
-        names = ("x", "dy", "residual", "positive", "scale", "bias", "mean", "var", "dmean", "dvar")
-        values = (*rows[:2], None if residual is None else rows[2], None if positive is None else rows[-1], *arrays[-6:])
+        rows = arrays[:-5]
+        names = ("x", "dy", "residual", "positive", "scale", "bias", "statistics", "dmean", "dvar")
+        values = (*rows[:2], None if residual is None else rows[2], None if positive is None else rows[-1], *arrays[-5:])
         return dict(zip(names, values, strict=True))
 
     def on_device(*arrays):
@@ -295,8 +297,8 @@ def _backward(activation, epsilon, interpret, residuals, cotangents):
     def on_shard(axis, *arrays):
         return sharded.backward(axis, **split(arrays), **static)[: 4 if wants_residual else 3]
 
-    run = over_batch(on_device, shared=6, whole=(1, 2), on_shard=on_shard)
-    dx, dscale, dbias, *dresidual = run(x, dy, *optional, scale, bias, mean, var, dmean, dvar)
+    run = over_batch(on_device, shared=5, whole=(1, 2), on_shard=on_shard)
+    dx, dscale, dbias, *dresidual = run(x, dy, *optional, scale, bias, statistics, dmean, dvar)
     return dx, dscale.astype(scale.dtype), dbias.astype(bias.dtype), dresidual[0] if wants_residual else None
 
 
@@ -304,13 +306,12 @@ batch_norm_act.defvjp(_forward, _backward)
 
 
 def forward(x, residual, scale, bias, activation, epsilon, signs, interpret):
-    """y, mean, var and, where `signs`, one bit an element that says whether z is positive."""
+    """y, the statistics (mean and variance, [2, channels]) and, where `signs`, one bit an element: is z positive."""
     rows, channels = x.size // x.shape[-1], x.shape[-1]
     plan = config.choose(rows, channels, x.dtype.itemsize, 1)
-    stats = jax.ShapeDtypeStruct((channels,), jnp.float32)
     packed = (*x.shape[:-1], channels // 8) if signs else (1,)
-    outputs = [like(x), stats, stats, like(x, packed, jnp.uint8)]
-    y, mean, var, positive = _launch(
+    outputs = [like(x), like(x, (2, channels), jnp.float32), like(x, packed, jnp.uint8)]
+    y, statistics, positive = _launch(
         forward_kernel,
         (x, scale, bias, x if residual is None else residual),
         outputs,
@@ -324,20 +325,20 @@ def forward(x, residual, scale, bias, activation, epsilon, signs, interpret):
         HAS_RESIDUAL=residual is not None,
         HAS_SIGNS=signs,
     )
-    return [y, mean, var, positive] if signs else [y, mean, var]
+    return [y, statistics, positive] if signs else [y, statistics]
 
 
-def backward(x, dy, residual, positive, scale, bias, mean, var, dmean, dvar, activation, epsilon, wants_residual, interpret):
+def backward(x, dy, residual, positive, scale, bias, statistics, dmean, dvar, activation, epsilon, wants_residual, interpret):
     """dx, dscale, dbias and, where `wants_residual`, dresidual."""
     rows, channels = x.size // x.shape[-1], x.shape[-1]
     twice = 2 if residual is None else 3
     plan = config.choose(rows, channels, x.dtype.itemsize, twice)
-    stats = jax.ShapeDtypeStruct((channels,), jnp.float32)
-    outputs = [like(x), stats, stats, like(x) if wants_residual else like(x, (1,))]
+    per_channel = like(x, (channels,), jnp.float32)
+    outputs = [like(x), per_channel, per_channel, like(x) if wants_residual else like(x, (1,))]
     dx, dscale, dbias, dresidual = _launch(
         backward_kernel,
         (
-            *(x, dy, scale, bias, mean, var, dmean, dvar),
+            *(x, dy, scale, bias, statistics, dmean, dvar),
             x if residual is None else residual,
             jnp.zeros((1,), jnp.uint8) if positive is None else positive,
         ),

@@ -1,0 +1,56 @@
+"""What a model's step is compiled to: the command, the record it writes, and the table in the documentation."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+
+import pytest
+
+from experiments import inspect
+from kernels import traffic
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def test_lenet5_end_to_end(tmp_path, capsys):
+    assert inspect.run(inspect.main, ["lenet5", "--batch-size", "64", "--out", str(tmp_path)]) == 0
+    record = json.loads((tmp_path / "inspect-lenet5.json").read_text())
+    assert record["measured"] is False
+    assert (tmp_path / "inspect-lenet5.png").stat().st_size > 0
+    xla, hand = (record["implementations"][label] for label in ("xla", "hand-written"))
+    assert xla["hand_written"] == 0 < hand["hand_written"]
+    assert hand["kinds"]["pooling"]["bytes"] < xla["kinds"]["pooling"]["bytes"]
+    for figures in (xla, hand):
+        assert sum(kind["kernels"] for kind in figures["kinds"].values()) == figures["kernels"]
+        assert sum(kind["bytes"] for kind in figures["kinds"].values()) == figures["bytes"]
+    assert "not measured" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("kind", "scope", "expected"),
+    [
+        ("custom-call:__cudnn$convForward", "jit(step)/conv_general_dilated", "convolution"),
+        ("fusion", "jit(step)/transpose(jvp(batch_norm_act))/reduce_sum", "norm"),
+        ("fusion", "jit(step)/optimizer/mul", "optimizer"),
+        ("all-reduce-start", "jit(step)/batch_norm_act", "collective"),
+        ("copy", "", "copies"),
+        ("fusion", "", "other"),
+    ],
+)
+def test_kinds_of_work(kind, scope, expected):
+    assert inspect.kind_of(traffic.Kernel("name", kind, scope, 0)) == expected
+
+
+def test_bad_arguments_are_named(capsys):
+    for arguments, message in (
+        (["lenet"], "did you mean"),
+        (["lenet5", "--device", "h300"], "--device: 'h300' given, it is one of h200"),
+        (["lenet5", "--batch-size", "0"], "--batch-size: 0 given"),
+    ):
+        assert inspect.run(inspect.main, arguments) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_the_documentation_shows_the_results():
+    assert inspect.summary(ROOT / "experiments/results/nvidia-h200") in (ROOT / "docs/kernels.md").read_text()
