@@ -10,6 +10,8 @@ import pytest
 
 from experiments.examples import finetune_plain_jax, kernel_alone, linen_features
 
+pytestmark = pytest.mark.slow
+
 
 def test_finetuning_in_a_plain_loop(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys, "argv", ["finetune_plain_jax", "--steps", "12"])

@@ -25,6 +25,8 @@ from experiments.training.loop import train
 from experiments.training.quality import frechet_distance, precision_recall
 from experiments.training.recipe import Recipe
 
+pytestmark = pytest.mark.slow
+
 
 def recipe(model: str = "gan_mlp", **changes) -> Recipe:
     small = {"steps": 12, "evaluate_every": 0.5, "checkpoint_every": 0.5, "steps_per_call": 1}

@@ -16,6 +16,8 @@ from experiments.errors import run
 from experiments.generation import characters, tags
 from experiments.generation.sampling import sample
 
+pytestmark = pytest.mark.slow
+
 LOGITS = jnp.log(jnp.array([0.1, 0.4, 0.05, 0.25, 0.2]))
 
 

@@ -13,6 +13,8 @@ import time
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = pathlib.Path(__file__).parents[2]
 # Long enough to be hit in the middle (about 250 steps), with a checkpoint every 11 steps, so that kills fall into saves too.
 FLAGS = ["--epochs", "6", "--checkpoint-every", "0.25", "--evaluate-every", "2", "--seed", "3"]
@@ -49,7 +51,6 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict:
     return finish(tmp_path_factory.mktemp("whole"))
 
 
-@pytest.mark.slow
 def test_killed_at_random_moments(uninterrupted: dict, tmp_path: pathlib.Path) -> None:
     draw = random.Random(7)
     after = 0
@@ -68,7 +69,6 @@ def test_killed_at_random_moments(uninterrupted: dict, tmp_path: pathlib.Path) -
     assert steps == sorted(set(steps)), "a step stands twice in metrics.jsonl"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signals_save_first(number: signal.Signals, uninterrupted: dict, tmp_path: pathlib.Path) -> None:
     process = start(tmp_path)
