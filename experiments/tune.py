@@ -43,7 +43,9 @@ class Case:
 
 
 def _batch_norm(shape: tuple[int, ...], residual: bool) -> Case:
-    fn = lambda x, s, b, r=None, *, implementation: kernels.batch_norm_act(x, s, b, r, implementation=implementation)[0]
+    def fn(x: jax.Array, s: jax.Array, b: jax.Array, r: jax.Array | None = None, *, implementation: str) -> jax.Array:
+        return kernels.batch_norm_act(x, s, b, r, implementation=implementation)[0]
+
     channels = (shape[-1:], jnp.float32)
     return Case("batch_norm_act", fn, ((shape, BF16), channels, channels, *([(shape, BF16)] if residual else [])))
 
