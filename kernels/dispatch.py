@@ -20,7 +20,7 @@ import importlib
 import importlib.util
 import json
 import pathlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import ParamSpec, TypeVar
 
 import jax
@@ -150,7 +150,13 @@ def available(operator: str) -> dict[str, str | None]:
     return {name: device_reason(name) for name in names}
 
 
-def choose(operator: str, implementation: str | None, has: Mapping[str, str | None], shape_class: str | None = None) -> str:
+def choose(
+    operator: str,
+    implementation: str | None,
+    has: Mapping[str, str | None],
+    shape_class: str | None = None,
+    on_request: Collection[str] = (),
+) -> str:
     """The implementation to run.
 
     Args:
@@ -158,6 +164,7 @@ def choose(operator: str, implementation: str | None, has: Mapping[str, str | No
       implementation: what the caller asked for.
       has: for each implementation the operator has, None if it takes these arguments, else why it does not.
       shape_class: key of the measured choice.
+      on_request: implementations that nothing but their name, or a measurement that found them fastest, chooses.
 
     Raises:
       ImplementationError: the one asked for, here or by `use`, does not exist or cannot run.
@@ -174,7 +181,7 @@ def choose(operator: str, implementation: str | None, has: Mapping[str, str | No
             raise ImplementationError(f"implementation: {operator} cannot run {wanted!r} here ({listed})")
         return wanted
     measured = tuned(device().kind).get(operator, {}).get(shape_class or "", {}).get("implementation")
-    for name in (measured, *HAND_WRITTEN):
+    for name in (measured, *(name for name in HAND_WRITTEN if name not in on_request)):
         if name in reasons and reasons[name] is None:
             return name
     return "xla"

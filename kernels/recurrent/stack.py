@@ -50,7 +50,9 @@ def run(
     lengths = None if seq_lengths is None else _lengths(seq_lengths, x)
     scales = _dropout_scales(x, stack, dropout, dropout_key)
     reason = checks.hand_written(x) or plans.reason(cell, x, stack)
-    chosen = dispatch.choose(cell.split("_")[0], implementation, {"xla": None, "triton": reason, "interpret": reason})
+    # A persistent grid must have the device to itself, which only its user can know: it runs where it is asked for.
+    has = {"xla": None, "triton": reason, "interpret": reason}
+    chosen = dispatch.choose(cell.split("_")[0], implementation, has, on_request=("triton",))
     if chosen == "xla":
         outputs, final = xla.stack(cell, x, stack, state, lengths, reverse, scales)
     else:

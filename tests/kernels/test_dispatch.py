@@ -91,3 +91,13 @@ print(json.dumps(sorted(set(sys.modules) - before)))
 
 def _root() -> pathlib.Path:
     return pathlib.Path(__file__).parents[2]
+
+
+def test_what_is_on_request_is_chosen_by_name_only():
+    has = {"xla": None, "triton": None}
+    with kernels.target("nvidia-h200"):
+        assert dispatch.choose("operator", None, has) == "triton"
+        assert dispatch.choose("operator", None, has, on_request=("triton",)) == "xla"
+        assert dispatch.choose("operator", "triton", has, on_request=("triton",)) == "triton"
+        with kernels.use("triton"):
+            assert dispatch.choose("operator", None, has, on_request=("triton",)) == "triton"
