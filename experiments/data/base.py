@@ -97,7 +97,9 @@ class ShuffledBatches:
     def __getitem__(self, step: int) -> Batch:
         epoch, position = divmod(step, self.per_epoch)
         indices = self._order(epoch)[position * self.batch_size : (position + 1) * self.batch_size]
-        return self.source.gather(indices, np.random.default_rng((self.seed, step, 1)))
+        # An array source draws nothing, and making a generator takes as long as its gathering.
+        rng = None if isinstance(self.source, ArraySource) else np.random.default_rng((self.seed, step, 1))
+        return self.source.gather(indices, rng)
 
 
 def evaluation_batches(source: Source, batch_size: int) -> Iterator[Batch]:
@@ -108,31 +110,68 @@ def evaluation_batches(source: Source, batch_size: int) -> Iterator[Batch]:
         yield batch | {"weight": (indices < len(source)).astype(np.float32)}
 
 
-class _Numbered:
-    """Batches as grain wants them: with a length."""
+class _Groups:
+    """Consecutive batches in lists, as grain wants them: with a length."""
 
-    def __init__(self, batches: Batches, steps: int, part: tuple[int, int]):
-        self._batches, self._steps, self._part = batches, steps, part
+    def __init__(self, batches: Batches, steps: int, size: int, part: tuple[int, int]):
+        self._batches, self._steps, self._size, self._part = batches, steps, size, part
 
     def __len__(self) -> int:
-        return self._steps
+        return -(-self._steps // self._size)
 
-    def __getitem__(self, step: int) -> Batch:
+    def __getitem__(self, number: int) -> list[Batch]:
+        first = int(number) * self._size
+        return [self._one(step) for step in range(first, min(first + self._size, self._steps))]
+
+    def _one(self, step: int) -> Batch:
         index, count = self._part
-        batch = self._batches[int(step)]
+        batch = self._batches[step]
         if count == 1:
             return batch
         return {name: np.split(array, count)[index] for name, array in batch.items()}
 
 
-def reader(batches: Batches, steps: int, *, threads: int = 2, ahead: int = 4, part: tuple[int, int] = (0, 1)) -> Any:
-    """A grain iterator over the first `steps` batches, read by threads while the device works; its state can be saved.
+class Feed:
+    """Batches from a grain iterator over groups of them, with a position that can be saved and returned to."""
+
+    def __init__(self, groups: Any):
+        self._groups, self._taken = groups, 0
+        self._group: list[Batch] = []
+        self._before = groups.get_state()  # of the group that is being given out
+
+    def __iter__(self) -> Feed:
+        return self
+
+    def __next__(self) -> Batch:
+        if self._taken == len(self._group):
+            self._before, self._group, self._taken = self._groups.get_state(), next(self._groups), 0
+        self._taken += 1
+        return self._group[self._taken - 1]
+
+    def get_state(self) -> dict[str, Any]:
+        """The position after the batch given out last; JSON can hold it."""
+        return {"groups": self._before, "taken": self._taken}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go on from a position."""
+        self._groups.set_state(state["groups"])
+        self._before, self._taken = state["groups"], state["taken"]
+        self._group = next(self._groups) if self._taken else []
+
+
+# Batches of data in memory are cut out in less time than a thread of grain's takes to hand one over: they come by sixteen.
+IN_MEMORY_GROUP = 16
+
+
+def reader(batches: Batches, steps: int, *, threads: int = 2, ahead: int = 4, part: tuple[int, int] = (0, 1)) -> Feed:
+    """The first `steps` batches, read by grain's threads while the device works.
 
     Args:
       part: (index, count): of each batch, this process gets the index-th of count equal parts.
     """
-    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
-    return iter(grain.MapDataset.source(_Numbered(batches, steps, part)).to_iter_dataset(options))
+    size = IN_MEMORY_GROUP if isinstance(getattr(batches, "source", None), ArraySource) else 1
+    options = grain.ReadOptions(num_threads=threads if size == 1 else 1, prefetch_buffer_size=ahead)
+    return Feed(iter(grain.MapDataset.source(_Groups(batches, steps, size, part)).to_iter_dataset(options)))
 
 
 def stratified_split(labels: Sequence[int] | np.ndarray, every: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -73,6 +73,8 @@ def _from_whole(leaf: Any, sharding: NamedSharding) -> jax.Array:
 
 def place_batch(batch: dict[str, np.ndarray], sharding: NamedSharding, *, whole: bool) -> dict[str, jax.Array]:
     """A host batch on the devices. `whole`: each process holds all of it; otherwise each holds its own part."""
+    if sharding.mesh.size == 1 and jax.process_count() == 1 and sharding.mesh.devices.flat[0].platform == "cpu":
+        return batch  # type: ignore[return-value]  # nothing to transfer: a jitted function takes it as it is
     if jax.process_count() == 1:
         return jax.device_put(batch, sharding)
     if whole:

@@ -46,19 +46,20 @@ conv.defvjp(_forward, _backward)
 
 
 def output(x: jax.Array, w: jax.Array, strides: Pair, pads: Pads) -> jax.Array:
-    window, channels = (w.shape[0], w.shape[1]), w.shape[2]
+    window = (w.shape[0], w.shape[1])
     if window == (1, 1):
         return shifted(x, window, strides, pads)[0] @ w[0, 0]
-    if channels == 1 and w.shape[3] <= 16:  # too little arithmetic for a matrix product: sums that fuse into one loop
-        taps = w.reshape(-1, w.shape[3])
-        parts = shifted(x, window, strides, pads)
-        return functools.reduce(jnp.add, [part * tap for part, tap in zip(parts, taps, strict=True)])
+    if _is_narrow(x.shape, w.shape, pads):
+        return banded(x, w, strides, pads)
     return lax_conv(x, w, strides, pads)
 
 
 def weight_gradient(x: jax.Array, dy: jax.Array, shape: tuple[int, ...], strides: Pair, pads: Pads) -> jax.Array:
     window, (channels, features) = (shape[0], shape[1]), shape[2:]
     outputs = dy.shape[1] * dy.shape[2]
+    if window != (1, 1) and _is_narrow(x.shape, shape, pads):
+        transpose = jax.linear_transpose(lambda w: banded(x, w, strides, pads), jax.ShapeDtypeStruct(shape, x.dtype))
+        return transpose(dy)[0]
     if window == (1, 1) or (channels >= 16 and outputs >= 256):
         # XLA:CPU convolves with dy as the window, which is slow where dy is large: one matrix product per offset is not.
         dy = dy.reshape(-1, features)
@@ -70,6 +71,9 @@ def weight_gradient(x: jax.Array, dy: jax.Array, shape: tuple[int, ...], strides
 
 def input_gradient(w: jax.Array, dy: jax.Array, shape: tuple[int, ...], strides: Pair, pads: Pads) -> jax.Array:
     window, (channels, features) = (w.shape[0], w.shape[1]), w.shape[2:]
+    if window != (1, 1) and _is_narrow(shape, w.shape, pads):
+        transpose = jax.linear_transpose(lambda x: banded(x, w, strides, pads), jax.ShapeDtypeStruct(shape, dy.dtype))
+        return transpose(dy)[0]
     if window == (1, 1) or channels == 1:
         columns = (dy.reshape(-1, features) @ w.reshape(-1, features).T).reshape(*dy.shape[:3], -1, channels)
         parts = [columns[:, :, :, k] for k in range(window[0] * window[1])]
@@ -77,6 +81,31 @@ def input_gradient(w: jax.Array, dy: jax.Array, shape: tuple[int, ...], strides:
         return transpose(parts)[0]
     transpose = jax.linear_transpose(lambda x: lax_conv(x, w, strides, pads), jax.ShapeDtypeStruct(shape, dy.dtype))
     return transpose(dy)[0]
+
+
+def _is_narrow(x_shape: tuple[int, ...], w_shape: tuple[int, ...], pads: Pads) -> bool:
+    """Whether a row of the image is so small that `banded` wins: LeNet-5's layers are, those of 64 channels are not."""
+    return (x_shape[2] + sum(pads[1])) * x_shape[3] <= 128 and w_shape[3] <= 16
+
+
+def banded(x: jax.Array, w: jax.Array, strides: Pair, pads: Pads) -> jax.Array:
+    """A matrix product for each row of the window: whole rows of the image times a banded matrix of the window's row.
+
+    Most of the band is zeros, [width * in, out_width * out] of them, but for a few channels one product with a wide matrix
+    takes less time than a loop over windows.
+    """
+    x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
+    batch, height, width, channels = x.shape
+    rows, taps, _, features = w.shape
+    out_height, out_width = (height - rows) // strides[0] + 1, (width - taps) // strides[1] + 1
+    tap, column, output_column = (jnp.arange(size) for size in (taps, width, out_width))
+    meets = column[None, :, None] == strides[1] * output_column[None, None, :] + tap[:, None, None]
+    bands = jnp.einsum("jab,ijco->iacbo", meets.astype(w.dtype), w).reshape(rows, width * channels, out_width * features)
+    x = x.reshape(batch, height, width * channels)
+    last = (out_height - 1) * strides[0] + 1
+    flat = (batch * out_height, width * channels)
+    parts = [x[:, row : row + last : strides[0]].reshape(flat) @ bands[row] for row in range(rows)]
+    return functools.reduce(jnp.add, parts).reshape(batch, out_height, out_width, features)
 
 
 def shifted(x: jax.Array, window: Pair, strides: Pair, pads: Pads) -> list[jax.Array]:

@@ -15,7 +15,7 @@ import pytest
 from rich.console import Console
 
 from experiments import data
-from experiments.data.base import ShuffledBatches, evaluation_batches
+from experiments.data.base import ShuffledBatches, evaluation_batches, reader
 from experiments.errors import UserError
 from experiments.recipes import find
 from experiments.training import optimizers
@@ -181,6 +181,22 @@ def test_batches_are_a_function_of_their_number() -> None:
     expected = {image.tobytes() for image in source.arrays["image"].reshape(len(source), -1)}
     assert len({image.tobytes() for image in images}) == len({i.tobytes() for i in images} & expected)
     assert not np.array_equal(one[0]["label"], one[one.per_epoch]["label"])
+
+
+def test_a_feed_goes_on_from_any_position() -> None:
+    batches = ShuffledBatches(data.load("digits").train, 100, seed=4)
+    for stop in (0, 1, 15, 16, 17, 40):  # before, inside and at the ends of the groups that are read at a time
+        feed = reader(batches, 41)
+        for _ in range(stop):
+            next(feed)
+        state = json.loads(json.dumps(feed.get_state()))
+        other = reader(batches, 41)
+        other.set_state(state)
+        for number in range(stop, 41):
+            expected = batches[number]["label"]
+            np.testing.assert_array_equal(next(other)["label"], expected)
+            np.testing.assert_array_equal(next(feed)["label"], expected)
+        assert next(other, None) is None
 
 
 def test_the_held_out_fifth_is_fixed_stratified_and_apart() -> None:
