@@ -157,9 +157,9 @@ def _draw_figure(axes: Any, name: str, rows: list[dict[str, Any]]) -> None:
     real = [row[f"real_{name}"] for row in rows if f"real_{name}" in row]
     if real:
         axes.axhline(real[-1], color="#555555", linestyle="--", linewidth=1, label="real data")
-    # A loss that falls by orders of magnitude can be read only on a logarithmic axis.
+    # A loss or distance that falls by orders of magnitude can be read only on a logarithmic axis; a share cannot be on one.
     values = [row[name] for row in rows if name in row] + real[-1:]
-    if min(values) > 0 and max(values) > 20 * min(values):
+    if name.endswith(("loss", "distance")) and min(values) > 0 and max(values) > 20 * min(values):
         axes.set_yscale("log")
     last = [row[name] for row in rows if row["split"] == "test" and name in row]
     axes.set_title(f"{name.replace('_', ' ')}, {last[-1]:.4g} at the end" if last else name.replace("_", " "), fontsize=10)
