@@ -52,7 +52,9 @@ def toolkit() -> pathlib.Path:
     _kept_alive.append(folder)
     root = pathlib.Path(folder.name)
     (root / "bin").mkdir()
-    (root / "bin" / "ptxas").symlink_to(bundled / "bin" / "ptxas")
+    # Triton brings two assemblers; from 3.9 on it writes PTX that only the one for Blackwell reads, for Hopper too.
+    newest = tuple(map(int, triton.__version__.split(".")[:2])) >= (3, 9)
+    (root / "bin" / "ptxas").symlink_to(bundled / "bin" / ("ptxas-blackwell" if newest else "ptxas"))
     (root / "nvvm" / "libdevice").mkdir(parents=True)
     (root / "nvvm" / "libdevice" / "libdevice.10.bc").symlink_to(bundled / "lib" / "libdevice.10.bc")
     return root
