@@ -195,8 +195,8 @@ def test_grids_stay_within_the_device():
         assert isinstance(config.plan(4, 768, 16, 2, 2), config.Plan)
 
 
-# Said of Triton 3.6, which the H200 machine has, so left out of the quick run on the newest versions: Triton 3.9 spills registers
-# at two of the float32 shapes.
+# Said of Triton 3.6, which the H200 machine has, so left out of the quick run on the newest versions: Triton 3.9 spills
+# registers at two of the float32 shapes.
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("cell", "batch", "hidden", "directions", "dtype"),
