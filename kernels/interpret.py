@@ -67,18 +67,23 @@ class _Builder(interpreter.InterpreterBuilder):
 
     def create_masked_load(self, ptrs, mask, *args, **kwargs):
         self._check(ptrs, mask, "load")
-        return super().create_masked_load(ptrs, mask, *args, **kwargs)
+        return super().create_masked_load(ptrs, _as_bool(mask), *args, **kwargs)
 
     def create_masked_store(self, ptrs, value, mask, *args, **kwargs):
         self._check(ptrs, mask, "store")
-        return super().create_masked_store(ptrs, value, mask, *args, **kwargs)
+        return super().create_masked_store(ptrs, value, _as_bool(mask), *args, **kwargs)
 
     def create_atomic_rmw(self, op, ptr, val, mask, *args):
         self._check(ptr, mask, "atomic")
-        return super().create_atomic_rmw(op, ptr, val, mask, *args)
+        return super().create_atomic_rmw(op, ptr, val, _as_bool(mask), *args)
 
     def create_dot(self, a, b, *args):
         return super().create_dot(_as_float32(a), _as_float32(b), *args)
+
+
+def _as_bool(mask):
+    """A mask as Triton 3.9 wants it: what `&` and comparisons of integers leave there may be of another type."""
+    return interpreter.TensorHandle(mask.data.astype(bool), mask.dtype)
 
 
 def _as_float32(handle):
