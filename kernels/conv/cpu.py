@@ -1,7 +1,8 @@
 """Convolution on a CPU: the formulation XLA:CPU runs fastest, for the output and for each gradient by itself.
 
-XLA:CPU's own convolution is good at most outputs and input gradients, and 2 to 15 times slower than need be at three things,
-which the rules below catch. They were chosen by experiments/benchmarks/cpu_operators.py on two x86-64 cores.
+XLA:CPU's own convolution is good at most outputs and input gradients, and slower than need be at 1x1 windows, at narrow images
+of few channels and at weight gradients of large outputs, which the rules below catch. They were chosen on two x86-64 cores;
+experiments/benchmarks/cpu_operators.py measures them again.
 """
 
 from __future__ import annotations
