@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -37,7 +39,7 @@ def torch_mlp() -> nn.ModuleDict:
     )
 
 
-def generate(name: str, peer: nn.ModuleDict, z: torch.Tensor) -> torch.Tensor:
+def generate(name: str, peer: Any, z: torch.Tensor) -> torch.Tensor:
     """Images [batch, channels, height, width] from latent vectors [batch, 100]."""
     if name == "dcgan":
         return peer["generator"]["main"](z[:, :, None, None])
@@ -45,7 +47,7 @@ def generate(name: str, peer: nn.ModuleDict, z: torch.Tensor) -> torch.Tensor:
     return torch.tanh(generator["fc2"](torch.relu(generator["fc1"](z)))).reshape(-1, 1, 28, 28)
 
 
-def score(name: str, peer: nn.ModuleDict, images: torch.Tensor) -> torch.Tensor:
+def score(name: str, peer: Any, images: torch.Tensor) -> torch.Tensor:
     """The discriminator's logits [batch] of images [batch, channels, height, width]."""
     if name == "dcgan":
         return peer["discriminator"]["main"](images).flatten()
