@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 import zoo
+from experiments.benchmarks import tables
 from experiments.errors import UserError, run
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -86,11 +87,39 @@ def compiled_h200() -> str:
     return table(header, rows) + where(found)
 
 
+def recurrent_learning() -> str:
+    """Three seeds of each recurrent recipe."""
+    found = result("recurrent-learning")
+    return table(*tables.recurrent_learning(found)) + where(found)
+
+
+def conv_learning() -> str:
+    """Three seeds of ResNet-20 on the digits, and networks that learn 64 images by heart."""
+    found = result("conv-learning")
+    return table(*tables.conv_learning(found)) + where(found)
+
+
+def cpu_speed() -> str:
+    """Training steps and inferences beside torch's on a CPU."""
+    conv, recurrent, gan = (result(name) for name in ("conv-models", "recurrent-cpu", "gan-cpu"))
+    return table(*tables.cpu_speed(conv, recurrent, gan)) + where(conv)
+
+
+def conv_transpose() -> str:
+    """The forms of DCGAN's transposed convolutions, on a CPU and compiled for the H200."""
+    cpu, compiled = result("gan-cpu"), result("conv-transpose", "nvidia-h200")
+    return table(*tables.conv_transpose(cpu, compiled)) + where(cpu) + where(compiled)
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "models": models,
     "lenet5-digits": lenet5_digits,
     "lenet5-step": lenet5_step,
     "compiled-h200": compiled_h200,
+    "recurrent-learning": recurrent_learning,
+    "conv-learning": conv_learning,
+    "cpu-speed": cpu_speed,
+    "conv-transpose": conv_transpose,
 }
 
 
