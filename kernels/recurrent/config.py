@@ -68,5 +68,7 @@ def reason(cell: str, x: jax.Array, layers: Sequence[tuple[CellWeights, ...]]) -
     weights = layers[0][0]
     if weights.w_p is not None:
         return "it has no projection"
+    if not isinstance(x.shape[0], int):
+        return f"its grid depends on the batch size, which is the symbol {x.shape[0]} here"
     found = plan(CELLS[cell].gates, weights.w_h.shape[0], x.shape[0], len(layers[0]), x.dtype.itemsize)
     return found if isinstance(found, str) else None
