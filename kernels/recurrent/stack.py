@@ -56,9 +56,9 @@ def run(
     if chosen == "xla":
         outputs, final = xla.stack(cell, x, stack, state, lengths, reverse, scales)
     else:
-        from kernels.recurrent import triton
+        from kernels.recurrent import persistent
 
-        outputs, final = triton.stack(cell, x, stack, state, lengths, reverse, scales, chosen == "interpret")
+        outputs, final = persistent.stack(cell, x, stack, state, lengths, reverse, scales, chosen == "interpret")
     return outputs, tuple(part.reshape(-1, *part.shape[2:]) for part in final)
 
 
