@@ -15,7 +15,7 @@ from kernels.recurrent.cells import CELLS, CellWeights, weight_gradient
 from kernels.recurrent.triton import backward_kernel, forward_kernel
 
 SAVED = {"rnn_tanh": 0, "rnn_relu": 0, "lstm": 4, "gru": 4}  # values per unit and step kept for the backward pass
-PARTS_AT_ONCE = 4096  # values that a block adds up at a time: 32 registers of each of 128 threads
+PARTS_AT_ONCE = 2048  # values that a block adds up at a time: 8 registers of each of 256 threads, what there is left of them
 
 
 class Static(NamedTuple):
