@@ -230,7 +230,8 @@ def main(arguments: list[str]) -> int:
     if given.batch_size is not None and given.batch_size < 1:
         raise UserError(f"--batch-size: {given.batch_size} given, a whole number of at least 1 is needed")
     info = zoo.model_info(given.model)
-    chosen: dict[str, str | None] = {"xla": "xla", "hand-written": None}
+    # Persistent kernels run only where they are named.
+    chosen: dict[str, str | None] = {"xla": "xla", "hand-written": "triton" if info.family == "recurrent" else None}
     if given.implementation != "both":
         chosen = {given.implementation: None if given.implementation == "auto" else given.implementation}
     device = DEVICES[given.device]

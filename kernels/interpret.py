@@ -26,7 +26,9 @@ import triton.language as tl
 from triton.runtime import interpreter, jit
 
 _lock = threading.Lock()  # the interpreter patches triton.language while it runs
-_TIMEOUT = 60  # seconds for all programs of a grid that run at the same time: longer means that a barrier never opened
+# Seconds for all programs of a grid that run at the same time: longer means that a barrier never opened. Virtual machines have
+# been seen to stand still for a minute.
+_TIMEOUT = 240
 _TRITON_NAMES = {
     np.dtype(ml_dtypes.bfloat16): "bf16",
     np.dtype(np.float16): "fp16",

@@ -25,10 +25,10 @@ BOTH_DIRECTIONS = [
     ("gru", {"batch": 3, "steps": 4, "features": 5, "hidden": 20, "layers": 2, "directions": 2}, {"seq_lengths": [4, 1, 3]}),
 ]
 WAVEFRONT = [
-    ("lstm", {"batch": 7, "steps": 3, "features": 5, "hidden": 40, "layers": 2}, {"seq_lengths": [3, 1, 2, 3, 3, 1, 2]}),
+    ("lstm", {"batch": 7, "steps": 2, "features": 5, "hidden": 96, "layers": 2}, {"seq_lengths": [2, 1, 2, 2, 1, 1, 2]}),
     ("lstm", {"batch": 1, "steps": 2, "features": 3, "hidden": 20, "layers": 4}, {"reverse": True}),  # more layers than steps
     ("gru", {"batch": 2, "steps": 3, "features": 5, "hidden": 20, "layers": 3}, {"seq_lengths": [1, 3], "reverse": True}),
-    ("gru", {"batch": 1, "steps": 1, "features": 4, "hidden": 96, "layers": 2}, {}),
+    ("gru", {"batch": 1, "steps": 1, "features": 4, "hidden": 40, "layers": 2}, {}),
     ("rnn", {"batch": 17, "steps": 4, "features": 5, "hidden": 33, "layers": 2}, {"activation": "relu"}),  # two groups
     ("rnn", {"batch": 2, "steps": 2, "features": 5, "hidden": 70, "layers": 3}, {"seq_lengths": [2, 1]}),
 ]
