@@ -103,7 +103,7 @@ def example_batch(name: str, batch_size: int, graph: Any, params: Any, rest: Any
 def compile_model(name: str, device: str, implementation: str | None, mode: str, batch_size: int, dtype: Any) -> dict[str, Any]:
     """One compiled program's figures."""
     scope = contextlib.nullcontext() if implementation is None else kernels.use(implementation)
-    with scope:
+    with scope, kernels.target(device):
         graph, params, rest = abstract_state(name, implementation, dtype)
         batch = example_batch(name, batch_size, graph, params, rest, dtype)
         if mode == "train":

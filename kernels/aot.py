@@ -122,16 +122,24 @@ class Resources:
     spilled: int  # bytes stored and loaded because registers ran out
     shared_memory: int  # bytes
     instructions: frozenset[str]  # which of the matrix instructions "wgmma" and "mma" it uses
+    ttgir: str = dataclasses.field(repr=False)  # Triton's program, with the layouts chosen for the device
+    ptx: str = dataclasses.field(repr=False)
 
 
 def kernel_resources(call: launch.Launch, kind: str = "nvidia-h200") -> Resources:
     """A recorded launch compiled for one kind of device, as jax-triton would compile it there."""
+    with dispatch.target(kind) as target:
+        return resources(call, target.compute_capability)
+
+
+@functools.lru_cache(maxsize=64)
+def resources(call: launch.Launch, compute_capability: tuple[int, int]) -> Resources:
+    """`kernel_resources` for any device of a compute capability."""
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    with dispatch.target(kind) as target:
-        major, minor = target.compute_capability
+    major, minor = compute_capability
     names = call.kernel.arg_names
     types = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32", "int32": "i32", "uint32": "u32", "uint8": "u8"}
     signature = {name: f"*{types[np.dtype(dtype).name]}" for name, dtype in zip(names, call.dtypes, strict=False)}
@@ -156,4 +164,6 @@ def kernel_resources(call: launch.Launch, kind: str = "nvidia-h200") -> Resource
         spilled=found(r"(\d+) bytes spill"),
         shared_memory=compiled.metadata.shared,
         instructions=frozenset(name for name, mark in (("wgmma", "wgmma.mma_async"), ("mma", "mma.sync")) if mark in ptx),
+        ttgir=compiled.asm["ttgir"],
+        ptx=ptx,
     )

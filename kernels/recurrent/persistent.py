@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from kernels.launch import launch, like, power_of_two
+from kernels import residency
+from kernels.launch import launch, like, power_of_two, unrecorded
 from kernels.recurrent import config
 from kernels.recurrent.cells import CELLS, CellWeights, weight_gradient
 from kernels.recurrent.triton import backward_kernel, forward_kernel
@@ -75,6 +76,22 @@ def stack(
     return jnp.swapaxes(x, 0, 1), tuple(jnp.concatenate(parts) for parts in zip(*finals, strict=True))
 
 
+def reason(*arguments: Any) -> str | None:
+    """Why `stack` cannot run compiled with these arguments, forward or backward; None if it can. It compiles the kernels."""
+
+    def with_gradients(x, layers, state):
+        cell, _, _, _, *others = arguments
+        outputs, pullback = jax.vjp(lambda *given: stack(cell, *given, *others), x, layers, state)
+        return pullback(outputs)
+
+    try:
+        with unrecorded():
+            jax.eval_shape(with_gradients, *arguments[1:4])
+    except residency.NotResidentError as error:
+        return str(error)
+    return None
+
+
 def _biases(cell: str, w: CellWeights) -> list[jax.Array]:
     """Those that are added to the input product: the GRU's b_h goes through its reset gate."""
     return [b for b in ([w.b_x] if cell == "gru" else [w.b_x, w.b_h]) if b is not None]
@@ -123,6 +140,7 @@ def _launch_options(static: Static, x_proj: jax.Array, scales: jax.Array | None)
         "num_warps": plan.num_warps,
         "num_stages": 1,  # a pipelined load would cross the barrier
         "together": True,
+        "check": residency.require,
         "CELL": static.cell,
         "TIME": time,
         "DIRECTIONS": directions,
