@@ -15,7 +15,7 @@ import numpy as np
 
 from kernels import checks, dispatch
 from kernels.recurrent import config as plans
-from kernels.recurrent import xla
+from kernels.recurrent import cudnn, xla
 from kernels.recurrent.cells import CELLS, CellWeights
 
 IMPLEMENTATIONS = ("xla", "triton", "interpret")
@@ -55,6 +55,8 @@ def run(
     def choose(triton: str | None) -> str:
         # A persistent grid must have the device to itself, which only its user can know: it runs where it is asked for.
         has = {"xla": None, "triton": triton, "interpret": reason}
+        if cell == "lstm":
+            has["cudnn"] = cudnn.reason(x, stack, reverse)
         return dispatch.choose(cell.split("_")[0], implementation, has, on_request=("triton",))
 
     chosen = choose(reason)
@@ -63,8 +65,8 @@ def run(
 
         if chosen == "triton" and (not_resident := persistent.reason(*arguments, False)) is not None:
             chosen = choose(not_resident)
-    if chosen == "xla":
-        outputs, final = xla.stack(*arguments)
+    if chosen in ("xla", "cudnn"):
+        outputs, final = (xla if chosen == "xla" else cudnn).stack(*arguments)
     else:
         outputs, final = persistent.stack(*arguments, chosen == "interpret")
     return outputs, tuple(part.reshape(-1, *part.shape[2:]) for part in final)
