@@ -121,7 +121,7 @@ def _sliced(fusion: list[tuple[str, str]]) -> dict[int, int]:
 
 def _updated(fusion: list[tuple[str, str]]) -> dict[int, int]:
     """The bytes that a fusion writes of those of its parameters, by number, that it updates in place with a slice."""
-    numbers = {name: int(found[1]) for name, text in fusion if (found := re.search(r"\bparameter\((\d+)\)", text))}
+    numbers = {name: int(number[1]) for name, text in fusion if (number := re.search(r"\bparameter\((\d+)\)", text))}
     shapes = {name: text.partition("(")[0] for name, text in fusion}
     found: dict[int, int] = {}
     for _, text in fusion:
