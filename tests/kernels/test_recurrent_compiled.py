@@ -96,6 +96,24 @@ def test_a_stack_is_one_launch_and_moves_what_it_must():
     assert kernel.bytes == pytest.approx(steps * per_step + held, rel=0.02)  # initial and final states and biases come on top
 
 
+@pytest.mark.slow
+def test_launches_run_one_after_another():
+    """Kernels in a CUDA graph run side by side where neither needs the other, and of two persistent grids each would wait for
+    multiprocessors that the other holds. XLA leaves these launches out of its graphs, even where it is told to make small ones.
+    """
+    x = jax.ShapeDtypeStruct((10, 4, 64), jnp.float16)
+    w = CellWeights(jax.ShapeDtypeStruct((64, 256), jnp.float16), jax.ShapeDtypeStruct((64, 256), jnp.float16))
+    run = lambda x, w: kernels.lstm(x, [w], implementation="triton")[0]
+    text = aot.thunks_for(
+        H200, lambda x, y, v, w: run(x, v) + run(y, w), x, x, w, w, options={"xla_gpu_graph_min_graph_size": 1}
+    )
+    lines = text.splitlines()
+    assert sum("kCommandBuffer" in line for line in lines) >= 2
+    calls = [line for line in lines if "kCustomCall" in line]
+    assert len(calls) == 2
+    assert not any(line.startswith(" ") for line in calls)
+
+
 def test_resident_blocks():
     found = aot.Resources(registers=128, spilled=0, shared_memory=100_000, instructions=frozenset(), ttgir="", ptx="")
     of = lambda num_warps=8, **changes: residency.blocks_per_core(
