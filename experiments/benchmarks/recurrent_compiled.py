@@ -1,14 +1,16 @@
 """Persistent recurrent kernels compiled for an H200, and a model of their time.
 
-python -m experiments.benchmarks.recurrent_compiled runs nothing on a GPU. It writes experiments/results/nvidia-h200/recurrent-compiled.json, from which docs/recurrent.md has its
-tables: what the kernels take at each size, what XLA's loop is made of, and the time that `step_seconds` expects. The model is
-there to be held against a measurement: it adds up latencies one after another, as a step does, and knows no tuning.
+python -m experiments.benchmarks.recurrent_compiled runs nothing on a GPU. It writes the result file recurrent-compiled, from
+which docs/recurrent.md has its tables: what the kernels take at each size, what XLA's loop is made of, and the time that
+`step_seconds` expects. The model is there to be held against a measurement: it adds up latencies one after another, as a step
+does, and knows no tuning.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import importlib.metadata
 import math
 import re
 from typing import Any
@@ -229,8 +231,10 @@ def main() -> None:
         "xla_loops": loops,
         "xla_unrolled": unrolled,
         "sizes": sizes(),
+        "device": DEVICE,
+        "versions": {package: importlib.metadata.version(package) for package in ("jax", "jaxlib", "triton")},
     }
-    result.write("recurrent-compiled", content | {"device": DEVICE}, device=DEVICE, measured=False)
+    result.write("recurrent-compiled", content, device=DEVICE, measured=False)
 
 
 if __name__ == "__main__":

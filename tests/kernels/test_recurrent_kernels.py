@@ -52,17 +52,19 @@ def test_equals_float64(cell, shape, options):
     assert launches == [("forward_kernel", together)] * times + [("backward_kernel", together)] * times
 
 
-@pytest.mark.parametrize("layers", [1, 2])
-@pytest.mark.parametrize(("cell", "dtype", "tolerance"), [("lstm", jnp.bfloat16, 2e-2), ("gru", jnp.float16, 2e-3)])
-def test_low_precision(cell, dtype, tolerance, layers):
+@pytest.mark.parametrize(
+    ("cell", "dtype", "directions", "tolerance"),
+    [("lstm", jnp.bfloat16, 2, 2e-2), ("gru", jnp.float16, 2, 2e-3), ("lstm", jnp.float16, 1, 2e-3)],
+)
+def test_low_precision(cell, dtype, directions, tolerance):
     # One rounding apart (2^-8 and 2^-11) in the states that are multiplied and kept.
-    given = operands(cell, 2, 2, 5, 20, layers=layers, directions=3 - layers, dtype=dtype)
+    given = operands(cell, 2, 2, 5, 20, layers=3 - directions, directions=directions, dtype=dtype)
     found, expected = (results(cell, name, *given) for name in ("interpret", "xla"))
     assert_close(found, expected, tolerance)
     assert [a.dtype for a in jax.tree.leaves(found)] == [a.dtype for a in jax.tree.leaves(expected)]
 
 
-@pytest.mark.parametrize(("cell", "directions"), [("lstm", 1), ("gru", 1), ("gru", 2)])
+@pytest.mark.parametrize(("cell", "directions"), [("gru", 1), ("lstm", 2)])
 def test_no_biases_and_dropout_between_layers(cell, directions):
     stack, x, state = operands(cell, 2, 3, 5, 20, layers=2, directions=directions)
     stack = [[CellWeights(w.w_x, w.w_h) for w in layer] for layer in stack]
