@@ -114,6 +114,13 @@ def recurrent_time() -> str:
     return table(header, rows) + where(found)
 
 
+def recurrent_model() -> str:
+    """What that model assumes."""
+    found = result("recurrent-compiled", "nvidia-h200")["assumed"]
+    rows = [[name.replace("_", " "), f"{row['value']:g}", row["unit"], row["source"]] for name, row in found.items()]
+    return table(["constant", ">value", "unit", "source"], rows)
+
+
 def recurrent_launches() -> str:
     """What the launches of the benchmarks' shapes take of the device."""
     found = result("recurrent-compiled", "nvidia-h200")
@@ -147,13 +154,16 @@ def recurrent_sizes() -> str:
 
 
 def recurrent_loops() -> str:
-    """XLA's best case: the same layer with its loop unrolled."""
+    """XLA's best case: one layer with its loop unrolled, and how its two loops are driven."""
     found = result("recurrent-compiled", "nvidia-h200")
     rows = [
         [unroll, *(f"{figures[f'{name}_kernels_per_step']:.1f}" for name in ("forward", "both"))]
         for unroll, figures in found["xla_unrolled"].items()
     ]
-    return table(["steps per turn of the loop", ">kernels a step, forward", ">forward + backward"], rows) + where(found)
+    header = ["steps per turn of the loop", ">kernels a step, forward", ">forward + backward"]
+    loops = [[options, *(str(count) for count in counts.values())] for options, counts in found["xla_loops"].items()]
+    kinds = ["command buffers", *(f">{kind}" for kind in next(iter(found["xla_loops"].values())))]
+    return table(header, rows) + "\n" + table(kinds, loops) + where(found)
 
 
 BLOCKS: dict[str, Callable[[], str]] = {
@@ -162,6 +172,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "lenet5-step": lenet5_step,
     "compiled-h200": compiled_h200,
     "recurrent-time": recurrent_time,
+    "recurrent-model": recurrent_model,
     "recurrent-launches": recurrent_launches,
     "recurrent-sizes": recurrent_sizes,
     "recurrent-loops": recurrent_loops,

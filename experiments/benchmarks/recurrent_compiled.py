@@ -25,18 +25,20 @@ from kernels.recurrent import config
 from kernels.recurrent.cells import CELLS
 
 DEVICE = "nvidia-h200"
-# What the model assumes. Clock cycles but for the first and the last.
-CONSTANTS = {
-    "clock_hz": 1.755e9,  # an H100's boost clock under load; the H200 has the same chip
-    "l2_latency": 263,  # Luo et al. 2024, arXiv 2402.13499, H100
-    "barrier_latencies": 3,  # stores acknowledged before the release; the arrival; the poll that sees the last one
-    "l2_bytes_per_core": 64,
-    "l2_bytes": 3134,  # 5.5 TB/s for the whole device
-    "shared_memory_bytes": 128,  # weights are read from there in every step
-    "multiply_adds": 2048,  # of a multiprocessor's tensor cores in 16 bits; half as many in tf32, which takes three passes
-    "gates": 300,  # sigmoids and hyperbolic tangents one after another, and the change of layout before them
-    "xla_seconds_per_kernel": 2e-6,  # XLA's loop takes about 8 us a step where it launches four kernels
+# What the model assumes: value, unit and where it is from.
+ASSUMED = {
+    "clock": (1.755e9, "cycles a second", "boost clock of the H100, whose chip the H200 has"),
+    "l2_latency": (263, "cycles", "Luo et al. 2024, arXiv 2402.13499, measured on an H100"),
+    "barrier_latencies": (3, "L2 latencies", "assumed: stores acknowledged, arrival, the poll that sees the last one"),
+    "arrival": (1, "cycle a block", "assumed: atomic additions to one address, one after another"),
+    "l2_bytes_per_core": (64, "bytes a cycle", "width of a multiprocessor's port"),
+    "l2_bytes": (3134, "bytes a cycle", "5.5 TB/s for the whole chip, published microbenchmarks"),
+    "shared_memory_bytes": (128, "bytes a cycle", "32 banks of 4 bytes; the weights are read from there in every step"),
+    "multiply_adds": (2048, "a cycle", "16 bits, per multiprocessor; half as many in tf32, of which three passes are taken"),
+    "gates": (300, "cycles", "assumed: two transcendental functions in turn, and the change of layout before them"),
+    "xla_kernel": (2e-6, "seconds", "XLA's loop takes about 8 us a step where it launches four kernels"),
 }
+CONSTANTS = {name: value for name, (value, _, _) in ASSUMED.items()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,12 +77,12 @@ def step_seconds(plan: config.Plan, inputs: int, item_size: int, backward: bool)
     weights = config.ROWS * depth * item_size * passes / k["shared_memory_bytes"]
     arithmetic = config.ROWS * plan.batch * depth * passes * (item_size / 2) / k["multiply_adds"]
     cycles = {
-        "barrier": k["barrier_latencies"] * k["l2_latency"] + plan.group,  # arrivals at one address, one a cycle
+        "barrier": k["barrier_latencies"] * k["l2_latency"] + k["arrival"] * plan.group,
         "exchange": k["l2_latency"] + transfer,
         "product": max(weights, arithmetic),
         "gates": k["gates"],
     }
-    return {part: number / k["clock_hz"] for part, number in cycles.items()}
+    return {part: number / k["clock"] for part, number in cycles.items()}
 
 
 def weights_of(shape: Shape, columns: int, features: int) -> CellWeights:
@@ -160,7 +162,7 @@ def xla(shape: Shape, unroll: int = 1) -> dict[str, float]:
             jax.lax.scan = scan
         count = sum(k.times for k in traffic.kernels_of(str(hlo)) if k.times > 1)
         found[f"{name}_kernels_per_step"] = count / shape.steps
-        found[f"{name}_ms"] = count * CONSTANTS["xla_seconds_per_kernel"] * 1e3
+        found[f"{name}_ms"] = count * CONSTANTS["xla_kernel"] * 1e3
     return found
 
 
@@ -226,7 +228,7 @@ def main() -> None:
     unrolled = {str(unroll): xla(one, unroll) for unroll in (1, 8, 32)}
     content = {
         "experiment": "recurrent-compiled",
-        "constants": CONSTANTS,
+        "assumed": {name: dict(zip(("value", "unit", "source"), row, strict=True)) for name, row in ASSUMED.items()},
         "shapes": shapes,
         "xla_loops": loops,
         "xla_unrolled": unrolled,
