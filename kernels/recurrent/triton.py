@@ -106,7 +106,6 @@ def forward_kernel(
     c = h
     if CELL == "lstm":
         c = tl.load(c0 + at, mask=mine, other=0.0)
-    length = tl.load(lengths + row, mask=row < BATCH, other=0)
     if CELL == "gru":
         bias_h = b_h + chain * (3 * HIDDEN) + unit
         b_0, b_1 = bias(bias_h, unit, HIDDEN), bias(bias_h + HIDDEN, unit, HIDDEN)
@@ -120,6 +119,7 @@ def forward_kernel(
         active = (index >= 0) & (index < TIME)
         now = mine & active
         t = (index + flipped * (TIME - 1 - 2 * index)).to(tl.int64)
+        length = tl.load(lengths + row, mask=row < BATCH, other=0)  # read again: a register less to hold
         real = ((t < length) & active)[None, :]
         x = x_proj + t * (DIRECTIONS * BATCH * GATE_COUNT * HIDDEN) + at_gates
         x_0 = gate_input(x, bias_x, now, layer, LAYERS, HIDDEN, unit)

@@ -43,6 +43,7 @@ def recorded(cell, batch, steps, features, hidden, layers, directions, dtype):
         ("lstm", 10, 128, 256, 6, 1, "bfloat16"),
         ("lstm", 10, 128, 256, 1, 2, "bfloat16"),
         ("lstm", 10, 128, 256, 1, 2, "float32"),
+        ("lstm", 16, 256, 256, 1, 1, "float32"),
         ("lstm", 64, 256, 1024, 1, 1, "bfloat16"),
         ("lstm", 16, 768, 768, 1, 1, "float16"),
         ("lstm", 1, 64, 64, 2, 1, "float32"),
