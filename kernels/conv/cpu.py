@@ -1,7 +1,7 @@
 """Convolution on a CPU: the formulation XLA:CPU runs fastest, for the output and for each gradient by itself.
 
 XLA:CPU's own convolution is good at most outputs and input gradients, and slower than need be at 1x1 windows, at narrow images
-of few channels and at weight gradients of large outputs, which the rules below catch. They were chosen on two x86-64 cores;
+of few channels and at weight gradients, which the rules below catch. They were chosen on two x86-64 cores;
 experiments/benchmarks/cpu_operators.py measures them again.
 """
 
@@ -57,12 +57,11 @@ def output(x: jax.Array, w: jax.Array, strides: Pair, pads: Pads) -> jax.Array:
 
 def weight_gradient(x: jax.Array, dy: jax.Array, shape: tuple[int, ...], strides: Pair, pads: Pads) -> jax.Array:
     window, (channels, features) = (shape[0], shape[1]), shape[2:]
-    outputs = dy.shape[1] * dy.shape[2]
     if window != (1, 1) and _is_narrow(x.shape, shape, pads):
         transpose = jax.linear_transpose(lambda w: banded(x, w, strides, pads), jax.ShapeDtypeStruct(shape, x.dtype))
         return transpose(dy)[0]
-    if window == (1, 1) or (channels >= 16 and outputs >= 256):
-        # XLA:CPU convolves with dy as the window, which is slow where dy is large: one matrix product per offset is not.
+    if window == (1, 1) or channels >= 16:
+        # XLA:CPU convolves with dy as the window: up to sixty times slower than one matrix product per offset, never faster.
         dy = dy.reshape(-1, features)
         products = [part.reshape(-1, channels).T @ dy for part in shifted(x, window, strides, pads)]
         return jnp.stack(products).reshape(shape)
