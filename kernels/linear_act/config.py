@@ -63,8 +63,8 @@ PALLAS_CANDIDATES = (
 
 
 def choose_pallas(rows: int, inputs: int, outputs: int, cores: int) -> PallasConfig:
-    """What was measured for the shape; else 128 rows a warpgroup where that leaves every multiprocessor a tile, else 64; and 128
-    columns, or 64 where there are no more."""
+    """What was measured for the shape; else 128 rows a warpgroup where that leaves every multiprocessor a tile, else 64; and
+    128 columns, or 64 where there are no more."""
     measured = tuned_config("linear_act.pallas", f"{rows}x{inputs}x{outputs}")
     if measured is not None:
         return PallasConfig(**measured)

@@ -1,7 +1,7 @@
-"""linear_act around its hand-written kernels: derivative, batches and meshes. The forward kernels are in triton.py and pallas.py.
+"""linear_act around its hand-written kernels, those of triton.py and pallas.py: derivative, batches and meshes.
 
-Backward, one kernel (triton.py) computes the gradient of what the activation is applied to, from dy and y alone (for gelu from dy
-and that, kept in y's dtype), together with the bias's; the two products are XLA's.
+Backward, one kernel (triton.py) computes the gradient of what the activation is applied to, from dy and y alone (for gelu from
+dy and that, kept in y's dtype), together with the bias's; the two products are XLA's.
 """
 
 from __future__ import annotations

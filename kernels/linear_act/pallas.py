@@ -1,10 +1,11 @@
 """Matrix product, bias, activation and dropout on Hopper's own instructions, in Pallas for Mosaic GPU.
 
-One block stays on each multiprocessor and takes one tile of the output after another. Its third warpgroup does nothing but fetch
-tiles of x and w into shared memory by TMA, `stages` of them ahead and past the end of the tile at hand; the other two multiply
-(wgmma) a half of the rows each, with the sums in registers, where bias, activation and dropout are applied. The floor is that of
-triton.py; so is the backward pass. TMA reads zeros past an array's edge and writes nothing there, so blocks need not divide the
-arrays; where not even the tiles of shared memory (8 rows, 64 columns) do, XLA pads x and w and cuts y, another pass over each.
+One block stays on each multiprocessor and takes one tile of the output after another. Its third warpgroup does nothing but
+fetch tiles of x and w into shared memory by TMA, `stages` of them ahead and past the end of the tile at hand; the other two
+multiply (wgmma) a half of the rows each, with the sums in registers, where bias and activation are applied. The floor is that
+of triton.py; so is the backward pass. TMA reads zeros past an array's edge and writes nothing there, so blocks need not divide
+the arrays; where not even the tiles of shared memory (8 rows, 64 columns) do, XLA pads x and w and cuts y, another pass over
+each.
 """
 
 from __future__ import annotations
@@ -72,7 +73,8 @@ def kept(state, row, column, outputs, threshold):
 
 def forward_kernel(x, w, state, *refs, outputs, chosen, has_bias, static):
     """refs: the bias [out] if there is one, y, and what the activation is applied to where static["HAS_BEFORE"]."""
-    bias, (y, *before) = (refs[0], refs[1:]) if has_bias else (None, refs)
+    *bias_of, y = refs[: 1 + has_bias]
+    before = refs[1 + has_bias :]
     rows, inputs = x.shape
     tile_m, tile_n, tile_k = chosen.tile_m, chosen.tile_n, chosen.tile_k
     block_m, steps = WARPGROUPS * tile_m, cdiv(inputs, tile_k)
@@ -98,10 +100,10 @@ def forward_kernel(x, w, state, *refs, outputs, chosen, has_bias, static):
         "staged": plgpu.SMEM((WARPGROUPS, tile_m, tile_n), y.dtype, transforms=layout),
     }
     if has_bias:
-        scratch["biases"] = plgpu.SMEM((WARPGROUPS, tile_n), bias.dtype)
+        scratch["biases"] = plgpu.SMEM((WARPGROUPS, tile_n), bias_of[0].dtype)
         scratch["arrived"] = plgpu.Barrier(num_barriers=WARPGROUPS)
 
-    @functools.partial(pl.run_scoped, **scratch, collective_axes="warpgroup")
+    @functools.partial(pl.run_scoped, **scratch, collective_axes="warpgroup")  # type: ignore[call-arg]
     def resident(fetched, staged, biases=None, arrived=None):
         group = lax.axis_index("warpgroup")
 
@@ -125,7 +127,7 @@ def forward_kernel(x, w, state, *refs, outputs, chosen, has_bias, static):
                 return z, value / static["KEEP"] if static["KEEP"] < 1 else value
 
             def drop():
-                """Zeros what dropout drops of the tile that is staged: as a loop, since the code for one piece is long enough."""
+                """Zeros what dropout drops of the staged tile: in a loop, since the code for one piece is long enough."""
                 across = tile_n // PIECE
 
                 def piece(number, carry):
@@ -140,7 +142,7 @@ def forward_kernel(x, w, state, *refs, outputs, chosen, has_bias, static):
 
             def around(multiply_all):
                 if has_bias:
-                    plgpu.copy_gmem_to_smem(bias.at[columns], biases.at[group], arrived.at[group])
+                    plgpu.copy_gmem_to_smem(bias_of[0].at[columns], biases.at[group], arrived.at[group])
 
                 @functools.partial(pl.run_scoped, sums=plgpu.ACC((tile_m, tile_n), jnp.float32))
                 def _(sums):
@@ -198,7 +200,7 @@ def forward(x, w, b, state, interpret, static):
 
 
 def _missing(size: int, tile: int, aligned: int) -> int:
-    """What a dimension lacks to be a whole number of the tiles that shared memory is laid out in, or, within one, to be aligned."""
+    """What a dimension lacks to be a whole number of the tiles of shared memory or, within one, to be aligned."""
     return -size % (aligned if size < tile else tile)
 
 
