@@ -284,7 +284,7 @@ def _forward(x, scale, bias, residual, running, activation, epsilon, momentum, i
         return x, rest[0] if rest else None, scale, bias, running
 
     def on_device(*arrays):
-        return forward(*split(arrays), interpret=interpret, **static)
+        return functools.partial(forward, interpret=interpret, **static)(*split(arrays))
 
     def on_shard(axis, *arrays):
         return sharded.forward(axis, *split(arrays), **static)
