@@ -103,7 +103,7 @@ def example_batch(name: str, batch_size: int, graph: Any, params: Any, rest: Any
 def compile_model(name: str, device: str, implementation: str | None, mode: str, batch_size: int, dtype: Any) -> dict[str, Any]:
     """One compiled program's figures."""
     scope = contextlib.nullcontext() if implementation is None else kernels.use(implementation)
-    with scope:
+    with scope, kernels.target(device):
         graph, params, rest = abstract_state(name, implementation, dtype)
         batch = example_batch(name, batch_size, graph, params, rest, dtype)
         if mode == "train":
@@ -230,7 +230,8 @@ def main(arguments: list[str]) -> int:
     if given.batch_size is not None and given.batch_size < 1:
         raise UserError(f"--batch-size: {given.batch_size} given, a whole number of at least 1 is needed")
     info = zoo.model_info(given.model)
-    chosen: dict[str, str | None] = {"xla": "xla", "hand-written": None}
+    # Persistent kernels run only where they are named.
+    chosen: dict[str, str | None] = {"xla": "xla", "hand-written": "triton" if info.family == "recurrent" else None}
     if given.implementation != "both":
         chosen = {given.implementation: None if given.implementation == "auto" else given.implementation}
     device = DEVICES[given.device]

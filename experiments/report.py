@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 import zoo
+from experiments.benchmarks import tables
 from experiments.errors import UserError, run
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -86,11 +87,124 @@ def compiled_h200() -> str:
     return table(header, rows) + where(found)
 
 
+def recurrent_learning() -> str:
+    """Three seeds of each recurrent recipe."""
+    found = result("recurrent-learning")
+    return table(*tables.recurrent_learning(found)) + where(found)
+
+
+def conv_learning() -> str:
+    """Three seeds of ResNet-20 on the digits, and networks that learn 64 images by heart."""
+    found = result("conv-learning")
+    return table(*tables.conv_learning(found)) + where(found)
+
+
+def cpu_speed() -> str:
+    """Training steps and inferences beside torch's on a CPU."""
+    conv, recurrent, gan = (result(name) for name in ("conv-models", "recurrent-cpu", "gan-cpu"))
+    return table(*tables.cpu_speed(conv, recurrent, gan)) + where(conv)
+
+
+def conv_transpose() -> str:
+    """The forms of DCGAN's transposed convolutions, on a CPU and compiled for the H200."""
+    cpu, compiled = result("gan-cpu"), result("conv-transpose", "nvidia-h200")
+    return table(*tables.conv_transpose(cpu, compiled)) + where(cpu) + where(compiled)
+
+
+def _recurrent_shape(row: dict[str, Any]) -> str:
+    form = "" if row["directions"] == 1 else ", both directions"
+    layers = "" if row["layers"] == 1 else f", {row['layers']} layers"
+    return f"{row['cell']} {row['batch']}, {row['steps']}, {row['features']} → {row['hidden']}{layers}{form}, {row['dtype']}"
+
+
+def recurrent_time() -> str:
+    """The model of the time of recurrent layers, forward and forward + backward, beside the launches of XLA's loop."""
+    found = result("recurrent-compiled", "nvidia-h200")
+    rows = []
+    for row in found["shapes"]:
+        ours, alone, xla = row["ours"], row["layer_by_layer"], row["xla"]
+        both = lambda figures: figures["forward_ms"] + figures["backward_ms"]
+        step = "/".join(f"{sum(ours[f'{name}_step_us'].values()):.1f}" for name in ("forward", "backward"))
+        rows.append(
+            [
+                _recurrent_shape(row),
+                f"{alone['steps']:,}",
+                f"{ours['steps']:,}",
+                step,
+                *(f"{figures['forward_ms']:.2f} / {both(figures):.2f}" for figures in (alone, ours)),
+                f"{xla['forward_ms']:.1f} / {xla['both_ms']:.1f}",
+            ]
+        )
+    header = ["shape", ">steps by layer", ">wavefront", ">µs a step", ">ms by layer", ">ms wavefront", ">ms XLA's loop"]
+    return table(header, rows) + where(found)
+
+
+def recurrent_model() -> str:
+    """What that model assumes."""
+    found = result("recurrent-compiled", "nvidia-h200")["assumed"]
+    rows = [[name.replace("_", " "), f"{row['value']:g}", row["unit"], row["source"]] for name, row in found.items()]
+    return table(["constant", ">value", "unit", "source"], rows)
+
+
+def recurrent_launches() -> str:
+    """What the launches of the benchmarks' shapes take of the device."""
+    found = result("recurrent-compiled", "nvidia-h200")
+    rows = []
+    for row in found["shapes"]:
+        for name in ("forward", "backward"):
+            taken = row[name]
+            cells = [str(taken[key]) for key in ("blocks", "resident_blocks", "threads", "registers", "spilled")]
+            kilobytes = f"{taken['shared_memory'] / 1024:.0f}"
+            rows.append([_recurrent_shape(row), name, *cells, kilobytes, ", ".join(taken["instructions"])])
+    header = ["shape", "pass", ">blocks", ">resident", ">threads", ">registers", ">spilled", ">shared KB", "matrix instruction"]
+    return table(header, rows) + where(found)
+
+
+def recurrent_sizes() -> str:
+    """Which sizes one layer may have, and that none of them spills."""
+    found = result("recurrent-compiled", "nvidia-h200")
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in found["sizes"]:
+        groups.setdefault((row["cell"], row["dtype"]), []).append(row)
+    rows = []
+    for (cell, dtype), members in groups.items():
+        fitting = [row for row in members if "forward" in row]
+        passes = [row[name] for row in fitting for name in ("forward", "backward")]
+        refused = ", ".join(f"{row['hidden']} × {row['batch']}" for row in members if "forward" not in row)
+        spilling = sum(taken["spilled"] > 0 for taken in passes)
+        most = max(taken["registers"] for taken in passes)
+        rows.append([cell, dtype, str(len(passes)), str(spilling), str(most), refused or "none"])
+    header = ["cell", "dtype", ">kernels compiled", ">that spill", ">most registers", "refused, hidden × batch"]
+    return table(header, rows) + where(found)
+
+
+def recurrent_loops() -> str:
+    """XLA's best case: one layer with its loop unrolled, and how its two loops are driven."""
+    found = result("recurrent-compiled", "nvidia-h200")
+    rows = [
+        [unroll, *(f"{figures[f'{name}_kernels_per_step']:.1f}" for name in ("forward", "both"))]
+        for unroll, figures in found["xla_unrolled"].items()
+    ]
+    header = ["steps per turn of the loop", ">kernels a step, forward", ">forward + backward"]
+    loops = [[options, *(str(count) for count in counts.values())] for options, counts in found["xla_loops"].items()]
+    kinds = ["command buffers", *(f">{kind}" for kind in next(iter(found["xla_loops"].values())))]
+    return table(header, rows) + "\n" + table(kinds, loops) + where(found)
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "models": models,
     "lenet5-digits": lenet5_digits,
     "lenet5-step": lenet5_step,
     "compiled-h200": compiled_h200,
+    "recurrent-learning": recurrent_learning,
+    "conv-learning": conv_learning,
+    "cpu-speed": cpu_speed,
+    "conv-transpose": conv_transpose,
+    "recurrent-time": recurrent_time,
+    "recurrent-model": recurrent_model,
+    "recurrent-launches": recurrent_launches,
+    "recurrent-sizes": recurrent_sizes,
+    "recurrent-loops": recurrent_loops,
 }
 
 

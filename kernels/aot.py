@@ -14,7 +14,7 @@ import pathlib
 import re
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -92,14 +92,30 @@ def lowering_for(kind: str) -> Iterator[None]:
         yield
 
 
-def compile_for(kind: str, fn: Callable, *args: Any, donate: Sequence[int] = ()) -> jax.stages.Compiled:
-    """`fn` compiled for one device of this kind; `args` are arrays or shapes."""
+def compile_for(
+    kind: str, fn: Callable, *args: Any, donate: Sequence[int] = (), options: Mapping[str, Any] | None = None
+) -> jax.stages.Compiled:
+    """`fn` compiled for one device of this kind; `args` are arrays or shapes, `options` are XLA's beyond its defaults."""
     sharding = jax.sharding.SingleDeviceSharding(devices(kind)[0])
     shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), args)
     with lowering_for(kind):
         lowered = jax.jit(fn, donate_argnums=tuple(donate)).trace(*shapes).lower()
     with _environment(MOSAIC_GPU_CUDA_ROOT=str(toolkit())):
-        return lowered.compile(compiler_options={"xla_gpu_cuda_data_dir": str(toolkit())})
+        return lowered.compile(compiler_options={"xla_gpu_cuda_data_dir": str(toolkit())} | dict(options or {}))
+
+
+def thunks_for(kind: str, fn: Callable, *args: Any, options: Mapping[str, Any] | None = None) -> str:
+    """What the host does to run `fn` on a device of this kind, as XLA prints it.
+
+    A line for each kernel, loop, call and CUDA graph (kCommandBuffer); what belongs to a loop or graph is indented below it.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        compile_for(kind, fn, *args, options={"xla_dump_to": folder} | dict(options or {}))
+        found = sorted(pathlib.Path(folder).glob("*.thunk_sequence*.txt"))
+        if not found:
+            raise RuntimeError("XLA wrote no list of what it runs")
+        # The list after XLA's passes over it is written only where they changed it.
+        return max(found, key=lambda path: "_after_" in path.name).read_text()
 
 
 def compile_sharded(
@@ -124,16 +140,24 @@ class Resources:
     spilled: int  # bytes stored and loaded because registers ran out
     shared_memory: int  # bytes
     instructions: frozenset[str]  # which of "wgmma", "mma" (matrix products) and "tma" (copies of tiles) it uses
+    ptx: str = dataclasses.field(repr=False)
+    ttgir: str = dataclasses.field(repr=False, default="")  # Triton's program, with the layouts chosen for the device
 
 
 def kernel_resources(call: launch.Launch, kind: str = "nvidia-h200") -> Resources:
     """A recorded launch compiled for one kind of device, as jax-triton would compile it there."""
+    with dispatch.target(kind) as target:
+        return resources(call, target.compute_capability)
+
+
+@functools.lru_cache(maxsize=64)
+def resources(call: launch.Launch, compute_capability: tuple[int, int]) -> Resources:
+    """`kernel_resources` for any device of a compute capability."""
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    with dispatch.target(kind) as target:
-        major, minor = target.compute_capability
+    major, minor = compute_capability
     names = call.kernel.arg_names
     types = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32", "int32": "i32", "uint32": "u32", "uint8": "u8"}
     signature = {name: f"*{types[np.dtype(dtype).name]}" for name, dtype in zip(names, call.dtypes, strict=False)}
@@ -152,7 +176,7 @@ def kernel_resources(call: launch.Launch, kind: str = "nvidia-h200") -> Resource
         path.write_text(ptx)
         command = [str(toolkit() / "bin" / "ptxas"), "-v", f"--gpu-name={architecture}", str(path), "-o", str(path) + ".cubin"]
         log = subprocess.run(command, capture_output=True, text=True, check=True).stderr
-    return _resources(ptx, log, compiled.metadata.shared)
+    return _resources(ptx, log, compiled.metadata.shared, compiled.asm["ttgir"])
 
 
 def mosaic_resources(fn: Callable, *args: Any, kind: str = "nvidia-h200") -> Resources:
@@ -163,7 +187,7 @@ def mosaic_resources(fn: Callable, *args: Any, kind: str = "nvidia-h200") -> Res
     return _resources(ptx, log, int(re.findall(r"dynamic_shared_memory_size %c(\d+)", passes)[-1]))
 
 
-def _resources(ptx: str, log: str, shared_memory: int) -> Resources:
+def _resources(ptx: str, log: str, shared_memory: int, ttgir: str = "") -> Resources:
     found = lambda pattern: sum(int(n) for n in re.findall(pattern, log))
     marks = (("wgmma", "wgmma.mma_async"), ("mma", "mma.sync"), ("tma", "cp.async.bulk.tensor"))
     return Resources(
@@ -171,6 +195,8 @@ def _resources(ptx: str, log: str, shared_memory: int) -> Resources:
         spilled=found(r"(\d+) bytes spill"),
         shared_memory=shared_memory,
         instructions=frozenset(name for name, mark in marks if mark in ptx),
+        ptx=ptx,
+        ttgir=ttgir,
     )
 
 

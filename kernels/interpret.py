@@ -26,7 +26,9 @@ import triton.language as tl
 from triton.runtime import interpreter, jit
 
 _lock = threading.Lock()  # the interpreter patches triton.language while it runs
-_TIMEOUT = 60  # seconds for all programs of a grid that run at the same time: longer means that a barrier never opened
+# Seconds for all programs of a grid that run at the same time: longer means that a barrier never opened. Virtual machines have
+# been seen to stand still for a minute.
+_TIMEOUT = 240
 _TRITON_NAMES = {
     np.dtype(ml_dtypes.bfloat16): "bf16",
     np.dtype(np.float16): "fp16",
@@ -41,12 +43,17 @@ class OutOfBoundsError(Exception):
     """A kernel touched memory that belongs to none of its arrays."""
 
 
+class _AbandonedError(Exception):
+    """Ends a program because another one of its launch has failed."""
+
+
 class _Builder(interpreter.InterpreterBuilder):
     """Triton's interpreter, one program per thread, with checked memory and right bfloat16 products."""
 
     def __init__(self):
         super().__init__()
         self.bounds = np.zeros((0, 2), np.uint64)  # of each array, the first and the one-past-last address, sorted
+        self.abandoned = threading.Event()  # a launch has failed: programs that wait for others at a barrier must end
         self._thread = threading.local()
 
     @property
@@ -75,6 +82,8 @@ class _Builder(interpreter.InterpreterBuilder):
 
     def create_atomic_rmw(self, op, ptr, val, mask, *args):
         self._check(ptr, mask, "atomic")
+        if self.abandoned.is_set():
+            raise _AbandonedError
         return super().create_atomic_rmw(op, ptr, val, _as_bool(mask), *args)
 
     def create_dot(self, a, b, *args):
@@ -193,4 +202,8 @@ def _run_together(program: Callable[[tuple[int, ...]], None], indices: list[tupl
             if thread.is_alive() and not errors:
                 errors.append(TimeoutError(f"a program did not end within {_TIMEOUT} s: its barrier never opened"))
     if errors:
+        _builder.abandoned.set()
+        for thread in threads:
+            thread.join()
+        _builder.abandoned.clear()
         raise errors[0]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -19,6 +19,8 @@ from kernels import dispatch
 
 # A multiplication and an addition become one instruction, as in every version of Triton so far; from 3.9 on it asks to be told.
 os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
+
+RESERVED = 4  # multiprocessors that a grid with a barrier across it leaves to whatever else runs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +49,17 @@ def recording() -> Iterator[list[Launch]]:
         _recorders.remove(record)
 
 
+@contextlib.contextmanager
+def unrecorded() -> Iterator[None]:
+    """Launches traced inside the block are a trial, and stand in no list."""
+    saved = list(_recorders)
+    _recorders.clear()
+    try:
+        yield
+    finally:
+        _recorders.extend(saved)
+
+
 def launch(
     kernel: Any,
     *inputs: jax.Array,
@@ -59,6 +72,7 @@ def launch(
     in_place: tuple[tuple[int, int], ...] = (),
     together: bool = False,
     read_again: int = 0,
+    check: Callable[[Launch], None] | None = None,
     **constants: Any,
 ) -> list[jax.Array]:
     """Run `kernel` over `grid`.
@@ -72,6 +86,7 @@ def launch(
         keeps the grid within what the device holds.
       read_again: bytes that the kernel reads from device memory beyond each of its operands once. They stand in the name of
         the operation, where whoever counts a program's traffic finds them.
+      check: called with a launch that is to be compiled, before it is; it raises what keeps the launch from running.
     """
     dtypes = (*(a.dtype for a in inputs), *(o.dtype for o in outputs))
     call = Launch(kernel, dtypes, grid, num_warps, num_stages, tuple(sorted(constants.items())))
@@ -86,6 +101,8 @@ def launch(
 
         return jax.pure_callback(on_host, list(outputs), *inputs, vmap_method="sequential")
 
+    if check is not None:
+        check(call)
     import jax_triton
 
     major, minor = dispatch.device().compute_capability

@@ -70,7 +70,8 @@ def _walk(computations: dict[str, list[tuple[str, str]]], name: str, times: int)
         results[instruction] = shape
         if kind == "while":
             trips = re.search(r'"known_trip_count":\{"n":"(\d+)"', text)
-            for part in re.findall(r"(?:body|condition)=%?([\w.\-]+)", text):
+            # A loop whose number of steps is known is driven without its condition.
+            for part in re.findall(r"body=%?([\w.\-]+)" if trips else r"(?:body|condition)=%?([\w.\-]+)", text):
                 yield from _walk(computations, part, times * (int(trips[1]) if trips else 1))
         elif kind in ("call", "conditional", "async-start"):
             for part in re.findall(r"(?:to_apply|calls)=%?([\w.\-]+)", text):
@@ -80,10 +81,17 @@ def _walk(computations: dict[str, list[tuple[str, str]]], name: str, times: int)
         operands = re.findall(r"%([\w.\-]+)", _parenthesis(text, opcode.end()))
         read = {operand: shape_bytes(results.get(operand, "")) for operand in operands}
         fused = re.search(r"calls=%?([\w.\-]+)", text)
-        for number, size in (_sliced(computations[fused[1]]) if fused and fused[1] in computations else {}).items():
+        inside = computations.get(fused[1], []) if fused else []
+        for number, size in _sliced(inside).items():
             read[operands[number]] = min(size, read[operands[number]])
-        moved = shape_bytes(shape) + sum(read.values())
-        if kind in ("dynamic-update-slice", "copy-start"):
+        untouched = 0
+        for number, size in _updated(inside).items():
+            untouched += read[operands[number]] - size
+            read[operands[number]] = 0
+        moved = shape_bytes(shape) - untouched + sum(read.values())
+        if kind == "dynamic-update-slice":
+            moved = 2 * read[operands[1]]
+        if kind == "copy-start":
             moved = shape_bytes(shape)
         scope = re.search(r'op_name="([^"]*)"', text)
         again = re.search(r"_kernel:(\d+)", scope[1]) if scope else None
@@ -108,6 +116,19 @@ def _sliced(fusion: list[tuple[str, str]]) -> dict[int, int]:
         slices = [user for user in users if re.search(r"[\s\]})](dynamic-)?slice\(", user)]
         if users and len(slices) == len(users):
             found[int(number[1])] = sum(shape_bytes(user[: user.index("slice(")]) for user in slices)
+    return found
+
+
+def _updated(fusion: list[tuple[str, str]]) -> dict[int, int]:
+    """The bytes that a fusion writes of those of its parameters, by number, that it updates in place with a slice."""
+    numbers = {name: int(number[1]) for name, text in fusion if (number := re.search(r"\bparameter\((\d+)\)", text))}
+    shapes = {name: text.partition("(")[0] for name, text in fusion}
+    found: dict[int, int] = {}
+    for _, text in fusion:
+        if " dynamic-update-slice(" in text:
+            whole, part = re.findall(r"%([\w.\-]+)", text.partition(" dynamic-update-slice(")[2])[:2]
+            if whole in numbers:
+                found[numbers[whole]] = shape_bytes(shapes[part])
     return found
 
 

@@ -36,6 +36,14 @@ def input_spec(model: nnx.Module) -> tuple[tuple[int, ...], Any]:
     return shape, jnp.int32 if len(shape) == 1 else jnp.float32
 
 
+def _batched_spec(model: nnx.Module, input_shape: tuple[int, ...] | None, dtype: Any) -> jax.ShapeDtypeStruct:
+    """What a batch of any size looks like; what is not given is the registry's."""
+    if input_shape is None or (dtype is None and hasattr(model, "zoo_name")):
+        shape, default = input_spec(model)
+        input_shape, dtype = input_shape or shape, dtype or default
+    return jax.ShapeDtypeStruct((*export.symbolic_shape("batch"), *input_shape), dtype or jnp.float32)
+
+
 def export_model(
     model: nnx.Module,
     path: str | os.PathLike,
@@ -67,12 +75,8 @@ def export_model(
     platforms = tuple(platforms)
     if isinstance(platforms, str) or not platforms or set(platforms) - set(PLATFORMS):
         raise ValueError(f"platforms: {platforms!r} given, one or more of {', '.join(PLATFORMS)} are needed")
-    if input_shape is None:
-        input_shape, default = input_spec(model)
-        dtype = dtype or default
+    spec = _batched_spec(model, input_shape, dtype)
     params, state, apply = functional(model)
-    (batch,) = export.symbolic_shape("batch")
-    spec = jax.ShapeDtypeStruct((batch, *input_shape), dtype or jnp.float32)
     # The formulations that only a CPU prefers have no place in a file for others.
     with kernels.target("cpu" if platforms == ("cpu",) else "nvidia-h200"), kernels.use("xla"):
         exported = export.export(jax.jit(lambda x: apply(params, state, x)[0]), platforms=platforms)(spec)
@@ -97,11 +101,8 @@ def export_onnx(
     """
     from jax2onnx import to_onnx
 
-    if input_shape is None:
-        input_shape, default = input_spec(model)
-        dtype = dtype or default
+    spec = _batched_spec(model, input_shape, dtype)
     params, state, apply = functional(model)
-    spec = jax.ShapeDtypeStruct((*export.symbolic_shape("batch"), *input_shape), dtype or jnp.float32)
     # The forms for a CPU are made of slices, maxima and products, which ONNX has; its pools know channels-first images only.
     with kernels.target("cpu"), kernels.use("xla"):
         program = to_onnx(lambda x: apply(params, state, x)[0], [spec])

@@ -8,10 +8,7 @@ experiments/results/cpu/conv-learning.json.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
-import pathlib
-import tempfile
 import time
 from typing import Any
 
@@ -19,24 +16,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from rich.console import Console
 
 import zoo
-from experiments.benchmarks import result
+from experiments.benchmarks import result, runs
 from experiments.benchmarks.losses import weighted_loss
-from experiments.recipes import find
-from experiments.training.loop import train
 
 SEEDS = (0, 1, 2)
 OVERFIT = {"alexnet": 64, "vgg11_bn": 32, "googlenet": 64}  # image size
 MOST_STEPS = 300
-
-
-def digits(seed: int) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory() as folder:
-        recipe = dataclasses.replace(find("resnet20_cifar"), seed=seed, workdir=str(pathlib.Path(folder) / "run"))
-        summary = train(recipe, Console(quiet=True))
-    return {name: summary[name] for name in ("eval_accuracy", "epochs", "seconds")}
 
 
 def overfit(name: str) -> dict[str, Any]:
@@ -78,7 +65,7 @@ def main() -> None:
     path = result.RESULTS / "cpu" / "conv-learning.json"
     found: dict[str, Any] = json.loads(path.read_text()).get("runs", {}) if path.exists() else {}
     for name in options.only:
-        found[name] = [digits(seed) for seed in SEEDS] if name == "resnet20_cifar" else overfit(name)
+        found[name] = runs.seeds([name], SEEDS, ["eval_accuracy"]) if name == "resnet20_cifar" else overfit(name)
         print(name, found[name], flush=True)
         result.write("conv-learning", {"runs": found})
     print(path)

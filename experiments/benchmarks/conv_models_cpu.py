@@ -93,7 +93,9 @@ def measure(case: str, rounds: int) -> dict[str, Any]:
     peer = torch_model(name, num_classes=classes)
     contenders = {"zoo": ours(peer, name, images, labels, train), "torch": torchs(peer, images, labels, train)}
     seconds = result.interleaved(contenders, rounds)
-    return {"seconds": seconds, "ratio": seconds["zoo"]["median"] / seconds["torch"]["median"], "aim": aim, "batch": batch}
+    what = f"{'training step' if train else 'inference'}, batch {batch} at {size}"
+    ratio = round(seconds["zoo"]["median"] / seconds["torch"]["median"], 3)
+    return {"model": name, "what": what, "seconds": seconds, "ratio": ratio, "aim": aim}
 
 
 def main() -> None:

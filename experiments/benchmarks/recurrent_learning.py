@@ -1,20 +1,15 @@
 """Three seeds of each recurrent recipe. python -m experiments.benchmarks.recurrent_learning [RECIPE ...].
 
-Writes experiments/results/cpu/recurrent-learning.json. Each run is a process of its own, as a person would start it. All of
-them take about an hour and a half on two cores; names of recipes run those alone and leave the others' figures as they are.
+Writes experiments/results/cpu/recurrent-learning.json. All of them take about an hour and a half on two cores;
+names of recipes run those alone and leave the others' figures as they are.
 """
 
 from __future__ import annotations
 
 import json
-import pathlib
-import subprocess
 import sys
-import tempfile
-import time
-from typing import Any
 
-from experiments.benchmarks import result
+from experiments.benchmarks import result, runs
 
 SEEDS = (0, 1, 2)
 # name -> (flags of experiments.train, what is reported)
@@ -34,35 +29,6 @@ RECIPES: dict[str, tuple[list[str], str]] = {
 }
 
 
-def train(flags: list[str], seed: int) -> dict[str, Any]:
-    """One run: its summary, with the seconds of the whole process."""
-    with tempfile.TemporaryDirectory() as folder:
-        begun = time.perf_counter()
-        command = [sys.executable, "-m", "experiments.train", *flags, "--seed", str(seed), "--workdir", folder]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        summary = json.loads((pathlib.Path(folder) / "summary.json").read_text())
-    return summary | {"process_seconds": round(time.perf_counter() - begun, 1)}
-
-
-def measure(name: str) -> dict[str, Any]:
-    flags, figure = RECIPES[name]
-    runs = []
-    for seed in SEEDS:
-        summary = train(flags, seed)
-        runs.append({"seed": seed} | {key: summary[key] for key in (figure, "steps", "seconds", "process_seconds")})
-        print(name, runs[-1], flush=True)
-    values = [r[figure] for r in runs]
-    return {
-        "command": f"python -m experiments.train {' '.join(flags)}",
-        "parameters": summary["parameters"],
-        "figure": figure,
-        "mean": sum(values) / len(values),
-        "lowest": min(values),
-        "highest": max(values),
-        "runs": runs,
-    }
-
-
 def main(names: list[str]) -> None:
     unknown = set(names) - set(RECIPES)
     if unknown:
@@ -70,7 +36,8 @@ def main(names: list[str]) -> None:
     file = result.RESULTS / "cpu" / "recurrent-learning.json"
     figures = json.loads(file.read_text())["recipes"] if file.exists() else {}
     for name in names or RECIPES:
-        figures[name] = measure(name)
+        flags, figure = RECIPES[name]
+        figures[name] = runs.seeds(flags, SEEDS, [figure])
         print(result.write("recurrent-learning", {"recipes": figures}), flush=True)
 
 

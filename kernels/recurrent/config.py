@@ -1,22 +1,23 @@
-"""How a persistent kernel cuts a recurrent layer into blocks, and whether all of them are resident at the same time.
+"""How a persistent kernel cuts a recurrent layer or a stack into blocks, and whether all of them are resident at the same time.
 
 A block holds the recurrent weights of a few units for the whole sequence, so that a step reads nothing but the state; it
 waits for the other blocks of its group at a barrier in every step. That ends only if every block of the grid runs: the grid
-is kept within one block per multiprocessor, and RESERVED of those are left to whatever else runs.
+is kept within one block per multiprocessor, and RESERVED of those are left to whatever else runs. `kernels.residency` holds
+that against the compiled kernel.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 import jax
 
 from kernels import dispatch
-from kernels.launch import cdiv, power_of_two
+from kernels.launch import RESERVED, cdiv, power_of_two
 from kernels.recurrent.cells import CELLS, CellWeights
 
-RESERVED = 4  # multiprocessors
 ROWS = 64  # of the recurrent weights that one block multiplies: a warp group's matrix instruction takes 64
 SHARED_MEMORY_SPARE = 8192  # bytes for what the compiler needs besides the operands
 
@@ -33,34 +34,48 @@ class Plan:
     num_warps: int
 
 
-def plan(gates: int, hidden: int, batch: int, directions: int, item_size: int) -> Plan | str:
-    """How to cut a layer of this size, or why it does not fit.
+def plan(gates: int, hidden: int, batch: int, directions: int, item_size: int, layers: int = 1) -> Plan | str:
+    """How to cut a layer of this size, or a wavefront of several, or why it does not fit.
 
     Args:
       gates: 1, 3 or 4.
       item_size: bytes per value of weights and state in the products.
+      layers: of one direction, where there is more than one.
     """
     here = dispatch.device()
     cores = (here.cores or 132) - RESERVED
     memory = (here.shared_memory or dispatch.H200.shared_memory) - SHARED_MEMORY_SPARE
     padded = max(16, power_of_two(hidden))
+    depth = padded if layers == 1 else 2 * padded  # of a step's product: the state, and the layer below's
     units = ROWS // (1 if gates == 1 else 4)
     blocks = cdiv(hidden, units)
     for size in (64, 32, 16):
         if size > max(16, power_of_two(batch)):
             continue
-        grid = (blocks, cdiv(batch, size), directions)
-        # The weights' slice and the state of all units; a float32 is kept as two numbers of tf32.
-        held = (ROWS + size) * padded * (8 if item_size == 4 else item_size)
+        grid = (blocks, cdiv(batch, size), directions * layers)
+        # The weights' slice and what it multiplies; a float32 is kept as two numbers of tf32.
+        held = (ROWS + size) * depth * (8 if item_size == 4 else item_size)
         # Beyond these sizes the compiler runs out of registers and spills.
-        registers_last = item_size == 2 or (size == 16 and padded <= (128 if gates == 3 else 256))
-        if blocks * grid[1] * directions <= cores and held <= memory and registers_last:
-            num_warps = 8 if padded > 256 or size > 32 or item_size == 4 else 4
-            return Plan(units, size, padded, grid, blocks, num_warps)
+        registers_last = item_size == 2 or (size == 16 and depth <= (128 if gates == 3 else 256))
+        if math.prod(grid) <= cores and held <= memory and registers_last:
+            num_warps = 8 if depth > 256 or size > 32 or item_size == 4 else 4
+            return Plan(units, size, padded, grid, blocks * layers, num_warps)
     return (
         f"hidden size {hidden}, batch {batch}, {directions} direction(s), {item_size} bytes a value do not fit on "
         f"{cores} multiprocessors at once"
     )
+
+
+def layers_at_once(cell: str, batch: int, layers: Sequence[tuple[CellWeights, ...]], item_size: int) -> int:
+    """How many layers of a stack run as one wavefront: as many as are resident together, 1 where no two of them are.
+
+    A layer above one with two directions needs that layer's last step before its own first: there is no wavefront.
+    """
+    gates, hidden = CELLS[cell].gates, layers[0][0].w_h.shape[0]
+    if len(layers[0]) == 2:
+        return 1
+    fits = lambda count: isinstance(plan(gates, hidden, batch, 1, item_size, count), Plan)
+    return next((count for count in range(len(layers), 1, -1) if fits(count)), 1)
 
 
 def reason(cell: str, x: jax.Array, layers: Sequence[tuple[CellWeights, ...]]) -> str | None:
@@ -68,5 +83,7 @@ def reason(cell: str, x: jax.Array, layers: Sequence[tuple[CellWeights, ...]]) -
     weights = layers[0][0]
     if weights.w_p is not None:
         return "it has no projection"
+    if not isinstance(x.shape[0], int):
+        return f"its grid depends on the batch size, which is the symbol {x.shape[0]} here"
     found = plan(CELLS[cell].gates, weights.w_h.shape[0], x.shape[0], len(layers[0]), x.dtype.itemsize)
     return found if isinstance(found, str) else None

@@ -15,7 +15,7 @@ import numpy as np
 
 from kernels import checks, dispatch
 from kernels.recurrent import config as plans
-from kernels.recurrent import xla
+from kernels.recurrent import cudnn, xla
 from kernels.recurrent.cells import CELLS, CellWeights
 
 IMPLEMENTATIONS = ("xla", "triton", "interpret")
@@ -50,15 +50,25 @@ def run(
     lengths = None if seq_lengths is None else _lengths(seq_lengths, x)
     scales = _dropout_scales(x, stack, dropout, dropout_key)
     reason = checks.hand_written(x) or plans.reason(cell, x, stack)
-    # A persistent grid must have the device to itself, which only its user can know: it runs where it is asked for.
-    has = {"xla": None, "triton": reason, "interpret": reason}
-    chosen = dispatch.choose(cell.split("_")[0], implementation, has, on_request=("triton",))
-    if chosen == "xla":
-        outputs, final = xla.stack(cell, x, stack, state, lengths, reverse, scales)
-    else:
-        from kernels.recurrent import triton
+    arguments = (cell, x, stack, state, lengths, reverse, scales)
 
-        outputs, final = triton.stack(cell, x, stack, state, lengths, reverse, scales, chosen == "interpret")
+    def choose(triton: str | None) -> str:
+        # A persistent grid must have the device to itself, which only its user can know: it runs where it is asked for.
+        has = {"xla": None, "triton": triton, "interpret": reason}
+        if cell == "lstm":
+            has["cudnn"] = cudnn.reason(x, stack, reverse)
+        return dispatch.choose(cell.split("_")[0], implementation, has, on_request=("triton",))
+
+    chosen = choose(reason)
+    if chosen in ("triton", "interpret"):
+        from kernels.recurrent import persistent
+
+        if chosen == "triton" and (not_resident := persistent.reason(*arguments, False)) is not None:
+            chosen = choose(not_resident)
+    if chosen in ("xla", "cudnn"):
+        outputs, final = (xla if chosen == "xla" else cudnn).stack(*arguments)
+    else:
+        outputs, final = persistent.stack(*arguments, chosen == "interpret")
     return outputs, tuple(part.reshape(-1, *part.shape[2:]) for part in final)
 
 

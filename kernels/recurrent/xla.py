@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from kernels.recurrent.cells import CELLS, Cell, CellWeights, Params
+from kernels.recurrent.cells import CELLS, Cell, CellWeights, Params, input_product
 
 
 def stack(
@@ -58,7 +58,7 @@ def _layer(
     """
     backward = (reverse,) if len(weights) == 1 else (False, True)
     flip = [functools.partial(jnp.flip, axis=0) if b else lambda a: a for b in backward]
-    x_proj = jnp.stack([f(x) @ w.w_x for f, w in zip(flip, weights, strict=True)], 1)
+    x_proj = jnp.stack([input_product(f(x), w.w_x) for f, w in zip(flip, weights, strict=True)], 1)
     if real is not None:
         real = jnp.concatenate([f(real) for f in flip], 1)
     params = Params(**{name: _stack([getattr(w, name) for w in weights]) for name in Params._fields})  # type: ignore[arg-type]

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 
 import jax
 
+from kernels import dispatch
 from kernels.recurrent import stack
 
 IMPLEMENTATIONS = stack.IMPLEMENTATIONS
 
 
+@dispatch.operator
 def rnn(
     x: jax.Array,
     layers: stack.Layers,

@@ -1,7 +1,4 @@
-"""The persistent kernels in the interpreter, all blocks of a grid at once, against plain JAX; compiled for the H200."""
-
-import random
-import time
+"""The persistent kernels in the interpreter, all blocks of a grid at once, against plain JAX in float64."""
 
 import jax
 import jax.numpy as jnp
@@ -9,161 +6,94 @@ import numpy as np
 import pytest
 
 import kernels
-from kernels import CellWeights, aot, interpret, launch
-from kernels.recurrent import config, triton
+from kernels import CellWeights, launch
+from kernels.recurrent import config
+from tests.kernels.recurrent_operands import assert_close, exact_results, operands, results
 
-GATES = {"rnn": 1, "lstm": 4, "gru": 3}
-
-
-def operands(cell, batch, steps, features, hidden, layers=1, directions=1, dtype=jnp.float32):
-    rng = np.random.default_rng(hidden)
-
-    def draw(*shape):
-        return jnp.asarray(rng.standard_normal(shape) / np.sqrt(shape[0]), dtype)
-
-    columns = GATES[cell] * hidden
-    stack = [
-        [
-            CellWeights(
-                draw(directions * hidden if layer else features, columns), draw(hidden, columns), draw(columns), draw(columns)
-            )
-            for _ in range(directions)
-        ]
-        for layer in range(layers)
-    ]
-    state = jnp.asarray(rng.standard_normal((layers * directions, batch, hidden)), jnp.float32)
-    x = jnp.asarray(rng.standard_normal((batch, steps, features)), dtype)
-    return stack, x, (state, state / 2) if cell == "lstm" else state
-
-
-def results(cell, implementation, stack, x, state, **options):
-    """Outputs, final state, and the gradients of a weighted sum of all of them by weights, input and initial state."""
-
-    def total(stack, x, state):
-        outputs, final = getattr(kernels, cell)(x, stack, state, implementation=implementation, **options)
-        arrays = [outputs, *jax.tree.leaves(final)]
-        weighted = [(a.astype(jnp.float32) * jnp.cos(jnp.arange(a.size)).reshape(a.shape)).sum() for a in arrays]
-        return sum(weighted), arrays
-
-    return jax.jit(jax.grad(total, argnums=(0, 1, 2), has_aux=True))(stack, x, state)
+ONE_LAYER = [
+    (
+        "lstm",
+        {"batch": 7, "steps": 3, "features": 5, "hidden": 96, "directions": 2},
+        {"seq_lengths": [3, 1, 2, 3, 3, 1, 2]},
+    ),
+    ("lstm", {"batch": 17, "steps": 2, "features": 3, "hidden": 40}, {"reverse": True}),
+    ("lstm", {"batch": 1, "steps": 1, "features": 4, "hidden": 200}, {}),
+    ("gru", {"batch": 2, "steps": 3, "features": 5, "hidden": 96}, {"seq_lengths": [1, 3], "reverse": True}),
+    ("rnn", {"batch": 3, "steps": 4, "features": 5, "hidden": 70, "directions": 2}, {"seq_lengths": [4, 1, 3]}),
+]
+BOTH_DIRECTIONS = [
+    ("gru", {"batch": 3, "steps": 4, "features": 5, "hidden": 20, "layers": 2, "directions": 2}, {"seq_lengths": [4, 1, 3]}),
+]
+WAVEFRONT = [
+    ("lstm", {"batch": 7, "steps": 2, "features": 5, "hidden": 96, "layers": 2}, {"seq_lengths": [2, 1, 2, 2, 1, 1, 2]}),
+    ("lstm", {"batch": 1, "steps": 2, "features": 3, "hidden": 20, "layers": 4}, {"reverse": True}),  # more layers than steps
+    ("gru", {"batch": 2, "steps": 3, "features": 5, "hidden": 20, "layers": 3}, {"seq_lengths": [1, 3], "reverse": True}),
+    ("gru", {"batch": 1, "steps": 1, "features": 4, "hidden": 40, "layers": 2}, {}),
+    ("rnn", {"batch": 17, "steps": 4, "features": 5, "hidden": 33, "layers": 2}, {"activation": "relu"}),  # two groups
+    ("rnn", {"batch": 2, "steps": 2, "features": 5, "hidden": 70, "layers": 3}, {"seq_lengths": [2, 1]}),
+]
 
 
-def assert_close(found, expected, tolerance):
-    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
-        assert a.dtype == b.dtype
-        scale = float(jnp.abs(b.astype(jnp.float32)).max())
-        np.testing.assert_allclose(a.astype(jnp.float32), b.astype(jnp.float32), rtol=0, atol=tolerance * max(1, scale))
+def launches_and_results(cell, *given, **options):
+    with launch.recording() as calls:
+        found = results(cell, "interpret", *given, **options)
+    return [(call.kernel.fn.__name__, call.grid[2]) for call in calls], found
+
+
+@pytest.mark.parametrize(("cell", "shape", "options"), ONE_LAYER + BOTH_DIRECTIONS + WAVEFRONT)
+def test_equals_float64(cell, shape, options):
+    given = operands(cell, **shape)
+    launches, found = launches_and_results(cell, *given, **options)
+    # float32 sums of up to 200 terms, over a few steps.
+    assert_close(found, exact_results(cell, *given, **options), 1e-5)
+    layers, directions = shape.get("layers", 1), shape.get("directions", 1)
+    # A stack of one direction is one launch, one of two directions a launch per layer; the grid's last axis is what it holds.
+    times, together = (layers, directions) if directions == 2 else (1, layers)
+    assert launches == [("forward_kernel", together)] * times + [("backward_kernel", together)] * times
 
 
 @pytest.mark.parametrize(
-    ("cell", "shape", "options"),
-    [
-        (
-            "lstm",
-            {"batch": 7, "steps": 3, "features": 5, "hidden": 96, "directions": 2},
-            {"seq_lengths": [3, 1, 2, 3, 3, 1, 2]},
-        ),
-        ("lstm", {"batch": 17, "steps": 2, "features": 3, "hidden": 40}, {"reverse": True}),
-        ("lstm", {"batch": 1, "steps": 1, "features": 4, "hidden": 200}, {}),
-        (
-            "gru",
-            {"batch": 3, "steps": 4, "features": 5, "hidden": 20, "layers": 2, "directions": 2},
-            {"seq_lengths": [4, 1, 3]},
-        ),
-        ("gru", {"batch": 2, "steps": 3, "features": 5, "hidden": 96}, {"seq_lengths": [1, 3], "reverse": True}),
-        ("rnn", {"batch": 3, "steps": 4, "features": 5, "hidden": 70, "directions": 2}, {"seq_lengths": [4, 1, 3]}),
-        ("rnn", {"batch": 2, "steps": 3, "features": 5, "hidden": 33, "layers": 2}, {"activation": "relu"}),
-    ],
+    ("cell", "dtype", "directions", "tolerance"),
+    [("lstm", jnp.bfloat16, 2, 2e-2), ("gru", jnp.float16, 2, 2e-3), ("lstm", jnp.float16, 1, 2e-3)],
 )
-def test_equals_plain_jax(cell, shape, options):
-    given = operands(cell, **shape)
-    # float32 sums of up to 200 terms in another order, over a few steps.
-    assert_close(results(cell, "interpret", *given, **options), results(cell, "xla", *given, **options), 1e-5)
-
-
-@pytest.mark.parametrize(("cell", "dtype", "tolerance"), [("lstm", jnp.bfloat16, 2e-2), ("gru", jnp.float16, 2e-3)])
-def test_low_precision(cell, dtype, tolerance):
+def test_low_precision(cell, dtype, directions, tolerance):
     # One rounding apart (2^-8 and 2^-11) in the states that are multiplied and kept.
-    given = operands(cell, 2, 3, 5, 20, directions=2, dtype=dtype)
-    assert_close(results(cell, "interpret", *given), results(cell, "xla", *given), tolerance)
+    given = operands(cell, 2, 2, 5, 20, layers=3 - directions, directions=directions, dtype=dtype)
+    found, expected = (results(cell, name, *given) for name in ("interpret", "xla"))
+    assert_close(found, expected, tolerance)
+    assert [a.dtype for a in jax.tree.leaves(found)] == [a.dtype for a in jax.tree.leaves(expected)]
 
 
-def test_no_biases_and_dropout_between_layers():
-    stack, x, state = operands("gru", 2, 3, 5, 20, layers=2)
+@pytest.mark.parametrize(("cell", "directions"), [("gru", 1), ("lstm", 2)])
+def test_no_biases_and_dropout_between_layers(cell, directions):
+    stack, x, state = operands(cell, 2, 3, 5, 20, layers=2, directions=directions)
     stack = [[CellWeights(w.w_x, w.w_h) for w in layer] for layer in stack]
-    options = {"dropout": 0.5, "dropout_key": jax.random.key(3)}
-    found, expected = (results("gru", name, stack, x, state, **options) for name in ("interpret", "xla"))
+    options = {"dropout": 0.5, "dropout_key": jax.random.key(3), "seq_lengths": [3, 2]}
+    found, expected = (results(cell, name, stack, x, state, **options) for name in ("interpret", "xla"))
     assert_close(found, expected, 1e-5)
 
 
-def forward_without_jit(monkeypatch, barrier):
-    """Error of the outputs, and the barrier's counts, of four blocks that use another barrier."""
-    stack, x, state = operands("lstm", 2, 4, 5, 64)
-    counts = []
-
-    def recorded(*args, **kwargs):
-        outputs = launch.launch(*args, **kwargs)
-        counts.append(np.asarray(outputs[-1]).tolist())
-        return outputs
-
-    interpret._python_function.cache_clear()  # it holds the kernels as they were with the barrier of before
-    monkeypatch.setattr(triton, "launch", recorded)
-    monkeypatch.setattr(triton, "barrier", barrier)
-    try:
-        found = kernels.lstm(x, stack, state, implementation="interpret")[0]
-    finally:
-        interpret._python_function.cache_clear()
-    expected = kernels.lstm(x, stack, state, implementation="xla")[0]
-    return float(np.nan_to_num(np.abs(found - expected), nan=9.0).max()), counts
+def test_a_stack_that_does_not_fit_at_once_runs_in_groups(monkeypatch):
+    monkeypatch.setattr(config, "layers_at_once", lambda *_: 2)
+    given = operands("lstm", 2, 2, 5, 16, layers=3)
+    launches, found = launches_and_results("lstm", *given)
+    assert launches == [("forward_kernel", 2), ("forward_kernel", 1), ("backward_kernel", 1), ("backward_kernel", 2)]
+    assert_close(found, exact_results("lstm", *given), 1e-5)
 
 
-def count(arrived):
-    """One more arrival, from Python."""
-    import triton.language as tl
+def test_how_many_layers_run_at_once():
+    def at_once(cell, layers, batch, hidden, dtype, directions=1):
+        columns = {"lstm": 4, "gru": 3, "rnn_tanh": 1}[cell] * hidden
+        weights = CellWeights(jnp.zeros((hidden, columns), dtype), jnp.zeros((hidden, columns), dtype))
+        return config.layers_at_once(cell, batch, [(weights,) * directions] * layers, jnp.dtype(dtype).itemsize)
 
-    tl.atomic_add(arrived, 1)
-
-
-def wait(arrived, target):
-    import triton.language as tl
-
-    while tl.atomic_add(arrived, 0) < target:
-        pass
-
-
-def test_any_order_of_the_blocks_gives_the_same(monkeypatch):
-    rng = random.Random(0)
-
-    def barrier(arrived, target):
-        time.sleep(rng.random() / 100)
-        count(arrived)
-        time.sleep(rng.random() / 100)
-        wait(arrived, target)
-
-    error, counts = forward_without_jit(monkeypatch, barrier)
-    assert error < 1e-5
-    assert counts == [[[4 * 5]]]  # four blocks at the barrier before the first step and after each of the four
-
-
-def test_a_missing_barrier_is_caught(monkeypatch):
-    rng = random.Random(0)
-    error, counts = forward_without_jit(monkeypatch, lambda arrived, target: time.sleep(rng.random() / 100))
-    assert error > 0.01
-    assert counts != [[[4 * 5]]]
-
-
-def test_a_doubled_arrival_is_caught(monkeypatch):
-    rng = random.Random(0)
-
-    def barrier(arrived, target):
-        time.sleep(rng.random() / 100)
-        count(arrived)
-        count(arrived)
-        wait(arrived, target)
-
-    error, counts = forward_without_jit(monkeypatch, barrier)
-    assert error > 0.01
-    assert counts != [[[4 * 5]]]
+    with kernels.target("nvidia-h200"):
+        assert at_once("lstm", 6, 10, 256, jnp.float16) == 6  # 16 blocks each
+        assert at_once("lstm", 9, 10, 256, jnp.float16) == 8  # 128 blocks, the rest in a second launch
+        assert at_once("lstm", 6, 10, 256, jnp.float32) == 1  # two products of 256 terms exceed the shared memory
+        assert at_once("lstm", 6, 10, 256, jnp.float16, directions=2) == 1
+        assert at_once("lstm", 2, 16, 1024, jnp.bfloat16) == 1
+        assert at_once("rnn_tanh", 6, 8, 256, jnp.bfloat16) == 6
 
 
 def test_what_the_kernels_do_not_take():
@@ -185,51 +115,12 @@ def test_grids_stay_within_the_device():
         for gates in (1, 3, 4):
             for hidden in (16, 96, 200, 256, 768, 1024):
                 for batch in (1, 7, 16, 64, 500):
-                    for directions in (1, 2):
-                        plan = config.plan(gates, hidden, batch, directions, 2)
+                    for directions, layers in ((1, 1), (2, 1), (1, 2), (1, 6)):
+                        plan = config.plan(gates, hidden, batch, directions, 2, layers)
                         if isinstance(plan, config.Plan):
-                            assert np.prod(plan.grid) <= here.cores - config.RESERVED
+                            assert np.prod(plan.grid) <= here.cores - launch.RESERVED
                             assert plan.grid[0] * plan.units >= hidden
                             assert plan.grid[1] * plan.batch >= batch
+                            assert plan.grid[2] == directions * layers
         assert isinstance(config.plan(4, 1024, 64, 1, 2), config.Plan)
         assert isinstance(config.plan(4, 768, 16, 2, 2), config.Plan)
-
-
-# Said of Triton 3.6, which the H200 machine has, so left out of the quick run on the newest versions: Triton 3.9 spills
-# registers at two of the float32 shapes.
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("cell", "batch", "hidden", "directions", "dtype"),
-    [
-        ("lstm", 1, 64, 2, "float32"),
-        ("lstm", 10, 256, 2, "float32"),
-        ("gru", 64, 128, 1, "float32"),
-        ("rnn", 8, 256, 1, "float32"),
-        ("lstm", 10, 256, 2, "bfloat16"),
-        ("lstm", 64, 256, 1, "bfloat16"),
-        ("lstm", 16, 768, 1, "float16"),
-        ("lstm", 64, 1024, 1, "bfloat16"),
-        pytest.param("lstm", 1, 64, 1, "bfloat16", marks=pytest.mark.slow),
-        pytest.param("lstm", 32, 512, 1, "bfloat16", marks=pytest.mark.slow),
-        pytest.param("gru", 64, 1024, 1, "float16", marks=pytest.mark.slow),
-        pytest.param("rnn", 64, 1024, 1, "bfloat16", marks=pytest.mark.slow),
-    ],
-)
-def test_compiled_for_the_h200_no_register_is_spilled(cell, batch, hidden, directions, dtype):
-    shape = lambda *dims: jax.ShapeDtypeStruct(dims, jnp.dtype(dtype))
-    columns = GATES[cell] * hidden
-    weights = CellWeights(shape(hidden, columns), shape(hidden, columns), shape(columns), shape(columns))
-
-    def loss(stack, x):
-        return getattr(kernels, cell)(x, stack, implementation="interpret")[0].sum()
-
-    with launch.recording() as calls:
-        jax.eval_shape(jax.grad(loss), [(weights,) * directions], shape(batch, 32, hidden))
-    with kernels.target("nvidia-h200") as here:
-        assert [call.kernel.fn.__name__ for call in calls] == ["forward_kernel", "backward_kernel"]
-        for call in calls:
-            found = aot.kernel_resources(call)
-            assert found.spilled == 0
-            assert found.shared_memory <= here.shared_memory
-            assert found.registers * 32 * call.num_warps <= 65536  # so one block fits a multiprocessor
-            assert found.instructions

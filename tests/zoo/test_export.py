@@ -51,6 +51,19 @@ def test_registry_gives_the_input_shape(tmp_path: pathlib.Path) -> None:
     assert program.platforms == ("cuda",)
 
 
+@pytest.mark.parametrize("name", ["gru_lm", "lstm_classifier", "bilstm_tagger"])
+def test_recurrent_models_take_any_batch(name: str, tmp_path: pathlib.Path, rng: np.random.Generator) -> None:
+    model = zoo.create_model(name, hidden_size=8, rngs=nnx.Rngs(0))
+    shape = (7, 32) if name == "lstm_classifier" else (7,)
+    zoo.export_model(model, tmp_path / "model.jax", input_shape=shape)
+    program = export.deserialize(bytearray((tmp_path / "model.jax").read_bytes()))
+    for batch in (1, 3):
+        draw = rng.normal(size=(batch, *shape)).astype(np.float32)
+        x = draw if name == "lstm_classifier" else np.abs(draw * 20).astype(np.int32)
+        # Compiled as a whole and operator by operator: float32 sums in another order.
+        np.testing.assert_allclose(program.call(x), zoo.evaluation_view(model)(x), atol=1e-5)
+
+
 def test_bad_arguments(tmp_path: pathlib.Path) -> None:
     model = zoo.create_model("lenet5")
     with pytest.raises(ValueError, match=r"platforms: .'gpu',. given"):

@@ -8,49 +8,9 @@ import numpy as np
 import pytest
 import torch
 from flax import nnx
-from torch import nn
 
 import zoo
-
-
-def torch_dcgan(size: int, width: int, channels: int) -> nn.ModuleDict:
-    """Generator and discriminator, as torch's tutorial writes them, for 64 or 32 pixels."""
-    stages = {64: 4, 32: 3}[size]
-    layers: list[nn.Module] = []
-    previous = 100
-    for index in range(stages):
-        out = width * 2 ** (stages - 1 - index)
-        stride, padding = (1, 0) if index == 0 else (2, 1)
-        layers += [nn.ConvTranspose2d(previous, out, 4, stride, padding, bias=False), nn.BatchNorm2d(out), nn.ReLU(True)]
-        previous = out
-    generator = nn.Sequential(*layers, nn.ConvTranspose2d(previous, channels, 4, 2, 1, bias=False), nn.Tanh())
-    layers = [nn.Conv2d(channels, width, 4, 2, 1, bias=False), nn.LeakyReLU(0.2)]
-    for index in range(1, stages):
-        layers += [
-            nn.Conv2d(width * 2 ** (index - 1), width * 2**index, 4, 2, 1, bias=False),
-            nn.BatchNorm2d(width * 2**index),
-            nn.LeakyReLU(0.2),
-        ]
-    discriminator = nn.Sequential(*layers, nn.Conv2d(width * 2 ** (stages - 1), 1, 4, 1, 0, bias=False))
-    wrap = lambda main: nn.ModuleDict({"main": main})
-    return nn.ModuleDict({"generator": wrap(generator), "discriminator": wrap(discriminator)})
-
-
-def torch_mlp() -> nn.ModuleDict:
-    generator = nn.ModuleDict({"fc1": nn.Linear(100, 256), "fc2": nn.Linear(256, 784)})
-    return nn.ModuleDict(
-        {"generator": generator, "discriminator": nn.ModuleDict({"fc1": nn.Linear(784, 256), "fc2": nn.Linear(256, 1)})}
-    )
-
-
-def run_torch(name: str, peer: nn.ModuleDict, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    if name == "dcgan":
-        images = peer["generator"]["main"](z[:, :, None, None])
-        return images, peer["discriminator"]["main"](images).flatten()
-    g, d = peer["generator"], peer["discriminator"]
-    images = torch.tanh(g["fc2"](torch.relu(g["fc1"](z))))
-    scores = d["fc2"](nn.functional.leaky_relu(d["fc1"](images), 0.2)).flatten()
-    return images.reshape(-1, 1, 28, 28), scores
+from experiments.benchmarks.torch_gans import generate, score, torch_dcgan, torch_mlp
 
 
 @pytest.mark.parametrize(("name", "size", "channels"), [("gan_mlp", 28, 1), ("dcgan", 32, 1), ("dcgan", 64, 3)])
@@ -69,7 +29,8 @@ def test_both_networks_agree_with_torch(name: str, size: int, channels: int, rng
         peer.double()
         z = rng.standard_normal((5, 100))
         zt = torch.from_numpy(z).requires_grad_()
-        images_t, scores_t = run_torch(name, peer, zt)
+        images_t = generate(name, peer, zt)
+        scores_t = score(name, peer, images_t)
         weights = rng.standard_normal(5)
         (scores_t * torch.from_numpy(weights)).sum().backward()
 

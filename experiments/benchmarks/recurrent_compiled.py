@@ -1,0 +1,243 @@
+"""Persistent recurrent kernels compiled for an H200, and a model of their time.
+
+python -m experiments.benchmarks.recurrent_compiled runs nothing on a GPU. It writes the result file recurrent-compiled, from
+which docs/recurrent.md has its tables: what the kernels take at each size, what XLA's loop is made of, and the time that
+`step_seconds` expects. The model is there to be held against a measurement: it adds up latencies one after another, as a step
+does, and knows no tuning.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib.metadata
+import math
+import re
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+import kernels
+from experiments.benchmarks import result
+from kernels import CellWeights, aot, dispatch, launch, residency, traffic
+from kernels.recurrent import config
+from kernels.recurrent.cells import CELLS
+
+DEVICE = "nvidia-h200"
+# What the model assumes: value, unit and where it is from.
+ASSUMED = {
+    "clock": (1.755e9, "cycles a second", "boost clock of the H100, whose chip the H200 has"),
+    "l2_latency": (263, "cycles", "Luo et al. 2024, arXiv 2402.13499, measured on an H100"),
+    "barrier_latencies": (3, "L2 latencies", "assumed: stores acknowledged, arrival, the poll that sees the last one"),
+    "arrival": (1, "cycle a block", "assumed: atomic additions to one address, one after another"),
+    "l2_bytes_per_core": (64, "bytes a cycle", "width of a multiprocessor's port"),
+    "l2_bytes": (3134, "bytes a cycle", "5.5 TB/s for the whole chip, published microbenchmarks"),
+    "shared_memory_bytes": (128, "bytes a cycle", "32 banks of 4 bytes; the weights are read from there in every step"),
+    "multiply_adds": (2048, "a cycle", "16 bits, per multiprocessor; half as many in tf32, of which three passes are taken"),
+    "gates": (300, "cycles", "assumed: two transcendental functions in turn, and the change of layout before them"),
+    "xla_kernel": (2e-6, "seconds", "XLA's loop takes about 8 us a step where it launches four kernels"),
+}
+CONSTANTS = {name: value for name, (value, _, _) in ASSUMED.items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """A benchmark of the issue: sequences, steps, features, hidden units, layers, directions."""
+
+    batch: int
+    steps: int
+    features: int
+    hidden: int
+    layers: int = 1
+    directions: int = 1
+    cell: str = "lstm"
+    dtype: str = "float16"
+
+
+SHAPES = (
+    Shape(10, 512, 128, 256, layers=6),
+    Shape(10, 512, 128, 256, layers=6, directions=2),
+    Shape(10, 512, 128, 256, layers=6, dtype="float32"),
+    Shape(16, 1024, 768, 768),
+    Shape(32, 128, 256, 256),
+    Shape(64, 256, 1024, 1024),
+    Shape(8, 256, 1024, 256, layers=6, cell="rnn"),
+)
+
+
+def step_seconds(plan: config.Plan, inputs: int, item_size: int, backward: bool) -> dict[str, float]:
+    """The parts of one step of a persistent kernel, one after another: `inputs` is 2 in a wavefront, where the layer below is
+    multiplied as well.
+    """
+    k, depth = CONSTANTS, plan.padded_hidden * inputs
+    passes = 3 if item_size == 4 else 1
+    exchanged = depth * plan.batch * (2 * 4 if backward else item_size)  # parts are float32, written and read
+    transfer = max(exchanged / k["l2_bytes_per_core"], exchanged * math.prod(plan.grid) / k["l2_bytes"])
+    weights = config.ROWS * depth * item_size * passes / k["shared_memory_bytes"]
+    arithmetic = config.ROWS * plan.batch * depth * passes * (item_size / 2) / k["multiply_adds"]
+    cycles = {
+        "barrier": k["barrier_latencies"] * k["l2_latency"] + k["arrival"] * plan.group,
+        "exchange": k["l2_latency"] + transfer,
+        "product": max(weights, arithmetic),
+        "gates": k["gates"],
+    }
+    return {part: number / k["clock"] for part, number in cycles.items()}
+
+
+def weights_of(shape: Shape, columns: int, features: int) -> CellWeights:
+    of: Any = lambda *dims: jax.ShapeDtypeStruct(dims, jnp.dtype(shape.dtype))
+    return CellWeights(of(features, columns), of(shape.hidden, columns), of(columns), of(columns))
+
+
+def program(shape: Shape, implementation: str, backward: bool) -> tuple[Any, Any, Any]:
+    """A function of layers and input, and the shapes of both."""
+    columns = CELLS[f"{shape.cell}_tanh" if shape.cell == "rnn" else shape.cell].gates * shape.hidden
+    above = shape.directions * shape.hidden
+    stack = [
+        (weights_of(shape, columns, above if layer else shape.features),) * shape.directions for layer in range(shape.layers)
+    ]
+    x = jax.ShapeDtypeStruct((shape.batch, shape.steps, shape.features), jnp.dtype(shape.dtype))
+
+    def forward(stack, x):
+        return getattr(kernels, shape.cell)(x, stack, implementation=implementation)[0]
+
+    def both(stack, x):
+        outputs, pullback = jax.vjp(forward, stack, x)
+        return outputs, pullback(outputs)
+
+    return both if backward else forward, stack, x
+
+
+def launches(shape: Shape) -> list[launch.Launch]:
+    """Those of a forward and backward pass with the persistent kernels."""
+    with launch.recording() as calls, kernels.target(DEVICE):
+        jax.eval_shape(*program(shape, "interpret", backward=True))
+    return calls
+
+
+def taken(call: launch.Launch) -> dict[str, Any]:
+    """What a compiled launch takes of the device."""
+    found = aot.kernel_resources(call, DEVICE)
+    return {
+        "blocks": math.prod(call.grid),
+        "resident_blocks": residency.resident_blocks(call, dispatch.H200),
+        "threads": 32 * call.num_warps,
+        "registers": found.registers,
+        "spilled": found.spilled,
+        "shared_memory": found.shared_memory,
+        "instructions": sorted(found.instructions),
+    }
+
+
+def ours(shape: Shape, layers_at_once: int) -> dict[str, Any]:
+    """Dependent steps and expected time of a pass, with so many layers in one launch."""
+    item = jnp.dtype(shape.dtype).itemsize
+    gates = CELLS["rnn_tanh" if shape.cell == "rnn" else shape.cell].gates
+    figures: dict[str, Any] = {"layers_at_once": layers_at_once, "steps": 0, "forward_ms": 0.0, "backward_ms": 0.0}
+    for first in range(0, shape.layers, layers_at_once):
+        layers = min(layers_at_once, shape.layers - first)
+        with kernels.target(DEVICE):
+            plan = config.plan(gates, shape.hidden, shape.batch, shape.directions, item, layers)
+        assert isinstance(plan, config.Plan)
+        steps = shape.steps + layers - 1
+        figures["steps"] += steps
+        for name, backward in (("forward", False), ("backward", True)):
+            parts = step_seconds(plan, 1 if layers == 1 else 2, item, backward)
+            figures[f"{name}_ms"] += steps * sum(parts.values()) * 1e3
+            figures[f"{name}_step_us"] = {part: seconds * 1e6 for part, seconds in parts.items()}
+    return figures
+
+
+def xla(shape: Shape, unroll: int = 1) -> dict[str, float]:
+    """XLA's loop: kernels per step of the sequence (all layers), and the time that so many launches take."""
+    found = {}
+    scan = jax.lax.scan
+    for name, backward in (("forward", False), ("both", True)):
+        fn, *args = program(shape, "xla", backward)
+        jax.lax.scan = functools.partial(scan, unroll=unroll)
+        try:
+            hlo = aot.compile_for(DEVICE, lambda *a, fn=fn: fn(*a), *args).as_text()
+        finally:
+            jax.lax.scan = scan
+        count = sum(k.times for k in traffic.kernels_of(str(hlo)) if k.times > 1)
+        found[f"{name}_kernels_per_step"] = count / shape.steps
+        found[f"{name}_ms"] = count * CONSTANTS["xla_kernel"] * 1e3
+    return found
+
+
+def graphs(shape: Shape, command_buffer: str | None) -> dict[str, int]:
+    """How XLA runs the loops of a pass: by the host step by step, a graph per step, or one graph for all steps."""
+    options = {} if command_buffer is None else {"xla_gpu_enable_command_buffer": command_buffer}
+    loops = {"by the host": 0, "a graph per step": 0, "one graph": 0}
+    fn, *args = program(shape, "xla", backward=True)
+    lines = aot.thunks_for(DEVICE, fn, *args, options=options).splitlines()
+    for i, line in enumerate(lines):
+        if "kWhile" not in line:
+            continue
+        depth = len(line) - len(line.lstrip())
+        body = next(j for j in range(i, len(lines)) if lines[j].strip() == "body:")
+        if depth:  # it is inside a graph itself
+            loops["one graph"] += 1
+        elif "kCommandBuffer" in lines[body + 1]:
+            loops["a graph per step"] += 1
+        else:
+            loops["by the host"] += 1
+    return loops
+
+
+def sizes() -> list[dict[str, Any]]:
+    """Every size from 64 to 1024 hidden units and 1 to 64 sequences: what the launches take, or why there is none."""
+    rows = []
+    for cell in ("lstm", "gru", "rnn"):
+        for dtype in ("bfloat16", "float32"):
+            for hidden in (64, 128, 256, 512, 1024):
+                for batch in (1, 16, 64):
+                    shape = Shape(batch, 8, hidden, hidden, cell=cell, dtype=dtype)
+                    row: dict[str, Any] = {"cell": cell, "dtype": dtype, "hidden": hidden, "batch": batch}
+                    try:
+                        forward, backward = launches(shape)
+                        row |= {"forward": taken(forward), "backward": taken(backward)}
+                    except kernels.ImplementationError as error:
+                        row["refused"] = re.sub(r".*interpret: ([^;)]*\)?[^;)]*).*", r"\1", str(error))
+                    rows.append(row)
+                    print(row, flush=True)
+    return rows
+
+
+def main() -> None:
+    shapes = []
+    for shape in SHAPES:
+        calls = launches(shape)
+        at_once = dict(calls[0].constants)["LAYERS"]
+        shapes.append(
+            dataclasses.asdict(shape)
+            | {
+                "launches": len(calls),
+                "forward": taken(calls[0]),
+                "backward": taken(calls[-1]),
+                "ours": ours(shape, at_once),
+                "layer_by_layer": ours(shape, 1),
+                "xla": xla(shape),
+            }
+        )
+        print(shapes[-1], flush=True)
+    one = dataclasses.replace(SHAPES[0], layers=1)
+    default = "FUSION,CUBLAS,CUDNN,CUSTOM_CALL,DYNAMIC_SLICE_FUSION"
+    loops = {"default": graphs(one, None), "with WHILE": graphs(one, f"{default},WHILE")}
+    unrolled = {str(unroll): xla(one, unroll) for unroll in (1, 8, 32)}
+    content = {
+        "experiment": "recurrent-compiled",
+        "assumed": {name: dict(zip(("value", "unit", "source"), row, strict=True)) for name, row in ASSUMED.items()},
+        "shapes": shapes,
+        "xla_loops": loops,
+        "xla_unrolled": unrolled,
+        "sizes": sizes(),
+        "device": DEVICE,
+        "versions": {package: importlib.metadata.version(package) for package in ("jax", "jaxlib", "triton")},
+    }
+    result.write("recurrent-compiled", content, device=DEVICE, measured=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""Tables of what the recipes reach and how fast a CPU runs them, from the result files of the benchmarks in this folder."""
+
+from __future__ import annotations
+
+import statistics
+from typing import Any
+
+Found = dict[str, Any]
+
+
+def _spread(low: float, middle: float, high: float, form: str) -> str:
+    return f"{middle:{form}} ({low:{form}} to {high:{form}})"
+
+
+def _seconds(runs: list[Found]) -> str:
+    return f"{statistics.median(r['process_seconds'] for r in runs):.0f}"
+
+
+def _seeds(found: Found, name: str, what: str, form: str, aim: str) -> list[str]:
+    spread = _spread(found["lowest"], found["median"], found["highest"], form)
+    return [f"`{name}`", what, spread, aim, _seconds(found["runs"])]
+
+
+def recurrent_learning(found: Found) -> tuple[list[str], list[list[str]]]:
+    """Header and rows: each recurrent recipe over its seeds."""
+    aims = {"lstm_lm": "at most 1.6", "bilstm_tagger": "at least 97%", "bilstm_classifier": "at least 95%"}
+    rows = []
+    for name, recipe in found["recipes"].items():
+        bits = "bits" in recipe["figure"]
+        row = _seeds(recipe, name, "bits per character" if bits else "accuracy", ".3f" if bits else ".2%", aims.get(name, ""))
+        rows.append([*row, f"{recipe['parameters']:,}"])
+    return ["recipe", "held out", ">median (lowest to highest)", ">aim", ">seconds", ">parameters"], rows
+
+
+def conv_learning(found: Found) -> tuple[list[str], list[list[str]]]:
+    """Header and rows: resnet20_cifar on the digits over its seeds, and the networks that learn 64 images by heart."""
+    rows = []
+    for name, run in found["runs"].items():
+        if "runs" in run:
+            row = _seeds(run, name, "digits, held out", ".2%", "at least 98.5%")
+        else:
+            row = [f"`{name}`", "64 images learned by heart", f"{run['accuracy']:.0%} after {run['steps']} steps", "100%"]
+            row.append(f"{run['seconds']:.0f}")
+        rows.append(row)
+    return ["network", "accuracy on", ">reached", ">aim", ">seconds"], rows
+
+
+def gan_learning(found: Found) -> tuple[list[str], list[list[str]]]:
+    """Header and rows: the quality of each GAN's samples beside that of real images."""
+    rows = []
+    for name, recipe in found["recipes"].items():
+        median = lambda key, runs=recipe["runs"]: statistics.median(r[key] for r in runs)
+        row = [f"`{name}`", _spread(recipe["lowest"], recipe["median"], recipe["highest"], ".1f")]
+        row += [f"{median('eval_real_frechet_distance'):.1f}", f"{recipe['median_over_real']:.2f}", f"{recipe['aim']['ratio']}"]
+        for key in ("precision", "recall"):
+            row.append(f"{median(f'eval_{key}'):.2f} ({median(f'eval_real_{key}'):.2f})")
+        rows.append([*row, f"{median('eval_missing_classes'):.0f}", _seconds(recipe["runs"])])
+    header = ["recipe", ">Fréchet distance", ">real halves", ">ratio", ">aim", ">precision (real)", ">recall (real)"]
+    return [*header, ">missing classes", ">seconds"], rows
+
+
+def cpu_speed(conv: Found, recurrent: Found, gan: Found) -> tuple[list[str], list[list[str]]]:
+    """Header and rows: a training step or an inference here and in torch."""
+    cases = {f"`{c['model']}` {c['what']}": c for c in conv["cases"].values()}
+    cases["LSTM, 128 steps, batch 32, 256 wide, forward and backward"] = recurrent["forward_backward"] | {"aim": 1.2}
+    cases["LSTM, one step, batch 1 (of 200 in a row)"] = recurrent["one_step_batch_1"] | {"aim": 1.0}
+    cases |= {f"`{name}` training step, batch 64": case for name, case in gan["steps"].items()}
+    rows = []
+    for name, case in cases.items():
+        calls = case.get("calls", 1)
+        ours, torch = (case["seconds"][side]["median"] * 1e3 / calls for side in ("zoo", "torch"))
+        rows.append([name, f"{ours:.3g}", f"{torch:.3g}", f"{ours / torch:.2f}", f"{case['aim']}"])
+    return ["float32, 2 cores", ">zoo, ms", ">torch, ms", ">ratio", ">aim"], rows
+
+
+def conv_transpose(cpu: Found, compiled: Found) -> tuple[list[str], list[list[str]]]:
+    """Header and rows: both forms of DCGAN's transposed convolutions, timed on a CPU and compiled for the H200."""
+    rows = []
+    for layer, times in cpu["conv_transpose"].items():
+        for form, seconds in times["seconds"].items():
+            program = compiled["layers"][layer][form]
+            row = [layer, form, f"{seconds['median'] * 1e3:.2f}", str(program["kernels"]), f"{program['bytes'] / 1e6:.1f}"]
+            rows.append(row)
+    return ["layer", "form", ">CPU, ms", ">kernels, H200", ">MB moved, H200"], rows
