@@ -36,7 +36,7 @@ def test_random_bits_are_jaxs(shape):
     np.testing.assert_array_equal(pallas.random_bits(*jax.random.key_data(key), place), expected)
 
 
-@settings(few, max_examples=4)
+@settings(few, max_examples=2)
 @given(
     rows=st.sampled_from([1, 100, 130]),
     inputs=st.sampled_from([5, 72, 130]),
@@ -57,7 +57,7 @@ def test_interpreted_with_dropout():
 
 
 def check(args, activation, rate, seed_of_dropout, seed):
-    x, _, b = args
+    x = args[0]
     key = None if seed_of_dropout is None else jax.random.key_data(jax.random.key(seed_of_dropout, impl="threefry2x32"))
     static = fused._static(activation, 0.1, rate)
     with tuning.candidate("linear_act.pallas", dataclasses.asdict(SMALL)):
@@ -93,11 +93,14 @@ def dropped_gelu(x, w, b):
     return kernels.linear_act(x, w, b, "gelu", dropout_rate=0.4, dropout_seed=0, implementation="pallas")
 
 
-@pytest.mark.parametrize("fn", [plain, pytest.param(dropped_gelu, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("candidate", config.PALLAS_CANDIDATES, ids=lambda c: "-".join(map(str, dataclasses.astuple(c))))
+@pytest.mark.parametrize(
+    ("candidate", "fn"),
+    [
+        *((candidate, plain) for candidate in config.PALLAS_CANDIDATES),
+        pytest.param(config.PALLAS_CANDIDATES[1], dropped_gelu, marks=pytest.mark.slow),  # the longest end, with both results
+    ],
+)
 def test_every_candidate_compiles_and_fits(candidate, fn):
-    if fn is dropped_gelu and candidate is not config.PALLAS_CANDIDATES[4]:
-        candidate = config.PALLAS_CANDIDATES[1]
     with tuning.candidate("linear_act.pallas", dataclasses.asdict(candidate)):
         found = aot.mosaic_resources(fn, *shapes(4096, 512, 512))
     assert found.spilled == 0
@@ -118,7 +121,7 @@ def test_it_moves_its_floor():
 def test_which_arguments_it_takes():
     x, w = jnp.zeros((2, 8)), jnp.zeros((8, 8))
     with kernels.target(H200):
-        with pytest.raises(kernels.ImplementationError, match="pallas: it takes bfloat16 and float16, .* given float32"):
+        with pytest.raises(kernels.ImplementationError, match=r"pallas: it takes bfloat16 and float16, .* given float32"):
             kernels.linear_act(x, w, implementation="pallas")
         assert kernels.available("linear_act")["pallas"] is None
     with kernels.target("cpu"):
