@@ -191,11 +191,17 @@ def recurrent_loops() -> str:
     return table(header, rows) + "\n" + table(kinds, loops) + where(found)
 
 
+def compiled_steps() -> str:
+    """The same programs by launches and by bytes outside the convolutions, for docs/kernels.md."""
+    return inspect.summary(RESULTS / "nvidia-h200") + "\n"
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "models": models,
     "lenet5-digits": lenet5_digits,
     "lenet5-step": lenet5_step,
     "compiled-h200": compiled_h200,
+    "compiled-steps": compiled_steps,
     "recurrent-learning": recurrent_learning,
     "conv-learning": conv_learning,
     "cpu-speed": cpu_speed,

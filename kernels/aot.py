@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import os
 import pathlib
 import re
 import subprocess
@@ -99,6 +100,7 @@ def compile_for(
     shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), args)
     with lowering_for(kind):
         lowered = jax.jit(fn, donate_argnums=tuple(donate)).trace(*shapes).lower()
+    with _environment(MOSAIC_GPU_CUDA_ROOT=str(toolkit())):
         return lowered.compile(compiler_options={"xla_gpu_cuda_data_dir": str(toolkit())} | dict(options or {}))
 
 
@@ -137,9 +139,9 @@ class Resources:
     registers: int  # per thread
     spilled: int  # bytes stored and loaded because registers ran out
     shared_memory: int  # bytes
-    instructions: frozenset[str]  # which of the matrix instructions "wgmma" and "mma" it uses
-    ttgir: str = dataclasses.field(repr=False)  # Triton's program, with the layouts chosen for the device
+    instructions: frozenset[str]  # which of "wgmma", "mma" (matrix products) and "tma" (copies of tiles) it uses
     ptx: str = dataclasses.field(repr=False)
+    ttgir: str = dataclasses.field(repr=False, default="")  # Triton's program, with the layouts chosen for the device
 
 
 def kernel_resources(call: launch.Launch, kind: str = "nvidia-h200") -> Resources:
@@ -174,12 +176,40 @@ def resources(call: launch.Launch, compute_capability: tuple[int, int]) -> Resou
         path.write_text(ptx)
         command = [str(toolkit() / "bin" / "ptxas"), "-v", f"--gpu-name={architecture}", str(path), "-o", str(path) + ".cubin"]
         log = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    return _resources(ptx, log, compiled.metadata.shared, compiled.asm["ttgir"])
+
+
+def mosaic_resources(fn: Callable, *args: Any, kind: str = "nvidia-h200") -> Resources:
+    """The same of the one Mosaic GPU kernel in `fn`, as XLA compiles it; `args` are arrays or shapes."""
+    with tempfile.TemporaryDirectory() as folder, _environment(MOSAIC_GPU_DUMP_TO=folder):
+        compile_for(kind, fn, *args)
+        ptx, log, passes = (next(pathlib.Path(folder).glob(f"*{end}")).read_text() for end in (".ptx", ".ptxas", ".log"))
+    return _resources(ptx, log, int(re.findall(r"dynamic_shared_memory_size %c(\d+)", passes)[-1]))
+
+
+def _resources(ptx: str, log: str, shared_memory: int, ttgir: str = "") -> Resources:
     found = lambda pattern: sum(int(n) for n in re.findall(pattern, log))
+    marks = (("wgmma", "wgmma.mma_async"), ("mma", "mma.sync"), ("tma", "cp.async.bulk.tensor"))
     return Resources(
         registers=found(r"Used (\d+) registers"),
         spilled=found(r"(\d+) bytes spill"),
-        shared_memory=compiled.metadata.shared,
-        instructions=frozenset(name for name, mark in (("wgmma", "wgmma.mma_async"), ("mma", "mma.sync")) if mark in ptx),
-        ttgir=compiled.asm["ttgir"],
+        shared_memory=shared_memory,
+        instructions=frozenset(name for name, mark in marks if mark in ptx),
         ptx=ptx,
+        ttgir=ttgir,
     )
+
+
+@contextlib.contextmanager
+def _environment(**variables: str) -> Iterator[None]:
+    """These environment variables, which Mosaic GPU's compiler reads, until the block ends."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

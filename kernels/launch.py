@@ -69,6 +69,7 @@ def launch(
     num_warps: int = 4,
     num_stages: int = 3,
     zeroed: tuple[int, ...] = (),
+    in_place: tuple[tuple[int, int], ...] = (),
     together: bool = False,
     read_again: int = 0,
     check: Callable[[Launch], None] | None = None,
@@ -80,6 +81,7 @@ def launch(
     (uninitialised but for those whose index `zeroed` names), and the constants, all tl.constexpr.
 
     Args:
+      in_place: pairs of an input and an output that may be the same memory: the kernel reads an element before it writes it.
       together: the kernel has a barrier across the grid, so that all its programs must run at the same time; the caller
         keeps the grid within what the device holds.
       read_again: bytes that the kernel reads from device memory beyond each of its operands once. They stand in the name of
@@ -114,6 +116,7 @@ def launch(
             num_stages=num_stages,
             compute_capability=10 * major + minor,
             zeroed_outputs=zeroed,
+            input_output_aliases=dict(in_place),
             **constants,
         )
 

@@ -20,6 +20,8 @@ def batch_norm_act(
     epsilon: float = 1e-5,
     mean: jax.Array | None = None,
     var: jax.Array | None = None,
+    running: tuple[jax.Array, jax.Array] | None = None,
+    momentum: float = 0.1,
     implementation: str | None = None,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """activation((x - mean) / sqrt(var + epsilon) * scale + bias + residual), with the mean and variance of each channel.
@@ -36,13 +38,19 @@ def batch_norm_act(
       activation: "relu", "leaky_relu" (slope 0.01), "tanh", "gelu" or None.
       epsilon: added to the variance.
       mean, var: [channels], both or neither.
+      running: the running mean and variance, [channels] each, in training: their values after this batch are returned in the
+        place of its own mean and variance, from the same launch. They move by `momentum` towards the batch's mean and unbiased
+        variance, as torch's do, and have no gradient.
+      momentum: weight of this batch in `running`.
       implementation: see `kernels.dispatch`. In evaluation all are the same: one fusion of XLA's.
 
     Returns:
-      y like x, and mean and var, [channels], float32 (float64 where x is).
+      y like x, and mean and var, [channels], float32 (float64 where x is); with `running`, that pair after this batch,
+      each in its own dtype.
 
     Raises:
-      ValueError: a shape does not fit, the activation is unknown, or only one of mean and var is given.
+      ValueError: a shape does not fit, the activation is unknown, only one of mean and var is given, or
+        they and `running` are.
       TypeError: an array is not floating point.
     """
     if x.ndim < 1:
@@ -50,7 +58,11 @@ def batch_norm_act(
     activations.check(activation)
     if (mean is None) != (var is None):
         raise ValueError("mean, var: give both (evaluation) or neither (training)")
-    for name, array in (("x", x), ("scale", scale), ("bias", bias), ("residual", residual), ("mean", mean), ("var", var)):
+    if running is not None and mean is not None:
+        raise ValueError("running: it is for training, and mean and var, which are for evaluation, are given")
+    running_mean, running_var = running or (None, None)
+    per_channel = (("mean", mean), ("var", var), ("running[0]", running_mean), ("running[1]", running_var))
+    for name, array in (("x", x), ("scale", scale), ("bias", bias), ("residual", residual), *per_channel):
         if array is None:
             continue
         checks.floating(name, array)
@@ -58,7 +70,7 @@ def batch_norm_act(
             checks.shape(name, array, x.shape, "the shape of x")
         elif name != "x":
             checks.shape(name, array, x.shape[-1:], f"one value per channel of x, whose shape is {x.shape}")
-    reason = checks.hand_written(x, scale, bias, residual)
+    reason = checks.hand_written(x, scale, bias, residual, running_mean, running_var)
     if residual is not None and residual.dtype != x.dtype:
         reason = f"it takes a residual of x's dtype, {x.dtype}, and was given {residual.dtype}"
     has = {"xla": None, "triton": reason, "interpret": reason}
@@ -68,5 +80,9 @@ def batch_norm_act(
     if chosen != "xla" and x.size:
         from kernels.batch_norm_act import triton
 
-        return triton.batch_norm_act(x, scale, bias, residual, activation, epsilon, chosen == "interpret")
-    return xla.batch_norm_act(x, scale, bias, residual, activation, epsilon)
+        interpret = chosen == "interpret"
+        return triton.batch_norm_act(x, scale, bias, residual, running, activation, epsilon, momentum, interpret)
+    y, batch_mean, batch_var = xla.batch_norm_act(x, scale, bias, residual, activation, epsilon)
+    if running is None:
+        return y, batch_mean, batch_var
+    return y, *xla.moved(running, batch_mean, batch_var, x.size // x.shape[-1], momentum)

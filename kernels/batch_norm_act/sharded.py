@@ -13,15 +13,16 @@ from kernels import activations
 from kernels.batch_norm_act import xla
 
 
-def forward(axis, x, residual, scale, bias, activation, epsilon, signs):
-    """y, the mean and variance over the whole mesh axis, [2, channels], and, where `signs`, the packed signs."""
+def forward(axis, x, residual, scale, bias, running, activation, epsilon, momentum, signs):
+    """y, the mean and variance over the whole mesh axis, [2, channels], `running` after them, and, where `signs`, the signs."""
     mean, var = xla.moments(x, axis)
     z = xla.before_activation(x, scale, bias, residual, epsilon, mean, var)
     y = activations.apply(activation, z).astype(x.dtype)
     statistics = jnp.stack([mean, var])
+    moved = xla.moved(running, mean, var, x.size // x.shape[-1] * jax.lax.psum(1, axis), momentum) if running else ()
     if not signs:
-        return [y, statistics]
-    return [y, statistics, jnp.packbits(z > 0 if activation == "relu" else z >= 0, axis=-1, bitorder="little")]
+        return [y, statistics, *moved]
+    return [y, statistics, *moved, jnp.packbits(z > 0 if activation == "relu" else z >= 0, axis=-1, bitorder="little")]
 
 
 def backward(axis, x, dy, residual, positive, scale, bias, statistics, dmean, dvar, activation, epsilon):

@@ -90,10 +90,18 @@ def pilot_mean(x, channel, valid, ROWS: tl.constexpr, CHANNELS: tl.constexpr, BL
 
 
 @triton.jit
+def move(old, new, batch, valid, MOMENTUM: tl.constexpr):
+    """A running statistic, moved towards that of the batch."""
+    value = (1.0 - MOMENTUM) * tl.load(old, mask=valid, other=0.0).to(tl.float32) + MOMENTUM * batch
+    tl.store(new, value.to(new.dtype.element_ty), mask=valid)
+
+
+@triton.jit
 def forward_kernel(
-    x, scale, bias, residual, y, statistics, positive, partial, joined, arrived,
+    x, scale, bias, residual, old_mean, old_var,
+    y, statistics, positive, new_mean, new_var, partial, joined, arrived,
     ROWS: tl.constexpr, CHANNELS: tl.constexpr, EPSILON: tl.constexpr, ACTIVATION: tl.constexpr, SLOPE: tl.constexpr,
-    HAS_RESIDUAL: tl.constexpr, HAS_SIGNS: tl.constexpr,
+    HAS_RESIDUAL: tl.constexpr, HAS_SIGNS: tl.constexpr, HAS_RUNNING: tl.constexpr, MOMENTUM: tl.constexpr,
     SLICE: tl.constexpr, BLOCK_ROWS: tl.constexpr, LAG: tl.constexpr,
     BLOCKS: tl.constexpr, GROUPS: tl.constexpr, GROUPS_POW2: tl.constexpr,
 ):  # fmt: skip
@@ -130,6 +138,10 @@ def forward_kernel(
             if block == 0:
                 tl.store(statistics + channel, centre, mask=valid)
                 tl.store(statistics + CHANNELS + channel, variance, mask=valid)
+                if HAS_RUNNING:
+                    unbiased = variance * (ROWS / max(ROWS - 1, 1))
+                    move(old_mean + channel, new_mean + channel, centre, valid, MOMENTUM)
+                    move(old_var + channel, new_var + channel, unbiased, valid, MOMENTUM)
             for tile in tl.range(share, loop_unroll_factor=2):
                 # Backwards: what was read last is the likeliest to be in a cache still.
                 row = (block * share + share - 1 - tile) * BLOCK_ROWS + offset
@@ -244,44 +256,55 @@ def backward_kernel(
                 tl.store(dx + at, d.to(dx.dtype.element_ty), mask=here, eviction_policy="evict_first")
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(5, 6, 7, 8))
 def batch_norm_act(
     x: jax.Array,
     scale: jax.Array,
     bias: jax.Array,
     residual: jax.Array | None,
+    running: tuple[jax.Array, jax.Array] | None,
     activation: str | None,
     epsilon: float,
+    momentum: float,
     interpret: bool,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Training form: y, mean, var."""
-    return _forward(x, scale, bias, residual, activation, epsilon, interpret)[0]
+    """Training form: y, mean, var; with `running`, a mean and a variance, those two moved by `momentum` instead."""
+    return _forward(x, scale, bias, residual, running, activation, epsilon, momentum, interpret)[0]
 
 
-def _forward(x, scale, bias, residual, activation, epsilon, interpret):
+def _forward(x, scale, bias, residual, running, activation, epsilon, momentum, interpret):
     signs = residual is not None and activation in ("relu", "leaky_relu") and x.shape[-1] % 8 == 0
-    static = {"activation": activation, "epsilon": epsilon, "signs": signs}
+    static = {"activation": activation, "epsilon": epsilon, "momentum": momentum, "signs": signs}
     batched = [x] if residual is None else [x, residual]
+    per_channel = [scale, bias, *(running or ())]
+
+    def split(arrays):
+        x, *rest = arrays[: len(batched)]
+        scale, bias, *running = arrays[len(batched) :]
+        return x, rest[0] if rest else None, scale, bias, running
 
     def on_device(*arrays):
-        *rows, scale, bias = arrays
-        return forward(rows[0], rows[1] if len(rows) > 1 else None, scale, bias, interpret=interpret, **static)
+        return functools.partial(forward, interpret=interpret, **static)(*split(arrays))
 
     def on_shard(axis, *arrays):
-        *rows, scale, bias = arrays
-        return sharded.forward(axis, rows[0], rows[1] if len(rows) > 1 else None, scale, bias, **static)
+        return sharded.forward(axis, *split(arrays), **static)
 
-    y, statistics, *positive = over_batch(on_device, shared=2, whole=(1,), on_shard=on_shard)(*batched, scale, bias)
+    whole = (1, 2, 3) if running else (1,)
+    run = over_batch(on_device, shared=len(per_channel), whole=whole, on_shard=on_shard)
+    y, statistics, *others = run(*batched, *per_channel)
     kept = None if signs or activation is None else residual  # the residual itself only where its values are needed again
     had_residual = None if residual is None else ()  # told by structure: a bool would become an array
-    residuals = (x, scale, bias, statistics, kept, positive[0] if signs else None, had_residual)
-    return (y, statistics[0], statistics[1]), residuals
+    residuals = (x, scale, bias, statistics, kept, others[-1] if signs else None, had_residual, running)
+    mean, var = others[:2] if running else statistics
+    return (y, mean, var), residuals
 
 
-def _backward(activation, epsilon, interpret, residuals, cotangents):
-    x, scale, bias, statistics, residual, positive, had_residual = residuals
+def _backward(activation, epsilon, momentum, interpret, residuals, cotangents):
+    x, scale, bias, statistics, residual, positive, had_residual, running = residuals
     wants_residual = had_residual is not None
     dy, dmean, dvar = cotangents
+    if running:  # no gradient flows through them
+        dmean = dvar = jnp.zeros_like(statistics[0])
     optional = [a for a in (residual, positive) if a is not None]
     static = {"activation": activation, "epsilon": epsilon}
 
@@ -299,33 +322,47 @@ def _backward(activation, epsilon, interpret, residuals, cotangents):
 
     run = over_batch(on_device, shared=5, whole=(1, 2), on_shard=on_shard)
     dx, dscale, dbias, *dresidual = run(x, dy, *optional, scale, bias, statistics, dmean, dvar)
-    return dx, dscale.astype(scale.dtype), dbias.astype(bias.dtype), dresidual[0] if wants_residual else None
+    return (
+        *(dx, dscale.astype(scale.dtype), dbias.astype(bias.dtype)),
+        dresidual[0] if wants_residual else None,
+        jax.tree.map(jnp.zeros_like, running),
+    )
 
 
 batch_norm_act.defvjp(_forward, _backward)
 
 
-def forward(x, residual, scale, bias, activation, epsilon, signs, interpret):
-    """y, the statistics (mean and variance, [2, channels]) and, where `signs`, one bit an element: is z positive."""
+def forward(x, residual, scale, bias, running, activation, epsilon, momentum, signs, interpret):
+    """y, the statistics (mean and variance, [2, channels]), the two of `running` (if any) after this batch, and, where `signs`,
+    one bit an element: is z positive."""
     rows, channels = x.size // x.shape[-1], x.shape[-1]
     plan = config.choose(rows, channels, x.dtype.itemsize, 1)
     packed = (*x.shape[:-1], channels // 8) if signs else (1,)
-    outputs = [like(x), like(x, (2, channels), jnp.float32), like(x, packed, jnp.uint8)]
-    y, statistics, positive = _launch(
+    none = like(x, (1,), jnp.float32)
+    outputs = [
+        like(x),
+        like(x, (2, channels), jnp.float32),
+        like(x, packed, jnp.uint8),
+        *(map(like, running) if running else (none, none)),
+    ]
+    y, statistics, positive, *moved = _launch(
         forward_kernel,
-        (x, scale, bias, x if residual is None else residual),
+        (x, scale, bias, x if residual is None else residual, *(running or (scale, scale))),
         outputs,
         plan,
         interpret,
         x.nbytes * (0 if plan.resident else 1),
+        in_place=((4, 3), (5, 4)) if running else (),
         ROWS=rows,
         CHANNELS=channels,
         EPSILON=epsilon,
         ACTIVATION=activation,
         HAS_RESIDUAL=residual is not None,
         HAS_SIGNS=signs,
+        HAS_RUNNING=bool(running),
+        MOMENTUM=float(momentum),
     )
-    return [y, statistics, positive] if signs else [y, statistics]
+    return [y, statistics, *(moved if running else ()), *([positive] if signs else ())]
 
 
 def backward(x, dy, residual, positive, scale, bias, statistics, dmean, dvar, activation, epsilon, wants_residual, interpret):

@@ -17,6 +17,18 @@ def batch_norm_act(
     return normalize(x, scale, bias, residual, activation, epsilon, mean, var), mean, var
 
 
+def moved(
+    running: tuple[jax.Array, jax.Array], mean: jax.Array, var: jax.Array, count: int, momentum: float
+) -> tuple[jax.Array, jax.Array]:
+    """Running mean and variance after a batch of `count` values a channel, the variance towards its unbiased estimate."""
+    unbiased = var * (count / max(count - 1, 1))
+    new = (
+        (1 - momentum) * old + momentum * jax.lax.stop_gradient(batch)
+        for old, batch in zip(running, (mean, unbiased), strict=True)
+    )
+    return tuple(value.astype(old.dtype) for value, old in zip(new, running, strict=True))  # type: ignore[return-value]
+
+
 def moments(x: jax.Array, mesh_axis: str | tuple[str, ...] | None = None) -> tuple[jax.Array, jax.Array]:
     """Mean and biased variance over the leading axes (and `mesh_axis`, within a shard_map), both sums in one pass over x.
 

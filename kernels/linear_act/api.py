@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from kernels import activations, checks, dispatch
 from kernels.linear_act import xla
 
-IMPLEMENTATIONS = ("xla", "triton", "interpret")
+IMPLEMENTATIONS = ("xla", "triton", "pallas", "interpret")
 
 
 @dispatch.operator
@@ -36,7 +36,8 @@ def linear_act(
       negative_slope: of "leaky_relu".
       dropout_rate: in [0, 1).
       dropout_seed: an int or an integer scalar; needed where dropout_rate > 0.
-      implementation: see `kernels.dispatch`.
+      implementation: see `kernels.dispatch`. "pallas", for Hopper, runs where it is named and where it was measured to be the
+        fastest: unmeasured, the choice falls on "triton", which takes every shape and dtype.
 
     Returns:
       [..., out] of x's dtype.
@@ -69,13 +70,23 @@ def linear_act(
     reason = checks.hand_written(x, w, b)
     if activation == "leaky_relu" and negative_slope <= 0:
         reason = f"it takes a positive negative_slope, and was given {negative_slope}"
-    has = {"xla": None, "triton": reason, "interpret": reason}
-    chosen = dispatch.choose("linear_act", implementation, has, checks.shape_class(x, w))
+    has = {"xla": None, "triton": reason, "pallas": reason or _pallas_reason(x), "interpret": reason}
+    chosen = dispatch.choose("linear_act", implementation, has, checks.shape_class(x, w), on_request=("pallas",))
     if chosen != "xla" and x.size and w.size:
-        from kernels.linear_act import triton
+        from kernels.linear_act import fused
 
         key = None if seed is None else jax.random.key_data(jax.random.key(seed, impl="threefry2x32"))
         rows = x.reshape(-1, x.shape[-1])
-        y = triton.linear_act(rows, w, b, key, activation, negative_slope, dropout_rate, chosen == "interpret")
+        kernel = "pallas" if chosen == "pallas" else "triton"
+        y = fused.linear_act(rows, w, b, key, activation, negative_slope, dropout_rate, kernel, chosen == "interpret")
         return y.reshape(*x.shape[:-1], w.shape[1])
     return xla.linear_act(x, w, b, activation, negative_slope, dropout_rate, seed)
+
+
+def _pallas_reason(x: jax.Array) -> str | None:
+    """Why the kernel in Pallas does not take these arguments."""
+    if x.dtype not in (jnp.bfloat16, jnp.float16):
+        return f"it takes bfloat16 and float16, which wgmma multiplies without rounding them first, and was given {x.dtype}"
+    if (missing := dispatch.device_reason("triton")) is not None:
+        return f"its backward pass is a Triton kernel: {missing}"
+    return None

@@ -1,4 +1,4 @@
-"""Tile sizes of the linear_act kernels."""
+"""Tile sizes of the linear_act kernels: `Config` of the one in Triton, `PallasConfig` of the one in Pallas."""
 
 from __future__ import annotations
 
@@ -42,3 +42,33 @@ def choose(rows: int, inputs: int, outputs: int, itemsize: int, cores: int) -> C
         if -(-rows // block_m) * -(-outputs // chosen.block_n) >= cores:
             break
     return dataclasses.replace(chosen, block_k=min(chosen.block_k, max(16, power_of_two(inputs))))
+
+
+@dataclasses.dataclass(frozen=True)
+class PallasConfig:
+    tile_m: int  # rows of one warpgroup, of which two share a tile of the output
+    tile_n: int
+    tile_k: int
+    stages: int  # tiles of x and w that are on their way at a time
+
+
+PALLAS_CANDIDATES = (
+    PallasConfig(64, 64, 64, 4),
+    PallasConfig(64, 128, 64, 4),
+    PallasConfig(64, 256, 64, 3),
+    PallasConfig(128, 64, 64, 4),
+    PallasConfig(128, 128, 64, 3),
+    PallasConfig(128, 128, 64, 2),
+)
+
+
+def choose_pallas(rows: int, inputs: int, outputs: int, cores: int) -> PallasConfig:
+    """What was measured for the shape; else 128 rows a warpgroup where that leaves every multiprocessor a tile, else 64; and
+    128 columns, or 64 where there are no more."""
+    measured = tuned_config("linear_act.pallas", f"{rows}x{inputs}x{outputs}")
+    if measured is not None:
+        return PallasConfig(**measured)
+    if outputs <= 64:
+        return PALLAS_CANDIDATES[0]
+    filled = -(-rows // 256) * -(-outputs // 128) >= cores
+    return PALLAS_CANDIDATES[4 if filled else 1]

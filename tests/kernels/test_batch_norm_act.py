@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import kernels
@@ -90,5 +92,43 @@ def test_bad_arguments_are_named():
         kernels.batch_norm_act(x, ones, ones, ones)
     with pytest.raises(ValueError, match="activation: 'swish'"):
         kernels.batch_norm_act(x, ones, ones, activation="swish")
+    with pytest.raises(ValueError, match="running: it is for training"):
+        kernels.batch_norm_act(x, ones, ones, mean=ones, var=ones, running=(ones, ones))
+    with pytest.raises(ValueError, match=r"running\[1\]: shape \(3,\) is not \(4,\)"):
+        kernels.batch_norm_act(x, ones, ones, running=(ones, jnp.ones(3)))
     with pytest.raises(ValueError, match="mean, var: give both"):
         kernels.batch_norm_act(x, ones, ones, mean=ones)
+
+
+@pytest.mark.parametrize("implementation", ["xla", *HAND])
+@settings(few, max_examples=3)
+@given(
+    rows=st.integers(2, 40),
+    channels=st.sampled_from([1, 5, 40]),
+    momentum=st.sampled_from([0.1, 0.3, 1.0]),
+    with_residual=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_running_statistics_move_as_torchs_do(implementation, rows, channels, momentum, with_residual, seed):
+    dtype = DTYPES[seed % 3]
+    x, residual = (normal(seed + i, (rows, channels), dtype, shift=1.0) for i in range(2))
+    scale, bias, mean, spread = (normal(seed + i, (channels,)) for i in range(2, 6))
+    running = (mean, jnp.square(spread))
+    others = (scale, bias, residual) if with_residual else (scale, bias)
+
+    @jax.jit
+    @functools.partial(jax.value_and_grad, has_aux=True)
+    def loss(x, *others, running=None):
+        options = {"running": running, "momentum": momentum, "implementation": implementation}
+        y, *statistics = kernels.batch_norm_act(x, *others, activation="tanh", **options)
+        total = jnp.sum(jnp.sin(y.astype(jnp.float32)))
+        return total + (0 if running is None else sum(map(jnp.sum, statistics))), (y, statistics)
+
+    (_, (y, moved)), gradient = loss(x, *others, running=running)
+    exact = np.asarray(x, np.float64)
+    for old, new, batch in zip(running, moved, (exact.mean(0), exact.var(0, ddof=1)), strict=True):
+        assert_close(new, (1 - momentum) * np.asarray(old, np.float64) + momentum * batch, 1e-5, "running")
+    # the rest is what it is without them, and they have no gradient: the same kernel, so bit for bit
+    (_, (plain, _)), expected = loss(x, *others)
+    np.testing.assert_array_equal(y, plain)
+    np.testing.assert_array_equal(gradient, expected)

@@ -159,11 +159,22 @@ def test_local_response_norm_moves_half_of_what_xla_does():
     assert moved["triton"] <= moved["xla"] / 2
 
 
+def running_statistics(x, scale, bias, mean, var):
+    return kernels.batch_norm_act(x, scale, bias, running=(mean, var))
+
+
+def test_batch_norm_moves_running_statistics_in_its_own_launch():
+    x, channels = S((256, 14, 14, 128), BF16), S((128,), jnp.float32)
+    found = aot.compile_for(H200, running_statistics, x, *[channels] * 4, donate=(3, 4))
+    assert traffic.total(traffic.kernels_of(found.as_text()))[0] == 1  # in place: not even a copy
+
+
 SHARDED = {
     "max_pool": (lambda x: kernels.max_pool(x, 3, 2), (S((16, 9, 9, 8), BF16),), (P("data"),)),
     "local_response_norm": (kernels.local_response_norm, (S((16, 3, 3, 8), BF16),), (P("data"),)),
     "softmax_cross_entropy": (loss, (S((16, 10), BF16),), (P("data"),)),
     "batch_norm_act": (batch_norm, (S((16, 3, 3, 8), BF16), S((8,), jnp.float32), S((8,), jnp.float32)), (P("data"), P(), P())),
+    "running_statistics": (running_statistics, (S((16, 3, 3, 8), BF16), *[S((8,), jnp.float32)] * 4), (P("data"), *[P()] * 4)),
     "linear_act": (dropped, (S((16, 32), BF16), S((32, 64), BF16), S((64,), jnp.float32)), (P("data"), P(), P())),
 }  # fmt: skip
 
@@ -172,12 +183,14 @@ SHARDED = {
 def test_a_sharded_batch_stays_sharded(name):
     """Compiled for eight H200s with the batch shared out: no gather is added; statistics and weight gradients are summed."""
     fn, args, specs = SHARDED[name]
-    step = jax.grad(lambda *a: jnp.sum(jnp.square(fn(*a).astype(jnp.float32))), argnums=tuple(range(len(args))))
-    with kernels.use(None if name == "batch_norm_act" else "triton"):
+    squares = lambda *a: sum(jnp.sum(jnp.square(y.astype(jnp.float32))) for y in jax.tree.leaves(fn(*a)))
+    step = jax.grad(squares, argnums=tuple(range(len(args))))
+    in_plain_jax = name in ("batch_norm_act", "running_statistics")  # their sums span the mesh: XLA's fusions stand in
+    with kernels.use(None if in_plain_jax else "triton"):
         hlo = aot.compile_sharded(H200, 8, step, args, specs).as_text()
     assert "all-gather" not in hlo
     assert ("all-reduce" in hlo) == (len(args) > 1)
-    if name != "batch_norm_act":  # whose statistics span the mesh: there XLA's fusions stand in for the kernel
+    if not in_plain_jax:
         assert "triton_kernel_call" in hlo
     assert re.search(r"\[2,", hlo), "each device holds two of the sixteen examples"
     assert not re.search(r"\bbf16\[16,", hlo), "no device holds them all"

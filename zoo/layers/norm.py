@@ -86,24 +86,31 @@ def merged_batch_norm_act(layers: list[BatchNormAct], x: jax.Array, residual: ja
         parts = [getattr(layer, name)[...] for layer in layers]
         return parts[0] if len(parts) == 1 else jnp.concatenate(parts)
 
+    count = x.size // x.shape[-1]
+    if not first.use_running_average and count < 2:
+        raise ValueError(f"x: shape {x.shape} has one value per channel, batch normalization needs two or more in training")
     statistics: dict[str, Any] = {}
     if first.use_running_average:
         statistics = {"mean": joined("mean"), "var": joined("var")}
-    elif x.size // x.shape[-1] < 2:
-        raise ValueError(f"x: shape {x.shape} has one value per channel, batch normalization needs two or more in training")
+    elif len(layers) == 1:  # the operator moves the running statistics too, in the same launch
+        running = jax.lax.stop_gradient((first.mean[...], first.var[...]))
+        statistics = {"running": running, "momentum": first.momentum}
     with implementation_scope(first.implementation):
         y, mean, var = kernels.batch_norm_act(
             x, joined("scale"), joined("bias"), residual, first.activation, epsilon=first.epsilon, **statistics
         )
-    if not first.use_running_average:
-        count = x.size // x.shape[-1]
+    if first.use_running_average:
+        return y
+    if len(layers) > 1:
         mean, var = jax.lax.stop_gradient((mean, var * (count / (count - 1))))
-        start = 0
-        for layer in layers:
-            new = slice(start, start + layer.channels)
-            for running, batch in ((layer.mean, mean), (layer.var, var)):
-                old = running[...]
-                running.set_value((1 - layer.momentum) * old + layer.momentum * batch[new].astype(old.dtype))
-            layer.num_batches_tracked.set_value(layer.num_batches_tracked[...] + 1)
-            start += layer.channels
+    start = 0
+    for layer in layers:
+        new = slice(start, start + layer.channels)
+        for stored, value in ((layer.mean, mean), (layer.var, var)):
+            if len(layers) > 1:
+                old = stored[...]
+                value = (1 - layer.momentum) * old + layer.momentum * value[new].astype(old.dtype)
+            stored.set_value(value)
+        layer.num_batches_tracked.set_value(layer.num_batches_tracked[...] + 1)
+        start += layer.channels
     return y

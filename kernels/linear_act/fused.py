@@ -1,0 +1,97 @@
+"""linear_act around its hand-written kernels, those of triton.py and pallas.py: derivative, batches and meshes.
+
+Backward, one kernel (triton.py) computes the gradient of what the activation is applied to, from dy and y alone (for gelu from
+dy and that, kept in y's dtype), together with the bias's; the two products are XLA's.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kernels.batching import over_batch
+from kernels.linear_act import triton
+from kernels.linear_act.xla import threshold
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6, 7, 8))
+def linear_act(
+    x: jax.Array,
+    w: jax.Array,
+    b: jax.Array | None,
+    key: jax.Array | None,
+    activation: str | None,
+    negative_slope: float,
+    dropout_rate: float,
+    kernel: str,
+    interpret: bool,
+) -> jax.Array:
+    """x [rows, in], w [in, out], b [out]; key is the two words of a random key, where there is dropout; kernel is "triton" or
+    "pallas", whose name here is that of its module."""
+    return _forward(x, w, b, key, activation, negative_slope, dropout_rate, kernel, interpret)[0]
+
+
+def _static(activation, negative_slope, dropout_rate):
+    return {
+        "ACTIVATION": activation,
+        "SLOPE": float(negative_slope),
+        "KEEP": 1.0 - dropout_rate,
+        "THRESHOLD": threshold(dropout_rate),
+        "HAS_BEFORE": activation == "gelu",
+    }
+
+
+def _state(key, first_row):
+    words = jnp.zeros((2,), jnp.uint32) if key is None else key
+    return jnp.concatenate([words, jnp.asarray(first_row, jnp.uint32)[None]])
+
+
+def _first_row(axis, rows):
+    return jax.lax.axis_index(axis) * rows
+
+
+def _forward(x, w, b, key, activation, negative_slope, dropout_rate, kernel, interpret):
+    forward = importlib.import_module(f"kernels.linear_act.{kernel}").forward
+    static = _static(activation, negative_slope, dropout_rate)
+    shared = [a for a in (w, b, key) if a is not None]
+
+    def run(first_row, x, w, *optional):
+        bias = None if b is None else optional[0]
+        return forward(x, w, bias, _state(None if key is None else optional[-1], first_row), interpret, static)
+
+    y, *before = over_batch(
+        functools.partial(run, 0),
+        shared=len(shared),
+        on_shard=lambda axis, x, *rest: run(_first_row(axis, x.shape[0]), x, *rest),
+        joined=key is None,
+    )(x, *shared)
+    return y, (x, w, b, key, before[0] if before else y)
+
+
+def _backward(activation, negative_slope, dropout_rate, kernel, interpret, residuals, dy):
+    x, w, b, key, seen = residuals
+    static = _static(activation, negative_slope, dropout_rate)
+
+    def run(first_row, dy, seen, *key):
+        return triton.backward(dy, seen, _state(key[0] if key else None, first_row), interpret, static)
+
+    def on_shard(axis, dy, *rest):
+        dz, db = run(_first_row(axis, dy.shape[0]), dy, *rest)
+        return dz, jax.lax.psum(db, axis)
+
+    keys = () if key is None else (key,)
+    if activation is None and key is None:
+        dz, db = dy, jnp.sum(dy, 0, dtype=jnp.float32)  # unused and so left out of the program where there is no bias
+    else:
+        dz, db = over_batch(functools.partial(run, 0), shared=len(keys), whole=(1,), on_shard=on_shard)(dy, seen, *keys)
+    dx = jnp.matmul(dz, w.T, preferred_element_type=jnp.float32).astype(x.dtype)
+    dw = jnp.matmul(x.T, dz, preferred_element_type=jnp.float32).astype(w.dtype)
+    no_gradient = None if key is None else np.zeros(key.shape, jax.dtypes.float0)
+    return dx, dw, None if b is None else db.astype(b.dtype), no_gradient
+
+
+linear_act.defvjp(_forward, _backward)

@@ -1,0 +1,153 @@
+"""The kernel of linear_act for Hopper: in Mosaic GPU's interpreter against float64, compiled for the H200, and on a GPU."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import kernels
+from kernels import activations, aot, dispatch, traffic, tuning
+from kernels.linear_act import config, fused, pallas, xla
+from tests.kernels.checking import TOLERANCE, assert_close, assert_matches_float64, few, normal
+
+S = jax.ShapeDtypeStruct
+H200 = "nvidia-h200"
+SMALL = config.PallasConfig(64, 64, 64, 2)
+
+
+def drawn(dtype, rows, inputs, outputs, seed, with_bias=True):
+    x, w, b = (normal(seed + i, shape, dtype) for i, shape in enumerate(((rows, inputs), (inputs, outputs), (outputs,))))
+    return x, w / inputs**0.5, b.astype(jnp.float32) if with_bias else None
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (70, 64)])
+def test_random_bits_are_jaxs(shape):
+    """Which elements dropout keeps is then what every other implementation says."""
+    key = jax.random.key(7, impl="threefry2x32")
+    place = jnp.arange(np.prod(shape), dtype=jnp.uint32).reshape(shape)
+    with jax.threefry_partitionable(True):
+        expected = jax.random.bits(key, shape, jnp.uint32)
+    np.testing.assert_array_equal(pallas.random_bits(*jax.random.key_data(key), place), expected)
+
+
+@settings(few, max_examples=2)
+@given(
+    rows=st.sampled_from([1, 100, 130]),
+    inputs=st.sampled_from([5, 72, 130]),
+    outputs=st.sampled_from([3, 72]),
+    activation=st.sampled_from(activations.NAMES),
+    with_bias=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_interpreted(rows, inputs, outputs, activation, with_bias, seed):
+    """Several blocks, ragged in every dimension; the backward pass is fed with what this forward pass keeps for it."""
+    dtype = (jnp.bfloat16, jnp.float16)[seed % 2]
+    args = drawn(dtype, rows, inputs, outputs, seed, with_bias)
+    check(args, activation, 0.0, None, seed)
+
+
+def test_interpreted_with_dropout():
+    check(drawn(jnp.bfloat16, 9, 8, 16, 0), "relu", 0.4, 3, 0)
+
+
+def check(args, activation, rate, seed_of_dropout, seed):
+    x = args[0]
+    key = None if seed_of_dropout is None else jax.random.key_data(jax.random.key(seed_of_dropout, impl="threefry2x32"))
+    static = fused._static(activation, 0.1, rate)
+    with tuning.candidate("linear_act.pallas", dataclasses.asdict(SMALL)):
+        y, *before = jax.jit(lambda *a: pallas.forward(*a, fused._state(key, 0), True, static))(*args)
+    dy = normal(seed + 9, y.shape, y.dtype)
+    residuals = (*args, key, before[0] if before else y)
+    gradients = fused._backward(activation, 0.1, rate, "pallas", True, residuals, dy)[: len(args)]
+
+    def reference(x, w, b):
+        z = activations.apply(activation, x @ w + (0 if b is None else b), 0.1)
+        return z if key is None else z * np.asarray(xla.kept(jnp.int32(seed_of_dropout), z.shape, rate)) / (1 - rate)
+
+    with jax.enable_x64(True):
+        wide = jax.tree.map(lambda a: jnp.asarray(np.asarray(a, np.float64)), args)
+        exact, pullback = jax.vjp(reference, *wide)
+        expected = pullback(jnp.asarray(np.asarray(dy, np.float64)))
+    tolerance = 4 * TOLERANCE[x.dtype.name]  # a rounded gradient of z is multiplied once more
+    assert_close(y, exact, tolerance, "y")
+    for name, g, e in zip("xwb", gradients, expected, strict=True):
+        if g is not None:
+            assert_close(g, e, tolerance, f"gradient of {name}")
+
+
+def shapes(rows, inputs, outputs, dtype=jnp.bfloat16):
+    return S((rows, inputs), dtype), S((inputs, outputs), dtype), S((outputs,), jnp.float32)
+
+
+def plain(x, w, b):
+    return kernels.linear_act(x, w, b, "relu", implementation="pallas")
+
+
+def dropped_gelu(x, w, b):
+    return kernels.linear_act(x, w, b, "gelu", dropout_rate=0.4, dropout_seed=0, implementation="pallas")
+
+
+@pytest.mark.parametrize(
+    ("candidate", "fn"),
+    [
+        *((candidate, plain) for candidate in config.PALLAS_CANDIDATES),
+        pytest.param(config.PALLAS_CANDIDATES[1], dropped_gelu, marks=pytest.mark.slow),  # the longest end, with both results
+    ],
+)
+def test_every_candidate_compiles_and_fits(candidate, fn):
+    with tuning.candidate("linear_act.pallas", dataclasses.asdict(candidate)):
+        found = aot.mosaic_resources(fn, *shapes(4096, 512, 512))
+    assert found.spilled == 0
+    assert found.shared_memory <= dispatch.H200.shared_memory
+    assert {"wgmma", "tma"} <= found.instructions
+
+
+def test_it_moves_its_floor():
+    """x, w, b and y once, where they are whole tiles of shared memory, even if their blocks hang over the edges."""
+    x, w, b = shapes(1000, 192, 320)
+    launches = traffic.kernels_of(aot.compile_for(H200, plain, x, w, b).as_text())
+    (kernel,) = (k for k in launches if "mosaic" in k.kind)
+    state = 12
+    assert kernel.bytes == 2 * (x.size + w.size + 1000 * 320) + 4 * b.size + state
+    assert traffic.total(launches)[1] == kernel.bytes + state
+
+
+def test_which_arguments_it_takes():
+    x, w = jnp.zeros((2, 8)), jnp.zeros((8, 8))
+    with kernels.target(H200):
+        with pytest.raises(kernels.ImplementationError, match=r"pallas: it takes bfloat16 and float16, .* given float32"):
+            kernels.linear_act(x, w, implementation="pallas")
+        assert kernels.available("linear_act")["pallas"] is None
+    with kernels.target("cpu"):
+        assert "it needs an NVIDIA GPU" in kernels.available("linear_act")["pallas"]
+
+
+def test_only_its_name_or_a_measurement_chooses_it(monkeypatch):
+    """Until somebody has measured it beside Triton's."""
+    args = shapes(64, 64, 64)
+    with aot.lowering_for(H200):
+        chosen = lambda **options: str(jax.make_jaxpr(lambda *a: kernels.linear_act(*a, **options))(*args))
+        assert "mpmd_map" not in chosen()
+        assert "mpmd_map" in chosen(implementation="pallas")
+        entry = {"64x64:bfloat16 64x64:bfloat16": {"implementation": "pallas"}}
+        monkeypatch.setattr(dispatch, "tuned", lambda kind: {"linear_act": entry})
+        assert "mpmd_map" in chosen()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("rate", [0.0, 0.4])
+@pytest.mark.parametrize("activation", activations.NAMES)
+def test_on_a_gpu(activation, rate):
+    if dispatch.device_reason("pallas") is not None:
+        pytest.skip(dispatch.device_reason("pallas"))
+    x, w, b = drawn(jnp.bfloat16, 1000, 200, 328, 0)
+    keep = np.asarray(xla.kept(jnp.int32(3), (1000, 328), rate)) / (1 - rate) if rate else 1.0
+    hand = lambda x, w, b: kernels.linear_act(x, w, b, activation, 0.1, rate, jnp.int32(3), implementation="pallas")
+    reference = lambda x, w, b: activations.apply(activation, x @ w + b, 0.1) * keep
+    assert_matches_float64(hand, reference, (x, w, b), 4 * TOLERANCE["bfloat16"])
