@@ -22,7 +22,7 @@ def conv_transpose(x: jax.Array, kernel: jax.Array, stride: int, padding: int, f
     Three forms of the same sum:
 
     - "dilated": a convolution of x with stride - 1 zeros between its values. Of every stride^2 products only one is not with
-      a zero, and XLA:CPU computes them all.
+      a zero. XLA:CPU computes them all; cuDNN, which knows this as the gradient of a convolution, none of the others.
     - "subpixel": one ordinary convolution of x that gives stride^2 output channels for each one, which are then laid out as
       stride x stride pixels (Shi et al. 2016). No product with an inserted zero; needs a kernel size divisible by the stride.
     - "matmul": for a 1x1 input, whose every value meets every element of the kernel once.
@@ -31,7 +31,7 @@ def conv_transpose(x: jax.Array, kernel: jax.Array, stride: int, padding: int, f
       x: [batch, height, width, in].
       kernel: [kernel_height, kernel_width, in, out], not flipped: torch's [in, out, height, width] transposed.
       stride, padding: as torch's.
-      form: None for the best that fits: matmul, else subpixel, else dilated.
+      form: None for the best that fits: matmul, else subpixel on a CPU, else dilated (docs/training.md has the figures).
 
     Returns:
       [batch, (height - 1) * stride - 2 * padding + kernel_height, ... likewise, out].
@@ -43,7 +43,8 @@ def conv_transpose(x: jax.Array, kernel: jax.Array, stride: int, padding: int, f
     batch, height, width, _ = x.shape
     divisible = kernel_height % stride == 0 == kernel_width % stride
     fits = {"matmul": height == width == 1, "subpixel": divisible, "dilated": True}
-    form = form or next(name for name in ("matmul", "subpixel", "dilated") if fits[name])
+    order = ("matmul", "subpixel", "dilated") if kernels.device().platform == "cpu" else ("matmul", "dilated")
+    form = form or next(name for name in order if fits[name])
     if form not in fits or not fits[form]:
         raise ValueError(f"form: {form!r} does not fit x {x.shape}, kernel {kernel.shape}, stride {stride}")
     if form == "matmul":
