@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 import zoo
+from experiments import inspect
 from experiments.benchmarks import tables
 from experiments.errors import UserError, run
 
