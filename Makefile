@@ -11,7 +11,7 @@ INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint c
 
 .PHONY: train test test-newest test-onnx test-gpu gpu lint format clean
 
-# Large arrays in huge pages, where glibc knows how: a training step on a CPU takes up to a seventh less time.
+# Large arrays in huge pages, where glibc knows how: a training step on a CPU then takes less time.
 train: export GLIBC_TUNABLES := glibc.malloc.hugetlb=1
 train: $(VENV)/.train
 	$(BIN)/python -m experiments.train $(MODEL) $(ARGS)
