@@ -94,6 +94,12 @@ def recurrent_learning() -> str:
     return table(*tables.recurrent_learning(found)) + where(found)
 
 
+def conv_learning() -> str:
+    """Three seeds of ResNet-20 on the digits, and networks that learn 64 images by heart."""
+    found = result("conv-learning")
+    return table(*tables.conv_learning(found)) + where(found)
+
+
 def cpu_speed() -> str:
     """Training steps and inferences beside torch's on a CPU."""
     conv, recurrent, gan = (result(name) for name in ("conv-models", "recurrent-cpu", "gan-cpu"))
@@ -198,6 +204,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "compiled-h200": compiled_h200,
     "compiled-steps": compiled_steps,
     "recurrent-learning": recurrent_learning,
+    "conv-learning": conv_learning,
     "cpu-speed": cpu_speed,
     "conv-transpose": conv_transpose,
     "recurrent-time": recurrent_time,

@@ -44,7 +44,9 @@ def _macs_of(jaxpr: Any) -> int:
         elif equation.primitive.name == "conv_general_dilated":
             numbers = equation.params["dimension_numbers"]
             kernel = equation.invars[1].aval.shape
-            total += out * math.prod(kernel) // kernel[numbers.rhs_spec[0]]
+            # A transposed convolution is written as one over zeros put between the inputs, whose products nobody needs.
+            zeros = math.prod(equation.params["lhs_dilation"])
+            total += out * math.prod(kernel) // kernel[numbers.rhs_spec[0]] // zeros
         repeats = equation.params.get("length", 1) if equation.primitive.name == "scan" else 1
         total += repeats * sum(_macs_of(inner) for inner in jaxprs_in_params(equation.params))
     return total

@@ -28,11 +28,11 @@ DEVICE = "nvidia-h200"
 # What the model assumes: value, unit and where it is from.
 ASSUMED = {
     "clock": (1.755e9, "cycles a second", "boost clock of the H100, whose chip the H200 has"),
-    "l2_latency": (263, "cycles", "Luo et al. 2024, arXiv 2402.13499, measured on an H100"),
+    "l2_latency": (263, "cycles", "assumed: about what is published for an H100; not checked against a source"),
     "barrier_latencies": (3, "L2 latencies", "assumed: stores acknowledged, arrival, the poll that sees the last one"),
     "arrival": (1, "cycle a block", "assumed: atomic additions to one address, one after another"),
     "l2_bytes_per_core": (64, "bytes a cycle", "width of a multiprocessor's port"),
-    "l2_bytes": (3134, "bytes a cycle", "5.5 TB/s for the whole chip, published microbenchmarks"),
+    "l2_bytes": (3134, "bytes a cycle", "assumed: 5.5 TB/s for the whole chip; not checked against a source"),
     "shared_memory_bytes": (128, "bytes a cycle", "32 banks of 4 bytes; the weights are read from there in every step"),
     "multiply_adds": (2048, "a cycle", "16 bits, per multiprocessor; half as many in tf32, of which three passes are taken"),
     "gates": (300, "cycles", "assumed: two transcendental functions in turn, and the change of layout before them"),

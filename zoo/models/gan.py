@@ -248,7 +248,7 @@ def gan_mlp(
     )
 
 
-@register("dcgan", paper=RADFORD, params=6_342_272, macs=136_940_544, input_shape=(100,), num_classes=0)
+@register("dcgan", paper=RADFORD, params=6_342_272, macs=104_628_224, input_shape=(100,), num_classes=0)
 def dcgan(
     *,
     num_classes: int | None = None,
