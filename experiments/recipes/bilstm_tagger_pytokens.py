@@ -1,6 +1,9 @@
 """Bidirectional LSTM that labels each character of Python source with the kind of its token.
 
-python -m experiments.train bilstm_tagger
+    python -m experiments.train bilstm_tagger
+
+Two minutes on two cores to 99.7 % of the held-out characters;
+three seeds in experiments/results/cpu/recurrent-learning.json.
 """
 
 from experiments.training.recipe import Recipe

@@ -50,9 +50,8 @@ class GanTask:
     """A zoo model with `generator` and `discriminator`, trained in turn.
 
     Task options: loss (a key of LOSSES), d_steps (discriminator steps for each one of the generator), penalty (weight of the
-    gradient penalty), r1 (weight of half the squared gradient at real images, Mescheder et al. 2018), noise (standard deviation
-    of the noise in everything that the discriminator sees, falling to zero over the run, Sønderby et al. 2017), conditional
-    (give both networks the labels), judge (workdir of a trained lenet5 to measure with).
+    gradient penalty), r1 (weight of half the squared gradient at real images, Mescheder et al. 2018), conditional (give both
+    networks the labels), judge (workdir of a trained lenet5 to measure with).
     """
 
     metric_names = ("loss", "finite", "generator_loss", "discriminator_loss", "score_of_real", "score_of_fake")
@@ -63,7 +62,6 @@ class GanTask:
             "d_steps": 1,
             "penalty": 10.0,
             "r1": 0.0,
-            "noise": 0.0,
             "conditional": False,
             "judge": None,
         }
@@ -77,7 +75,7 @@ class GanTask:
             raise UserError(f"d_steps: {options['d_steps']!r} given, a whole number of at least 1 is needed")
         self.recipe, self.dataset, self.steps = recipe, dataset, steps
         self.loss_name, self.d_steps = options["loss"], options["d_steps"]
-        self.penalty, self.r1, self.noise = (float(options[name]) for name in ("penalty", "r1", "noise"))
+        self.penalty, self.r1 = float(options["penalty"]), float(options["r1"])
         self.conditional, self.judge_source = bool(options["conditional"]), options["judge"]
         self.schedule = make_schedule(recipe, steps, per_epoch)
         self.optimizer = make_optimizer(recipe, self.schedule)
@@ -131,7 +129,7 @@ class GanTask:
 
     def train_step(self, state: TrainState, batch: dict[str, jax.Array]) -> tuple[TrainState, jax.Array]:
         """One discriminator step and, after every `d_steps` of them, one generator step. Returns state and metrics."""
-        keys = jax.random.split(jax.random.fold_in(jax.random.key(self.recipe.seed), state.step), 4)
+        keys = jax.random.split(jax.random.fold_in(jax.random.key(self.recipe.seed), state.step), 3)
         batch = self.dataset.preprocess(batch, keys[0], True)
         real, labels = batch["image"], batch["label"] if self.conditional else None
         z = jax.random.normal(keys[1], (len(real), self.latent_size), real.dtype)
@@ -144,11 +142,6 @@ class GanTask:
             return model.generator(z, labels), zoo.split(model)[2]
 
         fake, pull_back, rest = jax.vjp(generate, params["generator"], has_aux=True)
-        if self.noise:
-            # The same for real and generated images: each by itself is blurred as by noise of its own, at half the cost.
-            level = self.noise * jnp.maximum(0, 1 - state.step / self.steps)
-            noise = level * jax.random.normal(keys[3], real.shape, real.dtype)
-            real, fake = real + noise, fake + noise
 
         def loss_d(params_d: nnx.State) -> tuple[jax.Array, tuple]:
             model = self._merge(params["generator"], params_d, rest)
