@@ -36,17 +36,25 @@ def poll(arrived, target):
 
 
 class Schedule:
-    """Stands in for `triton.arrive` and `triton.wait`: pauses of random length around both, and a count of the waits."""
+    """Stands in for `triton.arrive` and `triton.wait`: pauses of random length around both, and a count of the waits.
 
-    def __init__(self, arrivals=1, waits=True):
+    `holds`: the first block to arrive is held there until another one has waited for every step. A barrier that works
+    would keep that one from doing so; one that does not lets it read what the held block has yet to write, every time.
+    """
+
+    def __init__(self, arrivals=1, waits=True, holds=False):
         self.rng = random.Random(0)
         self.arrivals, self.waits = arrivals, waits
         self.waited = collections.Counter()  # by thread, which is by block and launch
+        self.to_hold = threading.Semaphore(int(holds))
+        self.let_through = threading.Event()
 
     def pause(self):
         time.sleep(self.rng.random() / 100)
 
     def arrive(self, arrived):
+        if self.to_hold.acquire(blocking=False):
+            assert self.let_through.wait(timeout=30), "no other block went ahead of the held one"
         self.pause()
         for _ in range(self.arrivals):
             count(arrived)
@@ -57,6 +65,8 @@ class Schedule:
         if self.waits:
             poll(arrived, target)
         self.pause()
+        if self.waited[threading.get_ident()] == STEPS:
+            self.let_through.set()
 
 
 @pytest.fixture
@@ -101,12 +111,12 @@ def test_any_order_of_the_blocks_gives_the_same(run, shape):
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_missing_barrier_is_caught(run, shape):
-    assert run(shape, Schedule(waits=False))[0] > 0.01
+    assert run(shape, Schedule(waits=False, holds=True))[0] > 0.01
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_doubled_arrival_is_caught(run, shape):
-    assert run(shape, Schedule(arrivals=2))[0] > 0.01
+    assert run(shape, Schedule(arrivals=2, holds=True))[0] > 0.01
 
 
 def test_a_missing_arrival_ends_in_an_error(run, monkeypatch):
