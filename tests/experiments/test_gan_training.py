@@ -29,7 +29,7 @@ pytestmark = pytest.mark.slow
 
 
 def recipe(model: str = "gan_mlp", **changes) -> Recipe:
-    small = {"steps": 12, "evaluate_every": 0.5, "checkpoint_every": 0.5, "steps_per_call": 1}
+    small = {"steps": 12, "evaluate_every": 0.5, "checkpoint_every": 0.5, "steps_per_call": 1, "task_options": ""}
     if model == "dcgan":
         small["model_options"] = "image_size=32,generator_width=8,discriminator_width=8"
     return dataclasses.replace(find(model), **(small | changes))
