@@ -236,7 +236,11 @@ def conv_case(where: str, batch: int, size: int, channels: int, features: int) -
         TorchPeer(
             lambda f: lambda x, w: f.conv2d(x, w, padding=1),
             # [height, width, in, out] to torch's [out, in, height, width], in memory as torch's channels_last has it.
-            lambda t: [t[0].permute(0, 3, 1, 2), t[1].permute(3, 0, 1, 2).contiguous().permute(0, 3, 1, 2), *_images_first(t[2:])],
+            lambda t: [
+                t[0].permute(0, 3, 1, 2),
+                t[1].permute(3, 0, 1, 2).contiguous().permute(0, 3, 1, 2),
+                *_images_first(t[2:]),
+            ],
             lambda a: [*_images_last(a[:2]), a[2].transpose(2, 3, 1, 0)],
         ),
         linen,
