@@ -16,11 +16,11 @@ from kernels import activations
 
 # Why the hand-written kernel of an operator can win, and what it cannot win: one reason each, shown beside the figures.
 WHY = {
-    "max_pool": "XLA finds each maximum again in the backward pass, through arrays of indices and a scatter; the kernel keeps one "
-    "byte per window and gathers",
+    "max_pool": "XLA finds each maximum again in the backward pass, through arrays of indices and a scatter; the kernel keeps "
+    "one byte per window and gathers",
     "local_response_norm": "JAX's gradient keeps arrays of powers and sums; the kernel keeps x and computes them again",
-    "batch_norm_act": "XLA reads x from device memory once per pass; the kernel reads a slice of channels again from the L2 cache, "
-    "where one fits",
+    "batch_norm_act": "XLA reads x from device memory once per pass; the kernel reads a slice of channels again from the L2 "
+    "cache, where one fits",
     "linear_act": "both are one matrix product with its bias and activation fused; cuBLAS is hard to beat",
     "mlp": "one launch, and the hidden layer never reaches device memory",
     "lenet5": "one launch for the network, and its feature maps never reach device memory",
@@ -80,7 +80,7 @@ class TorchPeer:
     Attributes:
       forward: given torch.nn.functional, a function of `prepare`'s tensors; differentiated by the case's `argnums`, or by all
         its arguments where `every` is set.
-      prepare: from tensors like the case's inputs to what torch likes best, before the clock starts: images channels last in memory.
+      prepare: from tensors like the case's inputs to what torch likes best, before the clock starts: images channels last.
       restore: from its outputs to the order and layout of the JAX contenders'.
     """
 
@@ -103,6 +103,7 @@ class Case:
       flops: the operations (additions, multiplications, comparisons) that any version must do; about, where they do not matter.
       argnums: the inputs by which it is differentiated; none for the forward pass alone.
       torch, flax: peers. flax is a function of the same arrays, through flax.linen.
+      precision: in which the case's figures were published; None for that of the run.
     """
 
     operator: str
@@ -114,13 +115,14 @@ class Case:
     argnums: tuple[int, ...] = ()
     torch: TorchPeer | None = None
     flax: Callable[..., jax.Array] | None = None
+    precision: str | None = None
 
     @property
     def name(self) -> str:
         return f"{self.operator} {self.where}, {'forward + backward' if self.argnums else 'forward'}"
 
     def arrays(self) -> tuple[Array, ...]:
-        """What a contender is called with: the inputs and, where it is differentiated, the gradient that arrives at its output."""
+        """What a contender is called with: the inputs and, where it is differentiated, the gradient of the output."""
         if not self.argnums:
             return self.inputs
         shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype(jnp.float32)) for a in self.inputs]
@@ -347,7 +349,7 @@ def _linen() -> Any:
 
 
 def operator_cases(quick: bool, platform: str) -> list[Case]:
-    """Real shapes of the zoo's models and of the public benchmark; on a CPU smaller batches of them, what it can do in the time."""
+    """Real shapes of the zoo's models and of the public benchmark; on a CPU smaller batches of them, for the time it takes."""
     from experiments.comparison.recurrent_cases import recurrent_cases
 
     scale = 1 if platform == "cuda" else 32

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
-from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -15,23 +12,13 @@ import numpy as np
 import kernels
 from experiments.comparison.cases import Case, differentiated
 from experiments.comparison.timing import Contender
+from kernels.recurrent.xla import unrolled
 
 PEERS = ("torch", "torch.compile", "flax")
 LOOPS = ("rnn", "lstm", "gru")  # operators that XLA runs as a loop
 # What XLA's GPU compiler puts into command buffers when asked for while loops too: launches without the host.
 WHILE_BUFFERS = {"xla_gpu_enable_command_buffer": "FUSION,CUBLAS,CUBLASLT,CUSTOM_CALL,CUDNN,WHILE"}
-UNROLL = 8
-
-
-@contextlib.contextmanager
-def unrolled_scans(steps: int) -> Iterator[None]:
-    """Scans traced inside do `steps` steps in each turn of their loop: XLA then fuses across them. The reference leaves it to one,
-    since that is best on a CPU."""
-    if steps == 1:
-        yield
-        return
-    with mock.patch.object(jax.lax, "scan", functools.partial(jax.lax.scan, unroll=steps)):
-        yield
+UNROLL = 8  # steps in a turn of XLA's loop
 
 
 def leaves_to_numpy(out: Any) -> list[np.ndarray]:
@@ -43,7 +30,7 @@ def scoped(case: Case, implementation: str | None, unroll: int = 1) -> Callable[
     function = differentiated(case.forward, case.argnums)
 
     def call(*args: Any) -> Any:
-        with kernels.use(implementation), unrolled_scans(unroll):
+        with kernels.use(implementation), unrolled(unroll):
             return function(*args)
 
     return call
@@ -109,7 +96,7 @@ def torch_contender(case: Case, precision: str, compiled: bool) -> Contender:
 
 
 def operator_contenders(case: Case, precision: str, peers: list[str]) -> dict[str, Callable[[], Contender]]:
-    """XLA's forms, every hand-written implementation that this device can run, and the peers asked for; each made when called."""
+    """XLA's forms, every hand-written implementation that this device can run, and the peers; each made when called."""
     on_gpu = kernels.device().platform == "cuda"
     made: dict[str, Callable[[], Contender]] = {}
     for name, reason in kernels.available(case.operator).items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
+import functools
 import math
 from typing import Any
 
@@ -33,12 +34,14 @@ class ModelCase:
       model: a name of the registry, or "basic_block".
       shape: of the input, batch included.
       label: where the case comes from, if not from the zoo.
+      precision: in which the case's figures were published; None for that of the run.
     """
 
     model: str
     shape: tuple[int, ...]
     train: bool
     label: str = ""
+    precision: str | None = None
 
     @property
     def name(self) -> str:
@@ -76,10 +79,7 @@ class ModelCase:
             inputs = Array(self.shape)
         if not self.train:
             return (inputs,)
-        model = nnx.eval_shape(lambda: self.build(jnp.float32))
-        graph, state = nnx.split(zoo.evaluation_view(model))
-        x = jax.ShapeDtypeStruct(inputs.shape, inputs.dtype(jnp.float32))
-        output = jax.eval_shape(lambda state, x: nnx.merge(graph, state)(x), state, x)
+        output = _output(self)
         if self.family == "gan":
             return inputs, Array(output.shape)
         return inputs, Array(output.shape[:-1], below=output.shape[-1])
@@ -88,19 +88,32 @@ class ModelCase:
         return [a.draw(rng) for a in self.arrays()]
 
     def flops(self) -> float | None:
-        """Of the convolutions and matrix products, three times as many in training; None where the registry does not say."""
+        """Of the convolutions and matrix products, thrice as many in training; None for a GAN: its parts run repeatedly."""
+        if self.family == "gan":
+            return None
         if self.model == BLOCK:
             macs = math.prod(self.shape[1:3]) * (9 * 3 * 64 + 9 * 64 * 64 + 3 * 64)
-        elif self.family != "gan" and self.shape[1:] == zoo.model_info(self.model).input_shape:
+        elif self.shape[1:] == zoo.model_info(self.model).input_shape:
             macs = zoo.model_info(self.model).macs
         else:
-            return None
+            model = nnx.eval_shape(lambda: self.build(jnp.float32))
+            macs = zoo.count_macs(model, self.shape[1:], self.arrays()[0].dtype(jnp.float32))
         return 2.0 * macs * self.shape[0] * (3 if self.train else 1)
+
+
+@functools.cache
+def _output(case: ModelCase) -> jax.ShapeDtypeStruct:
+    """Of the model in evaluation."""
+    graph, state = nnx.split(zoo.evaluation_view(nnx.eval_shape(lambda: case.build(jnp.float32))))
+    x = dataclasses.replace(case, train=False).arrays()[0]
+    return jax.eval_shape(
+        lambda state, x: nnx.merge(graph, state)(x), state, jax.ShapeDtypeStruct(x.shape, x.dtype(jnp.float32))
+    )
 
 
 def _public(model: str, shape: tuple[int, ...]) -> ModelCase:
     """KernelBench level 3: its networks and input sizes, forward only."""
-    return ModelCase(model, shape, False, "public benchmark")
+    return ModelCase(model, shape, False, "public benchmark", "float32")
 
 
 PUBLIC = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -13,9 +14,10 @@ from flax import nnx
 
 import kernels
 import zoo
-from experiments.comparison.contenders import UNROLL, WHILE_BUFFERS, leaves_to_numpy, unrolled_scans
+from experiments.comparison.contenders import UNROLL, WHILE_BUFFERS, leaves_to_numpy
 from experiments.comparison.models import ModelCase
 from experiments.comparison.timing import Contender
+from kernels.recurrent.xla import unrolled
 
 # Of the SGD update. So small that torch's model, which updates its weights in place, is the same after thousands of steps.
 LEARNING_RATE = 1e-6
@@ -39,6 +41,12 @@ class Weights:
         if not self.case.train:
             params = jax.tree.map(lambda p: p.astype(precision), params)
         return graph, params, rest
+
+    def bytes(self, itemsize: int) -> float:
+        """The least that any version must move: each weight once, in training read and written in float32, and the inputs."""
+        parameters = zoo.count_params(self.model)
+        inputs = sum(math.prod(a.shape) * (4 if a.below else itemsize) for a in self.case.arrays())
+        return parameters * (2 * 4 if self.case.train else itemsize) + inputs
 
     def torch_state_dict(self) -> dict[str, Any]:
         return zoo.to_torch_state_dict(self.model)
@@ -71,7 +79,7 @@ def program(case: ModelCase, graph: Any, implementation: str | None, unroll: int
         return value, optax.tree.norm(gradient), updated, new
 
     def scoped(*args: Any) -> Any:
-        with kernels.use(implementation), unrolled_scans(unroll):
+        with kernels.use(implementation), unrolled(unroll):
             return (step if case.train else infer)(*args)
 
     return scoped
@@ -92,7 +100,7 @@ def jax_contender(
 
 
 def model_contenders(weights: Weights, precision: str, peers: list[str]) -> dict[str, Callable[[], Contender]]:
-    """XLA's code; on a GPU the kernels that the zoo chooses, and of recurrent models XLA's other forms; torch's twin if asked for."""
+    """XLA's code; on a GPU the kernels that the zoo chooses, and of recurrent models XLA's other forms; torch's twin."""
     case = weights.case
     found = {"xla": lambda: jax_contender(weights, precision, "xla")}
     if kernels.device().platform == "cuda":

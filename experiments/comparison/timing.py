@@ -17,6 +17,8 @@ import kernels
 # float32 sums of thousands of products agree to 1e-5; tf32 products, which GPUs take for float32, to about 1e-3; bfloat16
 # carries 8 bits, so a result of several roundings agrees to about 1e-2.
 TOLERANCE = {"float32": 2e-3, "bfloat16": 3e-2, "float16": 5e-3}
+# Whole networks: a rounding in each of up to a hundred layers in turn, on random weights that do not dampen it.
+MODEL_TOLERANCE = {"float32": 1e-2, "bfloat16": 1e-1, "float16": 2e-2}
 CACHE = {"cpu": 64 * 2**20, "cuda": 120 * 2**20}  # bytes; twice the L2 of an H200
 SETS = 8  # of inputs, at most
 
@@ -40,6 +42,10 @@ class Contender:
     profiled: bool = True
 
 
+class OutOfTimeError(Exception):
+    """The deadline passed before every contender was ready."""
+
+
 @dataclasses.dataclass
 class _Ready:
     """A contender that was right, with the inputs it takes in turn and the calls that make a block."""
@@ -55,6 +61,13 @@ class _Ready:
             outputs = self.contender.call(*self.inputs[number % len(self.inputs)])
         self.contender.wait(outputs)
         return (time.perf_counter() - begun) / calls
+
+    def warm_up(self, block_seconds: float) -> None:
+        """Settle how many calls make a block, and run for half of one."""
+        once = self.seconds_per_call(1, 1)
+        self.calls = max(1, min(1000, round(block_seconds / max(once, 1e-7))))
+        if self.calls > 1:
+            self.seconds_per_call(self.calls // 2, 0)
 
     def block(self, start: int) -> float:
         """Seconds per call of a block, after a call that is not timed where the block has many: the threads of the contender
@@ -100,6 +113,7 @@ def measure(
     rounds: int,
     block_seconds: float,
     seed: int = 0,
+    deadline: float = float("inf"),
 ) -> dict[str, dict[str, Any]]:
     """Check each contender against `reference` (its outputs on the inputs of `seed`), then time the right ones in turn.
 
@@ -108,50 +122,59 @@ def measure(
 
     Args:
       contenders: each made when its turn to be checked comes.
+      tolerance: largest `relative_error` that counts as right.
+      deadline: on time.monotonic; after it no further contender is made.
 
     Returns:
-      For each contender: error, and median, p20, p80 seconds per call, calls in a block, and on a GPU the sum of its kernels'
-      own times; or failed, with the reason, and no time.
+      For each contender: error, and median, p20, p80 seconds per call, calls in a block, and the sum of its kernels' own times
+      (None but on a GPU); or failed, with the reason, and no time.
+
+    Raises:
+      OutOfTimeError: the deadline passed before every contender was checked.
     """
     sets = _sets(draw, platform, seed)
     found: dict[str, dict[str, Any]] = {}
     ready: dict[str, _Ready] = {}
     for name, make in contenders.items():
+        if time.monotonic() > deadline:
+            raise OutOfTimeError(f"{len(found)} of {len(contenders)} contenders were ready")
         try:
             contender = make()
             one = _Ready(contender, [contender.prepare(inputs) for inputs in sets])
             outputs = contender.call(*one.inputs[0])
             contender.wait(outputs)
             error = relative_error(contender.to_numpy(outputs), reference)
-        except Exception as problem:  # a peer that cannot run here is a row of the table, not the end of the run
+            if error <= tolerance:
+                one.warm_up(block_seconds)
+        except Exception as problem:  # one that cannot run here is a row of the table, not the end of the run
             found[name] = {"failed": refusal(name, problem)}
             continue
-        if not error <= tolerance:
+        if error <= tolerance:
+            found[name], ready[name] = {"error": error}, one
+        else:
             found[name] = {"failed": f"wrong: relative error {error:.2g}, allowed {tolerance:g}"}
-            continue
-        once = one.seconds_per_call(1, 1)
-        one.calls = max(1, min(1000, round(block_seconds / max(once, 1e-7))))
-        if one.calls > 1:
-            one.seconds_per_call(one.calls // 2, 0)
-        found[name], ready[name] = {"error": error}, one
     times: dict[str, list[float]] = {name: [] for name in ready}
     for number in range(rounds):
         for name, one in ready.items():
             times[name].append(one.block(number))
     for name, values in times.items():
         median, p20, p80 = (float(q) for q in np.percentile(values, (50, 20, 80)))
-        found[name] |= {"median": median, "p20": p20, "p80": p80, "calls": ready[name].calls}
-        if platform == "cuda" and ready[name].contender.profiled:
-            found[name]["kernel_seconds"] = kernel_seconds(ready[name].contender.call, ready[name].inputs[0])
+        one = ready[name]
+        profiled = platform == "cuda" and one.contender.profiled
+        found[name] |= {"median": median, "p20": p20, "p80": p80, "calls": one.calls}
+        found[name]["kernel_seconds"] = kernel_seconds(one.contender.call, one.inputs) if profiled else None
     return found
 
 
-def kernel_seconds(call: Callable[..., Any], inputs: list[Any]) -> float | None:
-    """Sum of the kernels' own times of one call on a GPU, through CUPTI; None where that is not to be had."""
+def kernel_seconds(call: Callable[..., Any], sets: list[list[Any]]) -> float | None:
+    """Sum of the kernels' own times in one call on a GPU, through CUPTI: the median over three calls on the inputs in turn.
+
+    None where that is not to be had.
+    """
     try:
         from jax.experimental.mosaic.gpu import profiler
 
-        _, milliseconds = profiler.measure(call)(*inputs)
-        return None if milliseconds is None else float(milliseconds) / 1e3  # type: ignore[arg-type]
+        found = [profiler.measure(call)(*sets[number % len(sets)])[1] for number in range(3)]
     except (ImportError, RuntimeError, ValueError, TypeError):
         return None
+    return None if None in found else float(np.median(found)) / 1e3  # type: ignore[arg-type]

@@ -31,7 +31,7 @@ class LeNet5(torch.nn.Module):
 
 
 class SequenceModel(torch.nn.Module):
-    """An optional embedding, one recurrent layer, and a linear layer on every step or on the final state; sizes from the weights."""
+    """Perhaps an embedding, a recurrent layer, and a linear layer on every step or the final state; sizes from the weights."""
 
     def __init__(self, name: str, state: dict[str, torch.Tensor]):
         super().__init__()
