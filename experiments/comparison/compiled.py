@@ -20,7 +20,6 @@ import json
 import pathlib
 import re
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -34,7 +33,7 @@ import kernels
 import zoo
 from experiments.benchmarks.recurrent_compiled import CONSTANTS, step_seconds
 from experiments.benchmarks.result import RESULTS
-from experiments.comparison import arithmetic
+from experiments.comparison import arithmetic, machine
 from experiments.comparison.cases import Case, operator_cases
 from experiments.comparison.contenders import LOOPS, UNROLL, scoped
 from experiments.comparison.models import FIRST, PUBLIC, ModelCase, model_cases
@@ -46,7 +45,6 @@ from kernels import aot, launch, traffic
 from kernels.recurrent import config
 from kernels.recurrent.cells import CELLS
 
-ROOT = pathlib.Path(__file__).parents[2]
 # Operations per second of the tensor cores on paper, dense; float32 products run in tf32.
 PEAK = {"nvidia-h200": {"bfloat16": 989e12, "float16": 989e12, "float32": 494e12}}
 HAND_WRITTEN = ("triton", "pallas")
@@ -145,13 +143,13 @@ def figures(make: Make, device: str, precision: str) -> dict[str, Any]:
 def row_of(case: Case | ModelCase, device: str, precision: str) -> dict[str, Any]:
     """A case's entry in the record."""
     dtype = jnp.dtype(precision)
+    row: dict[str, Any] = {"name": case.name, "dtype": precision}
     if isinstance(case, Case):
-        row = {"name": case.name, "operator": case.operator, "bytes": case.bytes(dtype.itemsize), "flops": case.flops}
-        floor = max(row["bytes"] / BANDWIDTH[device], case.flops / PEAK[device][precision])
-        row["floor_seconds"] = floor
+        row |= {"operator": case.operator, "bytes": case.bytes(dtype.itemsize), "flops": case.flops}
+        row["floor_seconds"] = max(row["bytes"] / BANDWIDTH[device], case.flops / PEAK[device][precision])
         programs = operator_programs(case, device, dtype)
     else:
-        row = {"name": case.name, "model": case.model, "train": case.train, "examples": case.shape[0], "flops": case.flops()}
+        row |= {"model": case.model, "train": case.train, "examples": case.shape[0], "flops": case.flops()}
         programs = model_programs(case, device, dtype)
     row["contenders"] = {}
     for name, make in programs.items():
@@ -176,55 +174,55 @@ def cases_of(kind: str) -> list[Case] | list[ModelCase]:
 
 def source_digest() -> str:
     """Of everything that the figures are computed from."""
-    paths = [path for pattern in SOURCES for path in ROOT.glob(pattern)]
+    paths = [path for pattern in SOURCES for path in machine.ROOT.glob(pattern)]
     paths += [pathlib.Path(__file__).with_name(f"{name}.py") for name in OWN_SOURCES]
     digest = hashlib.sha256()
     for path in sorted(paths):
-        digest.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes())
+        digest.update(path.relative_to(machine.ROOT).as_posix().encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:16]
 
 
-def commit() -> str:
-    """Of the tree, with a plus where it has changes; "unknown" outside a checkout."""
-    git = lambda *arguments: subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=False)
-    name = git("rev-parse", "--short", "HEAD").stdout.strip()
-    return name + "+" * bool(git("diff", "--quiet", "HEAD", "--", "*.py").returncode) if name else "unknown"
-
-
-def header(kind: str, device: str, precision: str) -> dict[str, Any]:
+def header(kind: str, device: str) -> dict[str, Any]:
     """What every figure of a record was obtained with."""
     return {
-        "experiment": f"compiled-{kind}",
         "measured": False,
+        "experiment": f"compiled-{kind}",
         "device": device,
         "date": datetime.date.today().isoformat(),
-        "commit": commit(),
+        "commit": machine.commit(),
         "versions": {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax", "triton", "jax-triton")},
-        "dtype": precision,
         "protocol": "compiled by XLA for this device, not run; kernels, bytes and products counted in the optimized program, "
         "a loop's as often as it turns",
         "model": {
             "bytes_per_second": BANDWIDTH[device],
-            "flops_per_second": PEAK[device][precision],
+            "flops_per_second": PEAK[device],
             "seconds_per_launch": CONSTANTS["xla_kernel"],
         },
     }
 
 
 def compile_cases(
-    kind: str, device: str, old: dict[str, Any], *, only: str = "", precision: str = "bfloat16", minutes: float = 1e9
+    kind: str, device: str, old: dict[str, Any], *, only: str = "", precision: str | None = None, minutes: float = 1e9
 ) -> Iterator[dict[str, Any]]:
-    """The record after each case that had to be compiled; `old` is what there was before."""
+    """The record after each case that had to be compiled.
+
+    Args:
+      old: the record that there was before.
+      only: part of the names of the cases to compile.
+      precision: of every case; if None the case's own where it has one, else bfloat16.
+      minutes: no case is begun after so many.
+    """
     begun, digest = time.monotonic(), source_digest()
-    head, cases = header(kind, device, precision), cases_of(kind)
-    same = old.get("versions") == head["versions"] and old.get("dtype") == precision
-    rows = {row["name"]: row for row in old.get("cases", [])} if same else {}
+    head, cases = header(kind, device), cases_of(kind)
+    rows = {row["name"]: row for row in old.get("cases", [])} if old.get("versions") == head["versions"] else {}
     for case in cases:
-        if only not in case.name or rows.get(case.name, {}).get("source") == digest:
+        obtained = {"dtype": precision or case.precision or "bfloat16", "source": digest}
+        if only not in case.name or obtained.items() <= rows.get(case.name, {}).items():
             continue
         if time.monotonic() - begun > 60 * minutes:
             return
-        rows[case.name] = row_of(case, device, precision) | {"source": digest, "commit": head["commit"], "date": head["date"]}
+        obtained |= {"commit": head["commit"], "date": head["date"]}
+        rows[case.name] = row_of(case, device, obtained["dtype"]) | obtained
         yield head | {"cases": [rows[case.name] for case in cases if case.name in rows]}
 
 
@@ -242,7 +240,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--only", default="", help="the cases whose name contains this")
     parser.add_argument("--minutes", type=float, default=1e9, help="start no case after so many minutes")
     parser.add_argument("--device", default="h200", help=f"one of {', '.join(DEVICES)}")
-    parser.add_argument("--precision", default="bfloat16", choices=("bfloat16", "float16", "float32"))
+    parser.add_argument("--precision", choices=sorted(PEAK["nvidia-h200"]), help="the case's own, or bfloat16, if not given")
     parser.add_argument("--out", type=pathlib.Path, help="folder for the result; experiments/results/DEVICE if not given")
     given = parser.parse_args(arguments)
     if given.device not in DEVICES:
