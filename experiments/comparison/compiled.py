@@ -153,12 +153,10 @@ def row_of(case: Case | ModelCase, device: str, precision: str) -> dict[str, Any
         programs = model_programs(case, device, dtype)
     row["contenders"] = {}
     for name, make in programs.items():
-        begun = time.perf_counter()
         try:
-            found = figures(make, device, precision)
+            row["contenders"][name] = figures(make, device, precision)
         except Exception as problem:  # what cannot be compiled is a row of the table, not the end of the run
-            found = {"failed": refusal(name, problem)}
-        row["contenders"][name] = found | {"seconds_to_compile": round(time.perf_counter() - begun, 1)}
+            row["contenders"][name] = {"failed": refusal(name, problem)}
     jax.clear_caches()  # dozens of large programs would fill the memory
     return row
 
