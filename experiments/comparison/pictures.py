@@ -1,73 +1,243 @@
-"""Pictures of a comparison: speed-up bars, and a roofline with each case as a point."""
+"""Pictures of a comparison, measured or compiled: how many times as fast the hand-written kernels are, and a roofline.
+
+Each PNG says in its metadata which records it was drawn from (`digest`), so that a test can tell when it is out of date.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import pathlib
 from typing import Any
 
-COLOURS = {"xla": "#7f8c8d", "triton": "#2e86ab", "pallas": "#8e44ad", "torch": "#d35400", "torch.compile": "#f39c12"}
+from experiments.comparison import verdict
+
+# Okabe and Ito's colours, which people with any colour vision tell apart; shapes differ as well.
+BETTER, WORSE, XLA, INK, PALE = "#0072B2", "#D55E00", "#7F7F7F", "#222222", "#D9D9D9"
+MARKERS = {"torch": ("o", "#000000"), "torch.compile": ("s", "#009E73"), "flax": ("^", "#CC79A7"), "cudnn": ("v", "#E69F00")}
+DIGEST = "Records"  # key of the PNG's metadata
 
 
-def _subtitle(record: dict[str, Any]) -> str:
-    versions = record["versions"]
-    how = "measured" if record["measured"] else "compiled, not run"
-    return f"{record['device']}, jax {versions['jax']}, {record['date']}, {how}"
+def digest(*records: dict[str, Any]) -> str:
+    """Of what records hold, whatever their files' formatting."""
+    return hashlib.sha256(json.dumps(records, sort_keys=True).encode()).hexdigest()
+
+
+def drawn_from(path: pathlib.Path) -> str | None:
+    """The digest of the records that a picture was drawn from; None where there is no picture, or it does not say."""
+    from PIL import Image
+
+    if not path.exists():
+        return None
+    with Image.open(path) as image:
+        return image.info.get(DIGEST)
+
+
+def conditions(record: dict[str, Any]) -> str:
+    """Measured or compiled, for which device, with what, at which precision, when."""
+    how = "measured" if record["measured"] else "COMPILED, not run"
+    dtypes = sorted({case.get("dtype", record.get("dtype", "")) for case in record["cases"]})
+    return f"{how}: {record['device']}, jax {record['versions']['jax']}, {'/'.join(dtypes)}, {record['date']}"
+
+
+def _save(figure: Any, path: pathlib.Path, *records: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120, metadata={DIGEST: digest(*records), "Software": None})
+
+
+def _number(value: float) -> str:
+    return f"{value:.0f}" if value >= 9.95 else f"{value:.1f}" if value >= 1.95 else f"{value:.2f}"
+
+
+def _ratio_axis(axes: Any, low: float, high: float) -> None:
+    """Logarithmic, so that twice as slow is as long a bar as twice as fast."""
+    axes.set_xscale("log")
+    axes.set_xlim(min(0.8, low / 1.25), max(1.25, high * 1.5))
+    left, right = axes.get_xlim()
+    ticks = [t for t in (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if left <= t <= right]
+    axes.set_xticks(ticks, [f"{t:g}×" for t in ticks])
+    axes.set_xticks([], minor=True)
+    axes.axvline(1, color=INK, linewidth=1, zorder=3)
+    axes.grid(axis="x", color=PALE, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+
+
+def _bars(axes: Any, labels: list[str], values: list[float]) -> None:
+    """Bars that start at 1, to the right where the hand-written side is better and to the left where it is worse."""
+    rows = range(len(values))
+    colours = [BETTER if value >= 1 else WORSE for value in values]
+    axes.barh(rows, [value - 1 for value in values], 0.62, left=1, color=colours, zorder=2)
+    for row, value in zip(rows, values, strict=True):
+        side = 1 if value >= 1 else -1
+        axes.annotate(
+            _number(value), (value, row), (3 * side, 0), textcoords="offset points", va="center",
+            ha="left" if side > 0 else "right", fontsize=7, color=INK,
+        )  # fmt: skip
+    axes.set_yticks(rows, labels, fontsize=7.5)
+    axes.set_ylim(len(values) - 0.4, -0.6)
+
+
+def _times(axes: Any, duels: list[verdict.Duel]) -> None:
+    """Compiled cases: bars of bytes, a diamond at the modelled time, and the launches at the right edge."""
+    _bars(axes, [d.title for d in duels], [d.ratio("bytes") for d in duels])
+    modelled = [d.ratio() for d in duels]
+    axes.scatter(modelled, range(len(duels)), s=22, marker="D", facecolor="white", edgecolor=INK, linewidth=0.9, zorder=4)
+    _ratio_axis(axes, *_range([*modelled, *(d.ratio("bytes") for d in duels)]))
+    for row, duel in enumerate(duels):
+        launches = f"{duel.xla['kernels']:,} → {duel.hand['kernels']:,}"
+        axes.annotate(launches, (1, row), (4, 0), xycoords=("axes fraction", "data"), textcoords="offset points",
+                      va="center", fontsize=7, color=INK)  # fmt: skip
+    axes.annotate("kernels", (1, 1), (4, 2), xycoords="axes fraction", textcoords="offset points", va="bottom", fontsize=7)
+
+
+def _range(values: list[float]) -> tuple[float, float]:
+    return min(values), max(values)
+
+
+def _measured(axes: Any, record: dict[str, Any]) -> None:
+    """Measured cases: bars of the hand-written kernels' speed over XLA's best form, or torch's where there are none; peers as
+    points."""
+    duels = {d.case["name"]: d for d in verdict.duels(record)}
+    rows = []
+    for case in record["cases"]:
+        points = verdict.peers(case)
+        bar = duels[case["name"]].ratio() if case["name"] in duels else None if duels else points.get("torch")
+        if bar is not None or points:
+            rows.append((verdict.short(case["name"]), bar, points))
+    rows.sort(key=lambda row: -(row[1] or 1))
+    _bars(axes, [name for name, _, _ in rows], [1.0 if bar is None else bar for _, bar, _ in rows])
+    for peer in dict.fromkeys(name for _, _, points in rows for name in points):
+        at = [(points[peer], row) for row, (_, _, points) in enumerate(rows) if peer in points]
+        marker, colour = MARKERS.get(peer, ("x", INK))
+        axes.scatter(*zip(*at, strict=True), s=20, marker=marker, color=colour, label=peer, zorder=4)
+    _ratio_axis(axes, *_range([value for _, bar, points in rows for value in (bar or 1.0, *points.values())]))
+    what = "hand-written kernels" if duels else "torch"
+    axes.set_xlabel(f"bars: speed of {what} over XLA's code (left of 1: slower)", fontsize=8)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False, fontsize=7.5, loc="lower right")
+
+
+def _key(axes: Any) -> None:
+    axes.set_xlabel("XLA's over the hand-written kernels': bars: bytes moved, left of 1: more; ◇ time by the model", fontsize=8)
 
 
 def draw_speedups(record: dict[str, Any], path: pathlib.Path) -> None:
-    """How many times as fast as XLA's code each contender is; below one is slower."""
+    """Every case, the largest gain first; losses are bars to the left of 1 in another colour. Without a pair to compare no picture
+    is written."""
     from matplotlib.figure import Figure
 
-    rows = [(c["name"], c["contenders"]) for c in record["cases"] if "median" in c["contenders"].get("xla", {})]
-    names = list(dict.fromkeys(n for _, found in rows for n, f in found.items() if n != "xla" and "median" in f))
-    if not rows or not names:
+    duels = sorted(verdict.duels(record), key=lambda d: -d.ratio("bytes" if not record["measured"] else ""))
+    count = len(duels) if not record["measured"] else len(record["cases"])
+    if not duels and not any(verdict.peers(case) for case in record["cases"]):
         return
-    figure = Figure(figsize=(9, 1.4 + 0.42 * len(rows) * max(1, len(names) / 2)), layout="constrained")
+    figure = Figure(figsize=(9, 1.3 + 0.21 * count), layout="constrained")
     axes = figure.subplots()
-    height = 0.8 / len(names)
-    for index, name in enumerate(names):
-        at, values = [], []
-        for row, (_, found) in enumerate(rows):
-            if "median" in found.get(name, {}):
-                at.append(row + (index - (len(names) - 1) / 2) * height)
-                values.append(found["xla"]["median"] / found[name]["median"])
-        bars = axes.barh(at, values, height, label=name, color=COLOURS.get(name))
-        axes.bar_label(bars, [f"{v:.2f}" for v in values], padding=3, fontsize=7)
-    axes.axvline(1, color="black", linewidth=1)
-    axes.set_yticks(range(len(rows)), [name for name, _ in rows], fontsize=8)
-    axes.invert_yaxis()
-    axes.set_xlabel("speed over XLA's code (1: as fast; below 1: slower)")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=8)
-    axes.set_title(_subtitle(record), fontsize=9)
-    figure.savefig(path, dpi=130)
+    if record["measured"]:
+        _measured(axes, record)
+    else:
+        _times(axes, duels)
+        _key(axes)
+    axes.set_title(conditions(record), fontsize=9, loc="left")
+    _save(figure, path, record)
+
+
+def draw_overview(operators: dict[str, Any], models: dict[str, Any], path: pathlib.Path) -> None:
+    """XLA against hand-written kernels on one page: of each operator the cases that gain most and least, and training steps of
+    models."""
+    from matplotlib.figure import Figure
+
+    groups: dict[str, list[verdict.Duel]] = {}
+    measured = operators["measured"]
+    gain = lambda d: d.ratio("" if measured else "bytes")
+    for duel in verdict.duels(operators):
+        groups.setdefault(duel.case["operator"], []).append(duel)
+    ends = [(max(group, key=gain), min(group, key=gain)) for group in groups.values()]
+    left = sorted({d.case["name"]: d for pair in ends for d in pair}.values(), key=lambda d: -gain(d))
+    right = sorted((d for d in verdict.duels(models) if d.case["train"]), key=lambda d: -gain(d))
+    figure = Figure(figsize=(12, 1.7 + 0.21 * max(len(left), len(right))), layout="constrained")
+    titles = ("operators, each at its best and worst shape", "training steps of whole models")
+    for axes, duels, title in zip(figure.subplots(1, 2), (left, right), titles, strict=True):
+        if not duels:
+            continue
+        if measured:
+            _bars(axes, [d.title for d in duels], [gain(d) for d in duels])
+            _ratio_axis(axes, *_range([gain(d) for d in duels]))
+        else:
+            _times(axes, duels)
+        axes.set_title(title, fontsize=9, loc="left")
+    key = "speed over XLA's code" if measured else "bars: bytes that XLA's code moves over theirs; ◇ time by the model"
+    figure.suptitle(f"Hand-written kernels against XLA, {conditions(operators)}", fontsize=10, x=0.01, ha="left")
+    figure.supxlabel(f"{key}   (left of 1: worse than XLA)", fontsize=8.5)
+    _save(figure, path, operators, models)
+
+
+def _points(record: dict[str, Any]) -> list[tuple[str, str, float, float]]:
+    """(case, side, operations a byte, operations a second): measured, by the least bytes of any version; compiled, by the bytes
+    that it moves and its modelled time."""
+    clock, found = verdict.clock_of(record), []
+    for case in record["cases"]:
+        for wanted in (verdict.is_xla, verdict.HAND_WRITTEN.__contains__):
+            chosen = verdict.best(case["contenders"], clock, wanted)
+            if chosen and case.get("flops") and (case.get("bytes") or not record["measured"]):
+                moved = case["bytes"] if record["measured"] else chosen[1]["bytes"]
+                side = "XLA" if verdict.is_xla(chosen[0]) else "hand-written"
+                found.append((case["name"], side, case["flops"] / moved, case["flops"] / chosen[1][clock]))
+    return found
+
+
+def _ceilings(record: dict[str, Any]) -> tuple[float, float]:
+    """Bytes and operations per second."""
+    limits = record["ceilings"] if record["measured"] else record["model"]
+    peak = limits["flops_per_second"]
+    return limits["bytes_per_second"], peak if not isinstance(peak, dict) else max(peak.values())
 
 
 def draw_roofline(record: dict[str, Any], path: pathlib.Path) -> None:
-    """Arithmetic intensity against the rate reached, under the ceilings of memory and arithmetic."""
+    """Arithmetic intensity against the rate reached, under the ceilings of memory and arithmetic: one case of each operator."""
     from matplotlib.figure import Figure
 
-    points = [
-        (case["name"], name, case["flops"] / case["bytes"], case["flops"] / found["median"])
-        for case in record["cases"]
-        for name, found in case["contenders"].items()
-        if "median" in found and case.get("flops") and case.get("bytes")
-    ]
+    points = _points(record)
+    first = {case.get("operator", case["name"]): case["name"] for case in reversed(record["cases"])}
+    points = [p for p in points if p[0] in first.values()]
     if not points:
         return
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    bandwidth, peak = _ceilings(record)
+    figure = Figure(figsize=(9, 5.6), layout="constrained")
     axes = figure.subplots()
-    for name in dict.fromkeys(p[1] for p in points):
-        chosen = [p for p in points if p[1] == name]
-        axes.scatter([p[2] for p in chosen], [p[3] for p in chosen], s=22, label=name, color=COLOURS.get(name))
-    bandwidth, peak = record["ceilings"]["bytes_per_second"], record["ceilings"]["flops_per_second"]
-    low, high = min(p[2] for p in points) / 3, max(max(p[2] for p in points), peak / bandwidth) * 3
-    axes.plot([low, peak / bandwidth, high], [low * bandwidth, peak, peak], color="black", linewidth=1)
+    low = min(p[2] for p in points) / 2
+    high = max(max(p[2] for p in points), peak / bandwidth) * 4
+    axes.plot([low, peak / bandwidth, high], [low * bandwidth, peak, peak], color=INK, linewidth=1.2)
+    axes.annotate(f"{peak / 1e12:.3g} Tflop/s", (high, peak), (-4, 4), textcoords="offset points", ha="right", fontsize=8)
+    axes.annotate(f"{bandwidth / 1e12:.2g} TB/s", (low, low * bandwidth), (4, 12), textcoords="offset points", fontsize=8)
+    for side, marker, colour in (("XLA", "o", XLA), ("hand-written", "D", BETTER)):
+        mine = [(x, y) for _, who, x, y in points if who == side]
+        if mine:
+            axes.scatter(*zip(*mine, strict=True), s=34, marker=marker, color=colour, label=side, zorder=3)
+    for name in dict.fromkeys(p[0] for p in points):
+        pair = [(x, y) for case, _, x, y in points if case == name]
+        axes.plot(*zip(*pair, strict=True), color=PALE, linewidth=1.5, zorder=1)
     axes.set_xscale("log")
     axes.set_yscale("log")
-    axes.set_xlabel("operations per byte that must be moved")
-    axes.set_ylabel("operations per second")
-    axes.grid(alpha=0.3)
-    axes.legend(frameon=False, fontsize=8)
-    axes.set_title(_subtitle(record), fontsize=9)
-    figure.savefig(path, dpi=130)
+    axes.set_xlim(low, high)
+    _labels_at_the_side(axes, points)
+    what = "by the least bytes of any version" if record["measured"] else "by the bytes that it moves"
+    axes.set_xlabel(f"operations a byte, {what}", fontsize=9)
+    axes.set_ylabel(f"operations a second, {'measured' if record['measured'] else 'in the modelled time'}", fontsize=9)
+    axes.grid(color=PALE, linewidth=0.6)
+    axes.legend(frameon=False, fontsize=9, loc="upper left")
+    axes.set_title(conditions(record), fontsize=9, loc="left")
+    _save(figure, path, record)
+
+
+def _labels_at_the_side(axes: Any, points: list[tuple[str, str, float, float]]) -> None:
+    """Names in a column right of the axes, in the order of their points' heights, so that none covers another."""
+    last = {name: (x, y) for name, _, x, y in points}  # the hand-written point, where there is one
+    ordered = sorted(last, key=lambda name: last[name][1])
+    for place, name in enumerate(ordered):
+        height = (place + 0.5) / len(ordered)
+        axes.annotate(
+            verdict.short(name), last[name], (1.02, height), textcoords="axes fraction", fontsize=7.5, va="center",
+            annotation_clip=False, arrowprops={"arrowstyle": "-", "color": PALE, "linewidth": 0.7, "shrinkB": 3},
+        )  # fmt: skip
