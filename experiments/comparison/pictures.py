@@ -124,8 +124,7 @@ def _key(axes: Any) -> None:
 
 
 def draw_speedups(record: dict[str, Any], path: pathlib.Path) -> None:
-    """Every case, the largest gain first; losses are bars to the left of 1 in another colour. Without a pair to compare no picture
-    is written."""
+    """Every case, the largest gain first; losses are bars to the left of 1 in another colour. Writes nothing where there is no pair."""
     from matplotlib.figure import Figure
 
     duels = sorted(verdict.duels(record), key=lambda d: -d.ratio("bytes" if not record["measured"] else ""))
