@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import pathlib
 from typing import Any
 
@@ -52,7 +53,7 @@ def _number(value: float) -> str:
 def _ratio_axis(axes: Any, low: float, high: float) -> None:
     """Logarithmic, so that twice as slow is as long a bar as twice as fast."""
     axes.set_xscale("log")
-    axes.set_xlim(min(0.8, low / 1.25), max(1.25, high * 1.5))
+    axes.set_xlim(min(0.8, low / 1.15), max(1.25, high * 1.15))
     left, right = axes.get_xlim()
     ticks = [t for t in (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if left <= t <= right]
     axes.set_xticks(ticks, [f"{t:g}×" for t in ticks])
@@ -69,27 +70,28 @@ def _bars(axes: Any, labels: list[str], values: list[float]) -> None:
     rows = range(len(values))
     colours = [BETTER if value >= 1 else WORSE for value in values]
     axes.barh(rows, [value - 1 for value in values], 0.62, left=1, color=colours, zorder=2)
-    for row, value in zip(rows, values, strict=True):
-        side = 1 if value >= 1 else -1
-        axes.annotate(
-            _number(value), (value, row), (3 * side, 0), textcoords="offset points", va="center",
-            ha="left" if side > 0 else "right", fontsize=7, color=INK,
-        )  # fmt: skip
     axes.set_yticks(rows, labels, fontsize=7.5)
     axes.set_ylim(len(values) - 0.4, -0.6)
 
 
+def _column(axes: Any, place: int, head: str, cells: list[str]) -> None:
+    """Text to the right of the bars, `place` points from their edge, one cell a row."""
+    for row, cell in enumerate(cells):
+        axes.annotate(cell, (1, row), (place, 0), xycoords=("axes fraction", "data"), textcoords="offset points",
+                      va="center", ha="right", fontsize=7, color=INK)  # fmt: skip
+    axes.annotate(head, (1, 1), (place, 2), xycoords="axes fraction", textcoords="offset points", va="bottom", ha="right",
+                  fontsize=7, color=INK)  # fmt: skip
+
+
 def _times(axes: Any, duels: list[verdict.Duel]) -> None:
-    """Compiled cases: bars of bytes, a diamond at the modelled time, and the launches at the right edge."""
-    _bars(axes, [d.title for d in duels], [d.ratio("bytes") for d in duels])
-    modelled = [d.ratio() for d in duels]
+    """Compiled cases: bars of bytes, a diamond at the modelled time, and the figures at the right edge."""
+    moved, modelled = [d.ratio("bytes") for d in duels], [d.ratio() for d in duels]
+    _bars(axes, [d.title for d in duels], moved)
     axes.scatter(modelled, range(len(duels)), s=22, marker="D", facecolor="white", edgecolor=INK, linewidth=0.9, zorder=4)
-    _ratio_axis(axes, *_range([*modelled, *(d.ratio("bytes") for d in duels)]))
-    for row, duel in enumerate(duels):
-        launches = f"{duel.xla['kernels']:,} → {duel.hand['kernels']:,}"
-        axes.annotate(launches, (1, row), (4, 0), xycoords=("axes fraction", "data"), textcoords="offset points",
-                      va="center", fontsize=7, color=INK)  # fmt: skip
-    axes.annotate("kernels", (1, 1), (4, 2), xycoords="axes fraction", textcoords="offset points", va="bottom", fontsize=7)
+    _ratio_axis(axes, *_range([*modelled, *moved]))
+    _column(axes, 26, "bytes", [_number(value) for value in moved])
+    _column(axes, 52, "◇ time", [_number(value) for value in modelled])
+    _column(axes, 112, "kernels", [f"{d.xla['kernels']:,} → {d.hand['kernels']:,}" for d in duels])
 
 
 def _range(values: list[float]) -> tuple[float, float]:
@@ -108,6 +110,7 @@ def _measured(axes: Any, record: dict[str, Any]) -> None:
             rows.append((verdict.short(case["name"]), bar, points))
     rows.sort(key=lambda row: -(row[1] or 1))
     _bars(axes, [name for name, _, _ in rows], [1.0 if bar is None else bar for _, bar, _ in rows])
+    _column(axes, 26, "bar", ["" if bar is None else _number(bar) for _, bar, _ in rows])
     for peer in dict.fromkeys(name for _, _, points in rows for name in points):
         at = [(points[peer], row) for row, (_, _, points) in enumerate(rows) if peer in points]
         marker, colour = MARKERS.get(peer, ("x", INK))
@@ -124,7 +127,7 @@ def _key(axes: Any) -> None:
 
 
 def draw_speedups(record: dict[str, Any], path: pathlib.Path) -> None:
-    """Every case, the largest gain first; losses are bars to the left of 1 in another colour. Writes nothing where there is no pair."""
+    """Every case, the largest gain first; losses are bars to the left of 1 in another colour. No pair, no picture."""
     from matplotlib.figure import Figure
 
     duels = sorted(verdict.duels(record), key=lambda d: -d.ratio("bytes" if not record["measured"] else ""))
@@ -162,6 +165,7 @@ def draw_overview(operators: dict[str, Any], models: dict[str, Any], path: pathl
             continue
         if measured:
             _bars(axes, [d.title for d in duels], [gain(d) for d in duels])
+            _column(axes, 26, "speed", [_number(gain(d)) for d in duels])
             _ratio_axis(axes, *_range([gain(d) for d in duels]))
         else:
             _times(axes, duels)
@@ -209,7 +213,7 @@ def draw_roofline(record: dict[str, Any], path: pathlib.Path) -> None:
     high = max(max(p[2] for p in points), peak / bandwidth) * 4
     axes.plot([low, peak / bandwidth, high], [low * bandwidth, peak, peak], color=INK, linewidth=1.2)
     axes.annotate(f"{peak / 1e12:.3g} Tflop/s", (high, peak), (-4, 4), textcoords="offset points", ha="right", fontsize=8)
-    axes.annotate(f"{bandwidth / 1e12:.2g} TB/s", (low, low * bandwidth), (4, 12), textcoords="offset points", fontsize=8)
+    axes.annotate(f"{bandwidth / 1e12:.2g} TB/s", (low, low * bandwidth), (26, 2), textcoords="offset points", fontsize=8)
     for side, marker, colour in (("XLA", "o", XLA), ("hand-written", "D", BETTER)):
         mine = [(x, y) for _, who, x, y in points if who == side]
         if mine:
@@ -233,10 +237,12 @@ def draw_roofline(record: dict[str, Any], path: pathlib.Path) -> None:
 def _labels_at_the_side(axes: Any, points: list[tuple[str, str, float, float]]) -> None:
     """Names in a column right of the axes, in the order of their points' heights, so that none covers another."""
     last = {name: (x, y) for name, _, x, y in points}  # the hand-written point, where there is one
-    ordered = sorted(last, key=lambda name: last[name][1])
-    for place, name in enumerate(ordered):
-        height = (place + 0.5) / len(ordered)
+    low, high = (math.log(y) for y in axes.get_ylim())
+    height = {name: (math.log(y) - low) / (high - low) for name, (_, y) in last.items()}
+    place = 0.0
+    for name in sorted(last, key=height.__getitem__):
+        place = max(place + 0.055, height[name])
         axes.annotate(
-            verdict.short(name), last[name], (1.02, height), textcoords="axes fraction", fontsize=7.5, va="center",
+            verdict.short(name), last[name], (1.02, place), textcoords="axes fraction", fontsize=7.5, va="center",
             annotation_clip=False, arrowprops={"arrowstyle": "-", "color": PALE, "linewidth": 0.7, "shrinkB": 3},
         )  # fmt: skip

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +10,9 @@ HAND_WRITTEN = ("triton", "pallas", "zoo")  # contenders' names; "zoo" is what a
 EVEN = 0.03  # compiled figures that differ by less are called even
 SHORTER = {
     "public benchmark ": "",
+    ", forward + backward": ", fwd + bwd",
+    ", forward": ", fwd",
+    ", training step": ", training",
     "softmax_cross_entropy": "cross_entropy",
     "local_response_norm": "lrn",
     "batch_norm_act": "batch_norm",
@@ -91,8 +93,6 @@ def peers(case: dict[str, Any], clock: str = "median") -> dict[str, float]:
 
 def short(name: str) -> str:
     """A case's name for a narrow column."""
-    name = re.sub(r", (forward \+ backward|training step)$", ", train", name)
-    name = re.sub(r", (forward|inference)$", ", infer", name)
     for long, narrow in SHORTER.items():
         name = name.replace(long, narrow)
     return name
