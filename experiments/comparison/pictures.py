@@ -56,7 +56,7 @@ def _ratio_axis(axes: Any, low: float, high: float) -> None:
     axes.set_xlim(min(0.8, low / 1.15), max(1.25, high * 1.15))
     left, right = axes.get_xlim()
     ticks = [t for t in (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if left <= t <= right]
-    axes.set_xticks(ticks, [f"{t:g}×" for t in ticks])
+    axes.set_xticks(ticks, [f"{t:g}×" for t in ticks], fontsize=8)
     axes.set_xticks([], minor=True)
     axes.axvline(1, color=INK, linewidth=1, zorder=3)
     axes.grid(axis="x", color=PALE, linewidth=0.6)
@@ -141,7 +141,7 @@ def draw_speedups(record: dict[str, Any], path: pathlib.Path) -> None:
     else:
         _times(axes, duels)
         _key(axes)
-    axes.set_title(conditions(record), fontsize=9, loc="left")
+    figure.suptitle(conditions(record), fontsize=9, x=0.01, ha="left")
     _save(figure, path, record)
 
 
@@ -158,9 +158,11 @@ def draw_overview(operators: dict[str, Any], models: dict[str, Any], path: pathl
     ends = [(max(group, key=gain), min(group, key=gain)) for group in groups.values()]
     left = sorted({d.case["name"]: d for pair in ends for d in pair}.values(), key=lambda d: -gain(d))
     right = sorted((d for d in verdict.duels(models) if d.case["train"]), key=lambda d: -gain(d))
-    figure = Figure(figsize=(12, 1.7 + 0.21 * max(len(left), len(right))), layout="constrained")
+    heights = [len(left) + 2, len(right) + 2]
+    figure = Figure(figsize=(9, 0.9 + 0.2 * sum(heights)), layout="constrained")
+    panels = figure.subplots(2, 1, gridspec_kw={"height_ratios": heights})
     titles = ("operators, each at its best and worst shape", "training steps of whole models")
-    for axes, duels, title in zip(figure.subplots(1, 2), (left, right), titles, strict=True):
+    for axes, duels, title in zip(panels, (left, right), titles, strict=True):
         if not duels:
             continue
         if measured:
@@ -172,7 +174,7 @@ def draw_overview(operators: dict[str, Any], models: dict[str, Any], path: pathl
         axes.set_title(title, fontsize=9, loc="left")
     key = "speed over XLA's code" if measured else "bars: bytes that XLA's code moves over theirs; ◇ time by the model"
     figure.suptitle(f"Hand-written kernels against XLA, {conditions(operators)}", fontsize=10, x=0.01, ha="left")
-    figure.supxlabel(f"{key}   (left of 1: worse than XLA)", fontsize=8.5)
+    figure.supxlabel(f"{key} (left of 1: worse than XLA)", fontsize=8)
     _save(figure, path, operators, models)
 
 
@@ -212,7 +214,9 @@ def draw_roofline(record: dict[str, Any], path: pathlib.Path) -> None:
     low = min(p[2] for p in points) / 2
     high = max(max(p[2] for p in points), peak / bandwidth) * 4
     axes.plot([low, peak / bandwidth, high], [low * bandwidth, peak, peak], color=INK, linewidth=1.2)
-    axes.annotate(f"{peak / 1e12:.3g} Tflop/s", (high, peak), (-4, 4), textcoords="offset points", ha="right", fontsize=8)
+    axes.annotate(
+        f"{peak / 1e12:.3g} Tflop/s", (peak / bandwidth, peak), (-6, 2), textcoords="offset points", ha="right", fontsize=8
+    )
     axes.annotate(f"{bandwidth / 1e12:.2g} TB/s", (low, low * bandwidth), (26, 2), textcoords="offset points", fontsize=8)
     for side, marker, colour in (("XLA", "o", XLA), ("hand-written", "D", BETTER)):
         mine = [(x, y) for _, who, x, y in points if who == side]
@@ -224,6 +228,7 @@ def draw_roofline(record: dict[str, Any], path: pathlib.Path) -> None:
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlim(low, high)
+    axes.set_ylim(top=8 * peak)  # room for the names of what comes near it
     _labels_at_the_side(axes, points)
     what = "by the least bytes of any version" if record["measured"] else "by the bytes that it moves"
     axes.set_xlabel(f"operations a byte, {what}", fontsize=9)
@@ -244,5 +249,5 @@ def _labels_at_the_side(axes: Any, points: list[tuple[str, str, float, float]]) 
         place = max(place + 0.055, height[name])
         axes.annotate(
             verdict.short(name), last[name], (1.02, place), textcoords="axes fraction", fontsize=7.5, va="center",
-            annotation_clip=False, arrowprops={"arrowstyle": "-", "color": PALE, "linewidth": 0.7, "shrinkB": 3},
+            annotation_clip=False, arrowprops={"arrowstyle": "-", "color": PALE, "linewidth": 0.7, "shrinkB": 3, "relpos": (0, 0.5)},
         )  # fmt: skip
