@@ -9,13 +9,17 @@ import hashlib
 import json
 import math
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
+import zoo
 from experiments.comparison import verdict
 
 # Okabe and Ito's colours, which people with any colour vision tell apart; shapes differ as well.
 BETTER, WORSE, XLA, INK, PALE = "#0072B2", "#D55E00", "#7F7F7F", "#222222", "#D9D9D9"
 MARKERS = {"torch": ("o", "#000000"), "torch.compile": ("s", "#009E73"), "flax": ("^", "#CC79A7"), "cudnn": ("v", "#E69F00")}
+SPEED = "bars: speed over XLA's code (left of 1: slower)"
+BYTES = "XLA's code over the hand-written kernels: bars: bytes moved; ◇: time by the model (left of 1: XLA needs less)"
 DIGEST = "Records"  # key of the PNG's metadata
 
 
@@ -122,10 +126,6 @@ def _measured(axes: Any, record: dict[str, Any]) -> None:
         axes.legend(frameon=False, fontsize=7.5, loc="lower right")
 
 
-def _key(axes: Any) -> None:
-    axes.set_xlabel("XLA's over the hand-written kernels': bars: bytes moved, left of 1: more; ◇ time by the model", fontsize=8)
-
-
 def draw_speedups(record: dict[str, Any], path: pathlib.Path) -> None:
     """Every case, the largest gain first; losses are bars to the left of 1 in another colour. No pair, no picture."""
     from matplotlib.figure import Figure
@@ -140,41 +140,50 @@ def draw_speedups(record: dict[str, Any], path: pathlib.Path) -> None:
         _measured(axes, record)
     else:
         _times(axes, duels)
-        _key(axes)
+        axes.set_xlabel(BYTES, fontsize=8)
     figure.suptitle(conditions(record), fontsize=9, x=0.01, ha="left")
     _save(figure, path, record)
 
 
+def _ends(duels: list[verdict.Duel], group: Callable[[verdict.Duel], str], field: str) -> list[verdict.Duel]:
+    """Of each group the duel that gains most and the one that gains least, the largest gain first."""
+    gain = lambda d: d.ratio(field)
+    groups: dict[str, list[verdict.Duel]] = {}
+    for duel in duels:
+        groups.setdefault(group(duel), []).append(duel)
+    ends = {d.case["name"]: d for found in groups.values() for d in (max(found, key=gain), min(found, key=gain))}
+    return sorted(ends.values(), key=lambda d: -gain(d))
+
+
+def _family(duel: verdict.Duel) -> str:
+    model = duel.case["model"]
+    return zoo.model_info(model).family if model in zoo.list_models() else model
+
+
 def draw_overview(operators: dict[str, Any], models: dict[str, Any], path: pathlib.Path) -> None:
-    """XLA against hand-written kernels on one page: of each operator the cases that gain most and least, and training steps of
-    models."""
+    """XLA against hand-written kernels on a page: of each operator and of each family of models the cases that gain most and
+    least."""
     from matplotlib.figure import Figure
 
-    groups: dict[str, list[verdict.Duel]] = {}
-    measured = operators["measured"]
-    gain = lambda d: d.ratio("" if measured else "bytes")
-    for duel in verdict.duels(operators):
-        groups.setdefault(duel.case["operator"], []).append(duel)
-    ends = [(max(group, key=gain), min(group, key=gain)) for group in groups.values()]
-    left = sorted({d.case["name"]: d for pair in ends for d in pair}.values(), key=lambda d: -gain(d))
-    right = sorted((d for d in verdict.duels(models) if d.case["train"]), key=lambda d: -gain(d))
-    heights = [len(left) + 2, len(right) + 2]
-    figure = Figure(figsize=(9, 0.9 + 0.2 * sum(heights)), layout="constrained")
-    panels = figure.subplots(2, 1, gridspec_kw={"height_ratios": heights})
-    titles = ("operators, each at its best and worst shape", "training steps of whole models")
-    for axes, duels, title in zip(panels, (left, right), titles, strict=True):
-        if not duels:
-            continue
-        if measured:
-            _bars(axes, [d.title for d in duels], [gain(d) for d in duels])
-            _column(axes, 26, "speed", [_number(gain(d)) for d in duels])
-            _ratio_axis(axes, *_range([gain(d) for d in duels]))
-        else:
+    panels = []
+    for record, what, group in ((operators, "operator", lambda d: d.case["operator"]), (models, "model family", _family)):
+        duels = _ends(verdict.duels(record), group, "" if record["measured"] else "bytes")
+        panels.append((record, f"Each {what}'s best and worst case", duels))
+    heights = [len(duels) + 3 for _, _, duels in panels]
+    figure = Figure(figsize=(9, 0.6 + 0.2 * sum(heights)), layout="constrained")
+    rows = figure.subplots(2, 1, gridspec_kw={"height_ratios": heights})
+    for axes, (record, title, duels) in zip(rows, panels, strict=True):
+        if record["measured"] and duels:
+            speeds = [d.ratio() for d in duels]
+            _bars(axes, [d.title for d in duels], speeds)
+            _column(axes, 26, "speed", [_number(value) for value in speeds])
+            _ratio_axis(axes, *_range(speeds))
+            axes.set_xlabel(SPEED, fontsize=8)
+        elif duels:
             _times(axes, duels)
-        axes.set_title(title, fontsize=9, loc="left")
-    key = "speed over XLA's code" if measured else "bars: bytes that XLA's code moves over theirs; ◇ time by the model"
-    figure.suptitle(f"Hand-written kernels against XLA, {conditions(operators)}", fontsize=10, x=0.01, ha="left")
-    figure.supxlabel(f"{key} (left of 1: worse than XLA)", fontsize=8)
+            axes.set_xlabel(BYTES, fontsize=8)
+        axes.set_title(f"{title}\n{conditions(record)}", fontsize=9, loc="right")
+    figure.suptitle("Hand-written kernels against XLA's code", fontsize=11, x=0.01, ha="left")
     _save(figure, path, operators, models)
 
 
@@ -244,10 +253,11 @@ def _labels_at_the_side(axes: Any, points: list[tuple[str, str, float, float]]) 
     last = {name: (x, y) for name, _, x, y in points}  # the hand-written point, where there is one
     low, high = (math.log(y) for y in axes.get_ylim())
     height = {name: (math.log(y) - low) / (high - low) for name, (_, y) in last.items()}
+    leader = {"arrowstyle": "-", "color": PALE, "linewidth": 0.7, "shrinkB": 3, "relpos": (0, 0.5)}
     place = 0.0
     for name in sorted(last, key=height.__getitem__):
         place = max(place + 0.055, height[name])
         axes.annotate(
             verdict.short(name), last[name], (1.02, place), textcoords="axes fraction", fontsize=7.5, va="center",
-            annotation_clip=False, arrowprops={"arrowstyle": "-", "color": PALE, "linewidth": 0.7, "shrinkB": 3, "relpos": (0, 0.5)},
+            annotation_clip=False, arrowprops=leader,
         )  # fmt: skip
