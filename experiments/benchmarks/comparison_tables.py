@@ -54,7 +54,7 @@ def compiled_cases(record: Found) -> Table:
         sides = (duel.xla, duel.hand)
         form = "" if duel.xla_name == "xla" else f" ({duel.xla_name.removeprefix('xla ')})"
         ours = "" if duel.hand_name in ("triton", "zoo") else f" ({duel.hand_name})"
-        cells = [duel.case["name"], f"{duel.xla['kernels']:,}{form}", f"{duel.hand['kernels']:,}{ours}"]
+        cells = [verdict.full_name(duel.case), f"{duel.xla['kernels']:,}{form}", f"{duel.hand['kernels']:,}{ours}"]
         cells += [_size(side["bytes"]) for side in sides] + [f"{duel.ratio('bytes'):.2f}"]
         cells += [f"{side['modelled_seconds'] * 1e3:.3g}" for side in sides] + [f"{duel.ratio():.2f}", duel.winner]
         rows.append(cells)
@@ -76,7 +76,12 @@ def models(record: Found) -> Table:
     """Header and rows: each compiled model, and which kinds of work gain or lose the most bytes."""
     rows = []
     for duel in verdict.duels(record):
-        cells = [duel.case["name"], f"{duel.xla['kernels']:,}", f"{duel.hand['kernels']:,}", f"{duel.ratio('bytes'):.2f}"]
+        cells = [
+            verdict.full_name(duel.case),
+            f"{duel.xla['kernels']:,}",
+            f"{duel.hand['kernels']:,}",
+            f"{duel.ratio('bytes'):.2f}",
+        ]
         rows.append([*cells, f"{duel.ratio():.2f}", duel.winner, _where(duel)])
     header = ["compiled, not run", ">kernels, XLA", ">ours", ">bytes, XLA / ours", ">time by the model, XLA / ours"]
     return [*header, "who wins by the model", "where: GB moved, XLA to ours"], rows

@@ -40,7 +40,7 @@ class Duel:
 
     @property
     def title(self) -> str:
-        return short(self.case["name"])
+        return short(full_name(self.case))
 
     def ratio(self, field: str = "") -> float:
         """XLA's figure over that of the hand-written kernels, by `clock` if no field is given; above 1 these are better."""
@@ -89,6 +89,12 @@ def peers(case: dict[str, Any], clock: str = "median") -> dict[str, float]:
     xla = best(case["contenders"], clock, is_xla)
     others = {n: f for n, f in case["contenders"].items() if not is_xla(n) and n not in HAND_WRITTEN and clock in f}
     return {name: xla[1][clock] / found[clock] for name, found in others.items()} if xla else {}
+
+
+def full_name(case: dict[str, Any]) -> str:
+    """With the precision where that is not what a GPU is compared in by default."""
+    dtype = case.get("dtype", "bfloat16")
+    return case["name"] if dtype == "bfloat16" else f"{case['name']}, {dtype}"
 
 
 def short(name: str) -> str:
