@@ -319,8 +319,10 @@ def main(arguments: list[str]) -> int:
     if arguments not in ([], ["--check"]):
         raise UserError(f"arguments: {' '.join(arguments)} given; only --check is known")
     texts = {path: path.read_text() for path in documents()}
-    write = {path: functools.partial(path.write_text, new) for path, text in texts.items() if (new := render(text)) != text}
-    stale = {**write, **stale_pictures()}
+    stale: dict[pathlib.Path, Callable[[], object]] = {
+        path: functools.partial(path.write_text, new) for path, text in texts.items() if (new := render(text)) != text
+    }
+    stale |= stale_pictures()
     for path, renew in stale.items():
         if arguments:
             print(f"{path.relative_to(ROOT)} differs from the result files; `python -m experiments.report` rewrites it")

@@ -14,6 +14,7 @@ from typing import Any
 
 import zoo
 from experiments.comparison import verdict
+from experiments.comparison.models import BLOCK
 
 # Okabe and Ito's colours, which people with any colour vision tell apart; shapes differ as well.
 BETTER, WORSE, XLA, INK, PALE = "#0072B2", "#D55E00", "#7F7F7F", "#222222", "#D9D9D9"
@@ -157,7 +158,7 @@ def _ends(duels: list[verdict.Duel], group: Callable[[verdict.Duel], str], field
 
 def _family(duel: verdict.Duel) -> str:
     model = duel.case["model"]
-    return zoo.model_info(model).family if model in zoo.list_models() else model
+    return "resnet" if model == BLOCK else zoo.model_info(model).family
 
 
 def draw_overview(operators: dict[str, Any], models: dict[str, Any], path: pathlib.Path) -> None:
@@ -230,7 +231,8 @@ def draw_roofline(record: dict[str, Any], path: pathlib.Path) -> None:
     for side, marker, colour in (("XLA", "o", XLA), ("hand-written", "D", BETTER)):
         mine = [(x, y) for _, who, x, y in points if who == side]
         if mine:
-            axes.scatter(*zip(*mine, strict=True), s=34, marker=marker, color=colour, label=side, zorder=3)
+            across, up = zip(*mine, strict=True)
+            axes.scatter(across, up, s=34, marker=marker, color=colour, label=side, zorder=3)
     for name in dict.fromkeys(p[0] for p in points):
         pair = [(x, y) for case, _, x, y in points if case == name]
         axes.plot(*zip(*pair, strict=True), color=PALE, linewidth=1.5, zorder=1)
