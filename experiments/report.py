@@ -1,11 +1,13 @@
-"""Tables in README.md and docs/ from result files: python -m experiments.report [--check].
+"""Tables and pictures in README.md and docs/ from result files: python -m experiments.report [--check].
 
-A block between <!-- begin NAME --> and <!-- end NAME --> is what the function of that name in `BLOCKS` returns. With --check
-nothing is written, and the exit status is 1 where a text differs from its result files.
+A block between <!-- begin NAME --> and <!-- end NAME --> is what the function of that name in `BLOCKS` returns; the pictures of
+`PICTURES` are drawn again where their result files have changed. With --check nothing is written, and the exit status is 1
+where a text or a picture differs from its result files.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import pathlib
 import re
@@ -15,7 +17,8 @@ from typing import Any
 
 import zoo
 from experiments import inspect
-from experiments.benchmarks import tables
+from experiments.benchmarks import comparison_tables, tables
+from experiments.comparison import pictures
 from experiments.errors import UserError, run
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -26,6 +29,12 @@ BLOCK = re.compile(r"(<!-- begin ([\w-]+) -->\n)(.*?)(<!-- end \2 -->)", re.DOTA
 def result(name: str, device: str = "cpu") -> dict[str, Any]:
     """The content of experiments/results/<device>/<name>.json."""
     return json.loads((RESULTS / device / f"{name}.json").read_text())
+
+
+def compared(kind: str, device: str = "nvidia-h200") -> dict[str, Any] | None:
+    """The comparison of "operators" or "models" as measured on a device, else as compiled for it; None if neither is there."""
+    names = [f"{way}-{kind}" for way in ("compare", "compiled") if (RESULTS / device / f"{way}-{kind}.json").exists()]
+    return result(names[0], device) if names else None
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:
@@ -47,7 +56,7 @@ def models() -> str:
     rows = []
     for info in map(zoo.model_info, zoo.list_models()):
         shape = "×".join(map(str, info.input_shape))
-        rows.append([f"`{info.name}`", f"{info.params:,}", f"{info.macs / 1e9:.4g}", shape, info.paper.split(",")[0]])
+        rows.append([f"`{info.name}`", f"{info.params:,}", f"{info.macs / 1e9:.4g}", shape, tables.citation(info.paper)])
     return table(["name", ">parameters", ">GMACs", "input", "paper"], rows)
 
 
@@ -197,6 +206,55 @@ def compiled_steps() -> str:
     return inspect.summary(RESULTS / "nvidia-h200") + "\n"
 
 
+def compared_operators() -> str:
+    """Who wins each operator on the H200, by how much and why."""
+    found = compared("operators")
+    return "Not compiled yet.\n" if found is None else table(*comparison_tables.operators(found)) + where(found)
+
+
+def compiled_cases() -> str:
+    """Each operator's cases, compiled."""
+    found = result("compiled-operators", "nvidia-h200")
+    failed = comparison_tables.failures(found)
+    return table(*comparison_tables.compiled_cases(found)) + where(found) + (f"\nNot compiled:\n\n{failed}" if failed else "")
+
+
+def compiled_models() -> str:
+    """Each model that was compiled, and where its bytes go."""
+    found = result("compiled-models", "nvidia-h200")
+    failed = comparison_tables.failures(found)
+    return table(*comparison_tables.models(found)) + where(found) + (f"\nNot compiled:\n\n{failed}" if failed else "")
+
+
+def _measured(device: str, command: str) -> str:
+    texts = []
+    for kind in ("operators", "models"):
+        if (RESULTS / device / f"compare-{kind}.json").exists():
+            found = result(f"compare-{kind}", device)
+            texts.append(table(*comparison_tables.measured_cases(found)) + where(found))
+        else:
+            texts.append(
+                f"No {kind} measured yet: `{command.format(kind=kind)}` writes the file that this table is read from.\n"
+            )
+    return "\n".join(texts)
+
+
+def measured_cpu() -> str:
+    """Operators and models beside torch on a CPU."""
+    return _measured("cpu", "python -m experiments.compare {kind} --peers torch")
+
+
+def measured_h200() -> str:
+    """Operators and models on the H200, once somebody had one."""
+    return _measured("nvidia-h200", "python -m experiments.compare {kind} --peers torch,torch.compile,flax")
+
+
+def lessons() -> str:
+    """The figure behind each optimization."""
+    compiled, recurrent = (result(name, "nvidia-h200") for name in ("compiled-operators", "recurrent-compiled"))
+    return table(*comparison_tables.lessons(compiled, recurrent)) + where(compiled)
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "models": models,
     "lenet5-digits": lenet5_digits,
@@ -212,6 +270,19 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "recurrent-launches": recurrent_launches,
     "recurrent-sizes": recurrent_sizes,
     "recurrent-loops": recurrent_loops,
+    "compared-operators": compared_operators,
+    "compiled-cases": compiled_cases,
+    "compiled-models": compiled_models,
+    "measured-cpu": measured_cpu,
+    "measured-h200": measured_h200,
+    "lessons": lessons,
+}
+# By file: what draws it, and the comparisons that it is drawn from.
+PICTURES: dict[str, tuple[Callable[..., None], tuple[str, ...]]] = {
+    "hand-kernels.png": (pictures.draw_overview, ("operators", "models")),
+    "operators.png": (pictures.draw_speedups, ("operators",)),
+    "models.png": (pictures.draw_speedups, ("models",)),
+    "roofline.png": (pictures.draw_roofline, ("operators",)),
 }
 
 
@@ -234,15 +305,29 @@ def documents() -> list[pathlib.Path]:
     return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
+def stale_pictures() -> dict[pathlib.Path, Callable[[], None]]:
+    """The pictures that were not drawn from the result files as they are, and what draws them."""
+    found: dict[pathlib.Path, Callable[[], None]] = {}
+    for name, (draw, kinds) in PICTURES.items():
+        path, records = ROOT / "docs" / "images" / name, [record for kind in kinds if (record := compared(kind))]
+        if len(records) == len(kinds) and pictures.drawn_from(path) != pictures.digest(*records):
+            found[path] = functools.partial(draw, *records, path)
+    return found
+
+
 def main(arguments: list[str]) -> int:
     if arguments not in ([], ["--check"]):
         raise UserError(f"arguments: {' '.join(arguments)} given; only --check is known")
-    stale = [path for path in documents() if render(path.read_text()) != path.read_text()]
-    for path in stale:
+    texts = {path: path.read_text() for path in documents()}
+    stale: dict[pathlib.Path, Callable[[], object]] = {
+        path: functools.partial(path.write_text, new) for path, text in texts.items() if (new := render(text)) != text
+    }
+    stale |= stale_pictures()
+    for path, renew in stale.items():
         if arguments:
             print(f"{path.relative_to(ROOT)} differs from the result files; `python -m experiments.report` rewrites it")
         else:
-            path.write_text(render(path.read_text()))
+            renew()
             print(f"rewrote {path.relative_to(ROOT)}")
     return 1 if stale and arguments else 0
 

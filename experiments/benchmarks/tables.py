@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 from typing import Any
 
 Found = dict[str, Any]
+
+
+def citation(paper: str) -> str:
+    """Author and year of a paper as the registry names it: "LeCun, Bottou, Bengio, Haffner 1998, ..." is LeCun et al. 1998."""
+    found = re.match(r"(.*?),? (\d{4})\b", paper)
+    if found is None:
+        return paper
+    first, *others = found[1].split(", ")
+    last = f" and {others[0]}" if len(others) == 1 else " et al." if others else ""
+    return f"{first}{last} {found[2]}"
 
 
 def _spread(low: float, middle: float, high: float, form: str) -> str:

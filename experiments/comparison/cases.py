@@ -1,9 +1,10 @@
-"""What is compared: operators at shapes that the zoo's models give them, each with a floor and a torch peer."""
+"""What is compared: operators at shapes that the zoo's models give them, each with a floor and peers."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -11,8 +12,82 @@ import jax.numpy as jnp
 import numpy as np
 
 import kernels
+from kernels import activations
 
-Arrays = list[np.ndarray]
+# Why the hand-written kernel of an operator can win, and what it cannot win: one reason each, shown beside the figures.
+WHY = {
+    "max_pool": "XLA finds each maximum again in the backward pass, through arrays of indices and a scatter; the kernel keeps "
+    "one byte per window and gathers",
+    "local_response_norm": "JAX's gradient keeps arrays of powers and sums; the kernel keeps x and computes them again",
+    "batch_norm_act": "XLA reads x from device memory once per pass; the kernel reads a slice of channels again from the L2 "
+    "cache, where one fits",
+    "linear_act": "both are one matrix product with its bias and activation fused; cuBLAS is hard to beat",
+    "mlp": "one launch, and the hidden layer never reaches device memory",
+    "lenet5": "one launch for the network, and its feature maps never reach device memory",
+    "softmax_cross_entropy": "the control: XLA's fusions are within a third of the fewest passes",
+    "conv": "the control: no hand-written kernel, cuDNN's are better",
+    "rnn": "XLA launches kernels for every step; the persistent kernel keeps the weights on the chip for the whole sequence",
+    "lstm": "XLA launches kernels for every step; the persistent kernel keeps the weights on the chip for the whole sequence",
+    "gru": "XLA launches kernels for every step; the persistent kernel keeps the weights on the chip for the whole sequence",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Array:
+    """An input: its shape, and how it is drawn.
+
+    Attributes:
+      scale: of normal values.
+      rectified: negative values become zero, as after a ReLU: zeros tie.
+      below: whole numbers from zero to this, instead of normal values.
+      float32: never cast to the precision of the comparison, as norms' parameters are in the zoo.
+    """
+
+    shape: tuple[int, ...]
+    scale: float = 1.0
+    rectified: bool = False
+    below: int | None = None
+    float32: bool = False
+
+    def draw(self, rng: np.random.Generator) -> np.ndarray:
+        if self.below is not None:
+            return rng.integers(0, self.below, self.shape).astype(np.int32)
+        values = rng.standard_normal(self.shape, np.float32) * np.float32(self.scale)
+        return np.maximum(values, 0) if self.rectified else values
+
+    def dtype(self, precision: Any) -> jnp.dtype:
+        """In which it is handed to a contender."""
+        if self.below is not None:
+            return jnp.dtype(jnp.int32)
+        return jnp.dtype(jnp.float32 if self.float32 else precision)
+
+
+Leaves = list[np.ndarray]
+
+
+def _images_first(tensors: list[Any]) -> list[Any]:
+    return [t.permute(0, 3, 1, 2) if t.dim() == 4 else t for t in tensors]
+
+
+def _images_last(leaves: Leaves) -> Leaves:
+    return [a.transpose(0, 2, 3, 1) if a.ndim == 4 else a for a in leaves]
+
+
+@dataclasses.dataclass(frozen=True)
+class TorchPeer:
+    """The same work in torch.
+
+    Attributes:
+      forward: given torch.nn.functional, a function of `prepare`'s tensors; differentiated by the case's `argnums`, or by all
+        its arguments where `every` is set.
+      prepare: from tensors like the case's inputs to what torch likes best, before the clock starts: images channels last.
+      restore: from its outputs to the order and layout of the JAX contenders'.
+    """
+
+    forward: Callable[[Any], Callable[..., Any]]
+    prepare: Callable[[list[Any]], list[Any]] = _images_first
+    restore: Callable[[Leaves], Leaves] = _images_last
+    every: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,151 +95,287 @@ class Case:
     """One operator at one shape, forward or forward and backward.
 
     Attributes:
-      name: operator, where the shape comes from, and the pass.
       operator: its public name in kernels/.
-      inputs: draws the inputs, float32 (cast to the case's dtype later) or integer.
-      call: the work on JAX arrays; the implementation is chosen around it.
-      bytes, flops: the least that any version must move through memory, with `itemsize` bytes a value, and compute.
-      torch: given torch.nn.functional, the same work on torch tensors (images as [batch, channels, height, width]); or None.
+      where: which shape it is.
+      inputs: of `forward`.
+      forward: the work on JAX arrays; the implementation is chosen around it.
+      bytes: the least that any version must move through memory, with so many bytes a value.
+      flops: the operations (additions, multiplications, comparisons) that any version must do; about, where they do not matter.
+      argnums: the inputs by which it is differentiated; none for the forward pass alone.
+      torch, flax: peers. flax is a function of the same arrays, through flax.linen.
+      precision: in which the case's figures were published; None for that of the run.
     """
 
-    name: str
     operator: str
-    inputs: Callable[[np.random.Generator], Arrays]
-    call: Callable[..., Any]
+    where: str
+    inputs: tuple[Array, ...]
+    forward: Callable[..., jax.Array]
     bytes: Callable[[int], float]
-    flops: float = 0.0
-    torch: Callable[..., Any] | None = None
+    flops: float
+    argnums: tuple[int, ...] = ()
+    torch: TorchPeer | None = None
+    flax: Callable[..., jax.Array] | None = None
+    precision: str | None = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.operator} {self.where}, {'forward + backward' if self.argnums else 'forward'}"
+
+    def arrays(self) -> tuple[Array, ...]:
+        """What a contender is called with: the inputs and, where it is differentiated, the gradient of the output."""
+        if not self.argnums:
+            return self.inputs
+        shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype(jnp.float32)) for a in self.inputs]
+        with kernels.use("xla"):
+            output = jax.eval_shape(self.forward, *shapes)
+        return *self.inputs, Array(output.shape)
+
+    def draw(self, rng: np.random.Generator) -> Leaves:
+        return [a.draw(rng) for a in self.arrays()]
 
 
-def with_backward(fn: Callable[..., Any], argnums: tuple[int, ...]) -> Callable[..., Any]:
-    """fn's output and the gradients of its sum weighted by a fixed pattern, as one function."""
+def differentiated(forward: Callable[..., jax.Array], argnums: Sequence[int]) -> Callable[..., Any]:
+    """forward's output and its gradients, as one function of its inputs and the gradient of its output; or forward itself."""
+    if not argnums:
+        return forward
 
-    def both(*args: Any) -> Any:
-        def weighted(*chosen: Any) -> tuple[jax.Array, jax.Array]:
-            full = list(args)
-            for index, value in zip(argnums, chosen, strict=True):
+    def both(*args: jax.Array) -> tuple[jax.Array, ...]:
+        *inputs, dy = args
+
+        def chosen(*values: jax.Array) -> jax.Array:
+            full = list(inputs)
+            for index, value in zip(argnums, values, strict=True):
                 full[index] = value
-            y = fn(*full)
-            return (y.astype(jnp.float32) * pattern(y.shape)).sum(), y
+            return forward(*full)
 
-        (_, y), gradients = jax.value_and_grad(weighted, tuple(range(len(argnums))), has_aux=True)(
-            *(args[index] for index in argnums)
-        )
-        return y, *gradients
+        y, pullback = jax.vjp(chosen, *(inputs[index] for index in argnums))
+        return y, *pullback(dy.astype(y.dtype))
 
     return both
 
 
-def pattern(shape: tuple[int, ...]) -> jax.Array:
-    """Weights that differ from channel to channel, so that no gradient is constant."""
-    return jnp.cos(jnp.arange(shape[-1], dtype=jnp.float32))
+# -- operators on images --------------------------------------------------------------------------------------------------
 
 
-def torch_with_backward(fn: Callable[..., Any], argnums: tuple[int, ...], channel_axis: int) -> Callable[..., Any]:
-    """The same with torch tensors; `channel_axis` is where the pattern lies."""
-
-    def both(*args: Any) -> Any:
-        import torch
-
-        leaves = [a.detach().requires_grad_(i in argnums) for i, a in enumerate(args)]
-        y = fn(*leaves)
-        weights = torch.cos(torch.arange(y.shape[channel_axis], dtype=torch.float32, device=y.device))
-        weights = weights.reshape([-1 if axis == channel_axis % y.dim() else 1 for axis in range(y.dim())])
-        gradients = torch.autograd.grad((y.float() * weights).sum(), [leaves[i] for i in argnums])
-        return y.detach(), *gradients
-
-    return both
-
-
-def normal(*shapes: tuple[int, ...]) -> Callable[[np.random.Generator], Arrays]:
-    return lambda rng: [rng.standard_normal(shape, np.float32) for shape in shapes]
-
-
-def _pool_case(where: str, batch: int, size: int, channels: int, window: int, stride: int) -> Case:
+def pool_case(where: str, batch: int, size: int, channels: int, window: int, stride: int, pad: int = 0) -> Case:
     values = batch * size * size * channels
-    out = batch * ((size - window) // stride + 1) ** 2 * channels
+    out = batch * ((size + 2 * pad - window) // stride + 1) ** 2 * channels
+    pads = ((pad, pad), (pad, pad))
     return Case(
-        f"max_pool {window}/{stride} {where}, forward + backward",
         "max_pool",
-        # Rectified, as pooling's inputs are: zeros tie everywhere.
-        lambda rng: [np.maximum(rng.standard_normal((batch, size, size, channels), np.float32), 0)],
-        with_backward(lambda x: kernels.max_pool(x, window, stride), (0,)),
-        # x, y, the position of each maximum, dy and dx, each once.
+        f"{window}/{stride} {where} {batch}x{size}x{size}x{channels}",
+        (Array((batch, size, size, channels), rectified=True),),
+        lambda x: kernels.max_pool(x, window, stride, pads),
+        # x, y, the position of each maximum (a byte), dy and dx, each once.
         lambda item: item * (2 * values + 2 * out) + 2 * out,
-        torch=lambda f: torch_with_backward(lambda x: f.max_pool2d(x, window, stride), (0,), 1),
+        window * window * out + values,
+        (0,),
+        TorchPeer(lambda f: lambda x: f.max_pool2d(x, window, stride, pad)),
+        lambda x: _linen().max_pool(x, (window, window), (stride, stride), pads),
     )
 
 
-def _norm_case(where: str, batch: int, size: int, channels: int) -> Case:
-    values = batch * size * size * channels
-    call = lambda x, scale, bias: kernels.batch_norm_act(x, scale, bias, None, "relu")[0]
-    peer = lambda f: lambda x, scale, bias: f.relu(f.batch_norm(x, None, None, scale, bias, training=True))
+def norm_case(where: str, batch: int, size: int, channels: int, residual: bool = False) -> Case:
+    x = Array((batch, size, size, channels))
+    values = math.prod(x.shape)
+    channel = Array((channels,), float32=True)
+
+    def forward(x: jax.Array, scale: jax.Array, bias: jax.Array, *other: jax.Array) -> jax.Array:
+        return kernels.batch_norm_act(x, scale, bias, *(other or (None,)), "relu")[0]
+
+    def torch_forward(f: Any) -> Callable[..., Any]:
+        norm = lambda x, scale, bias: f.batch_norm(x, None, None, scale, bias, training=True)
+        return lambda x, scale, bias, *other: f.relu(norm(x, scale, bias) + other[0] if other else norm(x, scale, bias))
+
+    def flax_forward(x: jax.Array, scale: jax.Array, bias: jax.Array, *other: jax.Array) -> jax.Array:
+        norm = _linen().BatchNorm(use_running_average=False, epsilon=1e-5, dtype=x.dtype)
+        statistics = {"mean": jnp.zeros(channels), "var": jnp.ones(channels)}
+        variables = {"params": {"scale": scale, "bias": bias}, "batch_stats": statistics}
+        y, _ = norm.apply(variables, x, mutable=["batch_stats"])
+        return jax.nn.relu(sum(other, y))
+
     return Case(
-        f"batch_norm_act {where}, forward + backward",
         "batch_norm_act",
-        normal((batch, size, size, channels), (channels,), (channels,)),
-        with_backward(call, (0, 1, 2)),
-        lambda item: item * 5 * values,  # x and y; x, dy and dx: what a cache that holds a slice leaves
-        torch=lambda f: torch_with_backward(peer(f), (0, 1, 2), 1),
+        f"{where} {batch}x{size}x{size}x{channels}{' + residual' if residual else ''}",
+        (x, channel, channel, *([x] if residual else [])),
+        forward,
+        # Forward x and y, backward x, dy and dx: what remains where a cache holds a slice. The residual and its gradient.
+        lambda item: item * (7 if residual else 5) * values,
+        16 * values,
+        (0, 1, 2, 3) if residual else (0, 1, 2),
+        TorchPeer(torch_forward),
+        flax_forward,
     )
 
 
-def _response_case(where: str, batch: int, size: int, channels: int) -> Case:
+def response_case(where: str, batch: int, size: int, channels: int) -> Case:
     values = batch * size * size * channels
     return Case(
-        f"local_response_norm {where}, forward + backward",
         "local_response_norm",
-        normal((batch, size, size, channels)),
-        with_backward(lambda x: kernels.local_response_norm(x, 5, 1e-4, 0.75, 2.0), (0,)),
+        f"{where} {batch}x{size}x{size}x{channels}",
+        (Array((batch, size, size, channels)),),
+        lambda x: kernels.local_response_norm(x, 5, 1e-4, 0.75, 2.0),
         lambda item: item * 5 * values,  # x and y; x, dy and dx
+        30 * values,
+        (0,),
         # torch divides alpha by the size of the window.
-        torch=lambda f: torch_with_backward(lambda x: f.local_response_norm(x, 5, 5e-4, 0.75, 2.0), (0,), 1),
+        TorchPeer(lambda f: lambda x: f.local_response_norm(x, 5, 5e-4, 0.75, 2.0)),
     )
 
 
-def _linear_case(where: str, rows: int, inputs: int, outputs: int, activation: str) -> Case:
-    act = lambda f, y: f.relu(y) if activation == "relu" else f.leaky_relu(y, 0.2)
+def conv_case(where: str, batch: int, size: int, channels: int, features: int) -> Case:
+    x, w = (batch, size, size, channels), (3, 3, channels, features)
+    values = batch * size * size
+    linen = lambda x, w: _linen().Conv(features, (3, 3), use_bias=False, dtype=x.dtype).apply({"params": {"kernel": w}}, x)
     return Case(
-        f"linear_act {where}, forward",
-        "linear_act",
-        lambda rng: [
-            rng.standard_normal((rows, inputs), np.float32),
-            rng.standard_normal((inputs, outputs), np.float32) / inputs**0.5,
-            rng.standard_normal((outputs,), np.float32),
-        ],
-        lambda x, w, b: kernels.linear_act(x, w, b, activation, negative_slope=0.2),
-        lambda item: item * (rows * inputs + inputs * outputs + rows * outputs),
-        2.0 * rows * inputs * outputs,
-        torch=lambda f: lambda x, w, b: act(f, f.linear(x, w.T, b)),
-    )
-
-
-def _loss_case(where: str, rows: int, classes: int) -> Case:
-    return Case(
-        f"softmax_cross_entropy {where}, forward + backward",
-        "softmax_cross_entropy",
-        lambda rng: [rng.standard_normal((rows, classes), np.float32), rng.integers(0, classes, rows).astype(np.int32)],
-        with_backward(lambda x, y: kernels.softmax_cross_entropy(x, y, label_smoothing=0.1), (0,)),
-        lambda item: item * 3 * rows * classes,
-        torch=lambda f: torch_with_backward(
-            lambda x, y: f.cross_entropy(x, y.long(), label_smoothing=0.1, reduction="none"), (0,), 0
+        "conv",
+        f"3x3 {where} {batch}x{size}x{size}x{channels}",
+        (Array(x), Array(w, scale=(9 * channels) ** -0.5)),
+        lambda x, w: kernels.conv(x, w, padding="SAME"),
+        lambda item: item * (3 * values * channels + 2 * values * features + 3 * math.prod(w)),
+        3 * 2.0 * values * math.prod(w),
+        (0, 1),
+        TorchPeer(
+            lambda f: lambda x, w: f.conv2d(x, w, padding=1),
+            # [height, width, in, out] to torch's [out, in, height, width], in memory as torch's channels_last has it.
+            lambda t: [
+                t[0].permute(0, 3, 1, 2),
+                t[1].permute(3, 0, 1, 2).contiguous().permute(0, 3, 1, 2),
+                *_images_first(t[2:]),
+            ],
+            lambda a: [*_images_last(a[:2]), a[2].transpose(2, 3, 1, 0)],
         ),
+        linen,
     )
+
+
+# -- dense operators ------------------------------------------------------------------------------------------------------
+
+
+def _activate(f: Any, activation: str | None, y: Any) -> Any:
+    """An activation of torch's, by the name that kernels/ gives it."""
+    named = {"relu": lambda: f.relu(y), "leaky_relu": lambda: f.leaky_relu(y, 0.2), "tanh": lambda: f.tanh(y), None: lambda: y}
+    return named[activation]()
+
+
+def _dense(x: jax.Array, w: jax.Array, b: jax.Array) -> jax.Array:
+    return _linen().Dense(w.shape[1], dtype=x.dtype).apply({"params": {"kernel": w, "bias": b}}, x)
+
+
+def linear_case(where: str, rows: int, inputs: int, outputs: int, activation: str, backward: bool = False) -> Case:
+    once = rows * inputs + inputs * outputs + rows * outputs
+    again = rows * outputs + 2 * rows * inputs + 2 * inputs * outputs  # dy, x and dx, w and dw
+    return Case(
+        "linear_act",
+        f"{where} {rows}x{inputs} to {outputs}",
+        (Array((rows, inputs)), Array((inputs, outputs), scale=inputs**-0.5), Array((outputs,))),
+        lambda x, w, b: kernels.linear_act(x, w, b, activation, negative_slope=0.2),
+        lambda item: item * (once + (again if backward else 0)),
+        (3 if backward else 1) * 2.0 * rows * inputs * outputs,
+        (0, 1, 2) if backward else (),
+        TorchPeer(lambda f: lambda x, w, b: _activate(f, activation, f.linear(x, w.T, b))),
+        lambda x, w, b: activations.apply(activation, _dense(x, w, b), 0.2),
+    )
+
+
+def mlp_case(where: str, rows: int, widths: tuple[int, int, int], activation: str, final: str | None) -> Case:
+    first, hidden, last = widths
+    arrays = (Array((rows, first)), Array((first, hidden), scale=first**-0.5), Array((hidden, last), scale=hidden**-0.5))
+
+    def torch_forward(f: Any) -> Callable[..., Any]:
+        layer = lambda act, x, w, b: _activate(f, act, f.linear(x, w.T, b))
+        return lambda x, w, v, b, c: layer(final, layer(activation, x, w, b), v, c)
+
+    act = lambda name, y: activations.apply(name, y, 0.2)
+    return Case(
+        "mlp",
+        f"{where} {rows}x{first} to {hidden} to {last}",
+        (*arrays, Array((hidden,)), Array((last,))),
+        lambda x, w, v, b, c: kernels.mlp(x, [w, v], [b, c], activation, final),
+        lambda item: item * (rows * (first + last) + first * hidden + hidden * last),
+        2.0 * rows * hidden * (first + last),
+        (),
+        TorchPeer(torch_forward),
+        lambda x, w, v, b, c: act(final, _dense(act(activation, _dense(x, w, b)), v, c)),
+    )
+
+
+def lenet5_case(batch: int) -> Case:
+    shapes = ((5, 5, 1, 6), (5, 5, 6, 16), (400, 120), (120, 84), (84, 10))
+    weights = [Array(s, scale=math.prod(s[:-1]) ** -0.5) for s in shapes]
+
+    def torch_forward(f: Any) -> Callable[..., Any]:
+        def network(x: Any, *wb: Any) -> Any:
+            for w, b in zip(wb[:2], wb[5:7], strict=True):
+                x = f.max_pool2d(f.relu(f.conv2d(x, w, b)), 2)
+            x = x.permute(0, 2, 3, 1).flatten(1)
+            for w, b in zip(wb[2:4], wb[7:9], strict=True):
+                x = f.relu(f.linear(x, w.T, b))
+            return f.linear(x, wb[4].T, wb[9])
+
+        return network
+
+    kernel = lambda w: w.permute(3, 2, 0, 1).contiguous()
+    return Case(
+        "lenet5",
+        f"{batch}x32x32x1",
+        (Array((batch, 32, 32, 1)), *weights, *(Array((s[-1],)) for s in shapes)),
+        lambda x, *wb: kernels.lenet5(x, wb[:5], wb[5:]),
+        lambda item: item * (batch * (1024 + 10) + 61_706),
+        2.0 * batch * 416_520,
+        (),
+        TorchPeer(torch_forward, lambda t: [t[0].permute(0, 3, 1, 2), kernel(t[1]), kernel(t[2]), *t[3:]]),
+    )
+
+
+def loss_case(where: str, rows: int, classes: int) -> Case:
+    cross_entropy = lambda f, x, y: f.cross_entropy(x, y.long(), label_smoothing=0.1, reduction="none")
+    return Case(
+        "softmax_cross_entropy",
+        f"{where} {rows}x{classes}",
+        (Array((rows, classes)), Array((rows,), below=classes)),
+        lambda x, labels: kernels.softmax_cross_entropy(x, labels, label_smoothing=0.1),
+        lambda item: item * 3 * rows * classes,  # the logits, again for the gradient, the gradient
+        10 * rows * classes,
+        (0,),
+        TorchPeer(lambda f: lambda x, labels: cross_entropy(f, x, labels)),
+    )
+
+
+def _linen() -> Any:
+    import flax.linen  # only where a peer is asked for
+
+    return flax.linen
 
 
 def operator_cases(quick: bool, platform: str) -> list[Case]:
-    """Real shapes of AlexNet, ResNet-50, GoogLeNet, VGG and the GAN; the batch is what a CPU can do in the time, or a GPU's."""
+    """Real shapes of the zoo's models and of the public benchmark; on a CPU smaller batches of them, for the time it takes."""
+    from experiments.comparison.recurrent_cases import recurrent_cases
+
     scale = 1 if platform == "cuda" else 32
     batch = lambda full: max(2, full // scale // (2 if quick else 1))
+    rows = lambda full: max(64, full // (1 if platform == "cuda" else 8))
     cases = [
-        _pool_case("AlexNet pool1", batch(512), 55, 64, 3, 2),
-        _pool_case("VGG pool1", batch(128), 224, 64, 2, 2),
-        _response_case("AlexNet conv1", batch(512), 55, 96),
-        _norm_case("ResNet-50 stage 2", batch(256), 28, 128),
-        _norm_case("ResNet-50 stage 3", batch(256), 14, 256),
-        _linear_case("AlexNet fc7", batch(1024), 4096, 4096, "relu"),
-        _linear_case("GAN discriminator", 4096 if platform == "cuda" else 1024, 784, 256, "leaky_relu"),
-        _loss_case("ImageNet classes", batch(4096) * 4, 1000),
+        pool_case("AlexNet pool1", batch(512), 55, 64, 3, 2),
+        pool_case("VGG pool1", batch(128), 224, 64, 2, 2),
+        pool_case("ResNet stem", batch(256), 112, 64, 3, 2, 1),
+        pool_case("GoogLeNet 3a", batch(256), 28, 192, 3, 1, 1),
+        response_case("AlexNet conv1", batch(512), 55, 96),
+        response_case("GoogLeNet stem", batch(256), 56, 64),
+        norm_case("ResNet-50 stage 2", batch(256), 28, 128),
+        norm_case("ResNet-50 stage 3", batch(256), 14, 256),
+        norm_case("ResNet-50 stage 1 end", batch(256), 56, 256, residual=True),
+        linear_case("AlexNet fc7", batch(1024), 4096, 4096, "relu"),
+        linear_case("AlexNet fc7", batch(1024), 4096, 4096, "relu", backward=True),
+        linear_case("tall", rows(65536), 128, 512, "relu"),
+        mlp_case("GAN generator", rows(4096), (100, 256, 784), "relu", "tanh"),
+        mlp_case("GAN discriminator", rows(4096), (784, 256, 1), "leaky_relu", None),
+        lenet5_case(rows(4096)),
+        loss_case("ImageNet classes", batch(4096) * 4, 1000),
+        conv_case("ResNet-50 stage 2", batch(256), 28, 128, 128),
+        *recurrent_cases(platform, quick),
     ]
-    return cases[:: 2 if quick else 1]
+    if not quick:
+        return cases
+    first = {case.operator: case for case in reversed(cases)}  # one of each operator
+    return [case for case in cases if first[case.operator] is case]

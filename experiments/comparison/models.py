@@ -3,115 +3,160 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import fnmatch
+import functools
+import math
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-import optax
 from flax import nnx
 
-import kernels
 import zoo
+from experiments.comparison.cases import Array
+from zoo.layers import initializers
+from zoo.models.resnet import BasicBlock
+
+BLOCK = "basic_block"  # the one case that is no model of the registry: 3 to 64 channels, with a 1x1 shortcut
+VGGS, RESNETS = zoo.list_models("vgg*"), ["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
+WIDE = ["resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d", "wide_resnet50_2", "wide_resnet101_2"]
+TORCHVISION = ["alexnet", "googlenet", *RESNETS, *WIDE, *VGGS]
+# Batch of a GPU by pattern of the name; what one H200 trains on in float32 too, for the reference.
+BATCH = {"lenet*": 4096, "alexnet*": 512, "gan_mlp": 4096, "vgg*": 64, "resne?t101*": 64, "*152": 64, "wide*": 64, "*_lm": 64}
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelCase:
-    """A model at a batch size, in training or inference.
+    """A model at a batch size, in training (loss, gradients, SGD update) or inference.
 
     Attributes:
+      model: a name of the registry, or "basic_block".
       shape: of the input, batch included.
-      options: further keywords of zoo.create_model.
-      train: a training step (loss, gradients, SGD update) or inference.
-      torch: the name in torchvision, or None where there is no such model.
+      label: where the case comes from, if not from the zoo.
+      precision: in which the case's figures were published; None for that of the run.
     """
 
     model: str
     shape: tuple[int, ...]
     train: bool
-    options: dict[str, Any] = dataclasses.field(default_factory=dict)
-    torch: str | None = None
+    label: str = ""
+    precision: str | None = None
 
     @property
     def name(self) -> str:
         size = "x".join(map(str, self.shape))
-        return f"{self.model} {size}, {'training step' if self.train else 'inference'}"
+        return f"{self.model} {self.label}{' ' if self.label else ''}{size}, {'training step' if self.train else 'inference'}"
+
+    @property
+    def family(self) -> str:
+        return "resnet" if self.model == BLOCK else zoo.model_info(self.model).family
+
+    @property
+    def has_twin(self) -> bool:
+        """torch, or torchvision, has the same network."""
+        return self.model in (*TORCHVISION, "lenet5", BLOCK) or self.family == "recurrent"
+
+    def build(self, dtype: Any) -> nnx.Module:
+        """The model; without dropout, so that its loss is the same for every contender."""
+        if self.model == BLOCK:
+            ones = initializers.ones
+            return BasicBlock(
+                3, 64, scale_init=ones, dtype=dtype, param_dtype=jnp.float32, implementation=None, rngs=nnx.Rngs(0)
+            )
+        options: dict[str, Any] = {}
+        if self.family in ("alexnet", "vgg", "googlenet"):
+            options["dropout"] = 0.0
+        if self.family == "googlenet":
+            options["dropout_aux"] = 0.0
+        return zoo.create_model(self.model, dtype=dtype, rngs=0, **options)
+
+    def arrays(self) -> tuple[Array, ...]:
+        """The inputs: images, sequences, token ids or latent vectors; in training labels too, of a GAN real images."""
+        if self.family == "recurrent" and len(self.shape) == 2:
+            inputs = Array(self.shape, below=98)
+        else:
+            inputs = Array(self.shape)
+        if not self.train:
+            return (inputs,)
+        output = _output(self)
+        if self.family == "gan":
+            return inputs, Array(output.shape)
+        return inputs, Array(output.shape[:-1], below=output.shape[-1])
+
+    def draw(self, rng: np.random.Generator) -> list[np.ndarray]:
+        return [a.draw(rng) for a in self.arrays()]
+
+    def flops(self) -> float | None:
+        """Of the convolutions and matrix products, thrice as many in training; None for a GAN: its parts run repeatedly."""
+        if self.family == "gan":
+            return None
+        if self.model == BLOCK:
+            macs = math.prod(self.shape[1:3]) * (9 * 3 * 64 + 9 * 64 * 64 + 3 * 64)
+        elif self.shape[1:] == zoo.model_info(self.model).input_shape:
+            macs = zoo.model_info(self.model).macs
+        else:
+            model = nnx.eval_shape(lambda: self.build(jnp.float32))
+            macs = zoo.count_macs(model, self.shape[1:], self.arrays()[0].dtype(jnp.float32))
+        return 2.0 * macs * self.shape[0] * (3 if self.train else 1)
 
 
-# KernelBench level 3: its networks and input sizes, forward only.
+@functools.cache
+def _output(case: ModelCase) -> jax.ShapeDtypeStruct:
+    """Of the model in evaluation."""
+    graph, state = nnx.split(zoo.evaluation_view(nnx.eval_shape(lambda: case.build(jnp.float32))))
+    x = dataclasses.replace(case, train=False).arrays()[0]
+    return jax.eval_shape(
+        lambda state, x: nnx.merge(graph, state)(x), state, jax.ShapeDtypeStruct(x.shape, x.dtype(jnp.float32))
+    )
+
+
+def _public(model: str, shape: tuple[int, ...]) -> ModelCase:
+    """KernelBench level 3: its networks and input sizes, forward only."""
+    return ModelCase(model, shape, False, "public benchmark", "float32")
+
+
 PUBLIC = [
-    ModelCase("lenet5", (4096, 32, 32, 1), False),
-    ModelCase("alexnet", (1024, 224, 224, 3), False, torch="alexnet"),
-    ModelCase("googlenet", (10, 224, 224, 3), False, torch="googlenet"),
-    ModelCase("resnet18", (2, 224, 224, 3), False, torch="resnet18"),
-    ModelCase("resnet101", (10, 224, 224, 3), False, torch="resnet101"),
-    ModelCase("vgg16", (10, 224, 224, 3), False, torch="vgg16"),
-    ModelCase("vgg19", (10, 224, 224, 3), False, torch="vgg19"),
+    _public("lenet5", (4096, 32, 32, 1)),
+    _public("alexnet", (1024, 224, 224, 3)),
+    _public("googlenet", (10, 224, 224, 3)),
+    _public(BLOCK, (10, 224, 224, 3)),
+    _public("resnet18", (2, 224, 224, 3)),
+    _public("resnet101", (10, 224, 224, 3)),
+    _public("vgg16", (10, 224, 224, 3)),
+    _public("vgg19", (10, 224, 224, 3)),
 ]
+FIRST = ["lenet5", "alexnet", "alexnet_original", "vgg16", "resnet50", "googlenet", "googlenet_original"]
+OTHERS = ["gan_mlp", "dcgan", "lstm_lm", "gru_lm", "rnn_lm", "bilstm_tagger", "bilstm_classifier", "resnet20_cifar"]
+
+
+def zoo_case(model: str, train: bool, batch: int | None = None) -> ModelCase:
+    """A model of the registry at its own input size, with the batch of a GPU if none is given."""
+    found = [size for pattern, size in BATCH.items() if fnmatch.fnmatch(model, pattern)]
+    return ModelCase(model, (batch or [*found, 256][0], *zoo.model_info(model).input_shape), train)
 
 
 def model_cases(quick: bool, platform: str) -> list[ModelCase]:
-    """What a GPU does in ten minutes, or two cores in as many."""
+    """On a GPU every model, the ones of most interest first; on a CPU what two cores do in ten minutes."""
     if platform == "cuda":
-        training = [
-            ModelCase("lenet5", (4096, 32, 32, 1), True),
-            ModelCase("alexnet", (512, 224, 224, 3), True, torch="alexnet"),
-            ModelCase("alexnet_original", (256, 227, 227, 3), True),
-            ModelCase("vgg16", (64, 224, 224, 3), True, torch="vgg16"),
-            ModelCase("resnet50", (256, 224, 224, 3), True, torch="resnet50"),
-            ModelCase("googlenet", (256, 224, 224, 3), True, torch="googlenet"),
-        ]
-        return training[:1] if quick else [*training, *PUBLIC]
+        training = [zoo_case(model, True) for model in FIRST]
+        rest = [m for m in (*OTHERS, *TORCHVISION) if m not in FIRST]
+        both = [zoo_case(model, train) for model in rest for train in (True, False)]
+        return training[:1] if quick else [*training, *PUBLIC, *both, *(zoo_case(model, False) for model in FIRST)]
     small = [
-        ModelCase("lenet5", (128, 32, 32, 1), True),
-        ModelCase("lenet5", (128, 32, 32, 1), False),
-        ModelCase("resnet20_cifar", (32, 32, 32, 3), True),
-        ModelCase("resnet18", (2, 224, 224, 3), False, torch="resnet18"),
-        ModelCase("alexnet", (4, 224, 224, 3), False, torch="alexnet"),
-        ModelCase("googlenet", (2, 224, 224, 3), False, torch="googlenet"),
-        ModelCase("vgg16", (1, 224, 224, 3), False, torch="vgg16"),
+        zoo_case("lenet5", True, 128),
+        zoo_case("lenet5", False, 128),
+        zoo_case("lstm_lm", True, 16),
+        zoo_case("lstm_lm", False, 16),
+        zoo_case("gan_mlp", True, 128),
+        ModelCase("resnet18", (8, 64, 64, 3), True),
+        ModelCase("alexnet", (8, 96, 96, 3), True),
+        ModelCase("googlenet", (4, 64, 64, 3), True),
+        _public("resnet18", (2, 224, 224, 3)),
+        ModelCase("alexnet", (4, 224, 224, 3), False),
+        ModelCase("googlenet", (2, 224, 224, 3), False),
+        ModelCase("vgg16", (1, 224, 224, 3), False),
+        ModelCase("resnet50", (1, 224, 224, 3), False),
+        ModelCase(BLOCK, (1, 224, 224, 3), False),
     ]
-    return small[:2] if quick else small
-
-
-def jax_program(case: ModelCase, dtype: Any, implementation: str | None) -> tuple[Callable[..., Any], list[Any]]:
-    """A jitted program of (parameters and state, images[, labels]) and its first argument."""
-    model = zoo.create_model(case.model, dtype=dtype, **case.options)
-    view = zoo.training_view(model) if case.train else zoo.evaluation_view(model)
-    graph, params, rest = zoo.split(view)
-
-    def scoped(fn: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*args: Any) -> Any:
-            with kernels.use(implementation):
-                return fn(*args)
-
-        return jax.jit(call)
-
-    if not case.train:
-        return scoped(lambda state, x: nnx.merge(graph, *state, copy=True)(x)), [(params, rest)]
-
-    def step(state: Any, x: jax.Array, labels: jax.Array) -> Any:
-        params, rest = state
-
-        def loss(params: Any) -> tuple[jax.Array, Any]:
-            model = nnx.merge(graph, params, rest, copy=True)
-            outputs = model(x)
-            logits, *auxiliary = outputs if isinstance(outputs, tuple) else (outputs,)
-            entropy = lambda scores: kernels.softmax_cross_entropy(scores, labels).mean()
-            return entropy(logits) + 0.3 * sum(entropy(a) for a in auxiliary if a is not None), zoo.split(model)[2]
-
-        (value, rest), gradient = jax.value_and_grad(loss, has_aux=True)(params)
-        return value, optax.tree.norm(gradient), jax.tree.map(lambda p, g: p - 0.01 * g, params, gradient), rest
-
-    return scoped(step), [(params, rest)]
-
-
-def draw_inputs(case: ModelCase) -> Callable[[np.random.Generator], list[np.ndarray]]:
-    """Images, and labels for a training step."""
-    classes = zoo.model_info(case.model).num_classes
-
-    def draw(rng: np.random.Generator) -> list[np.ndarray]:
-        images = rng.standard_normal(case.shape, np.float32)
-        return [images, rng.integers(0, classes, case.shape[0]).astype(np.int32)] if case.train else [images]
-
-    return draw
+    return small[:3] if quick else small

@@ -1,73 +1,265 @@
-"""Pictures of a comparison: speed-up bars, and a roofline with each case as a point."""
+"""Pictures of a comparison, measured or compiled: how many times as fast the hand-written kernels are, and a roofline.
+
+Each PNG says in its metadata which records it was drawn from (`digest`), so that a test can tell when it is out of date.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import math
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
-COLOURS = {"xla": "#7f8c8d", "triton": "#2e86ab", "pallas": "#8e44ad", "torch": "#d35400", "torch.compile": "#f39c12"}
+import zoo
+from experiments.comparison import verdict
+from experiments.comparison.models import BLOCK
+
+# Okabe and Ito's colours, which people with any colour vision tell apart; shapes differ as well.
+BETTER, WORSE, XLA, INK, PALE = "#0072B2", "#D55E00", "#7F7F7F", "#222222", "#D9D9D9"
+MARKERS = {"torch": ("o", "#000000"), "torch.compile": ("s", "#009E73"), "flax": ("^", "#CC79A7"), "cudnn": ("v", "#E69F00")}
+SPEED = "bars: speed over XLA's code (left of 1: slower)"
+BYTES = "XLA's code over the hand-written kernels: bars: bytes moved; ◇: time by the model (left of 1: XLA needs less)"
+DIGEST = "Records"  # key of the PNG's metadata
 
 
-def _subtitle(record: dict[str, Any]) -> str:
-    versions = record["versions"]
-    how = "measured" if record["measured"] else "compiled, not run"
-    return f"{record['device']}, jax {versions['jax']}, {record['date']}, {how}"
+def digest(*records: dict[str, Any]) -> str:
+    """Of what records hold, whatever their files' formatting."""
+    return hashlib.sha256(json.dumps(records, sort_keys=True).encode()).hexdigest()
+
+
+def drawn_from(path: pathlib.Path) -> str | None:
+    """The digest of the records that a picture was drawn from; None where there is no picture, or it does not say."""
+    from PIL import Image
+
+    if not path.exists():
+        return None
+    with Image.open(path) as image:
+        return image.info.get(DIGEST)
+
+
+def conditions(record: dict[str, Any]) -> str:
+    """Measured or compiled, for which device, with what, at which precision, when."""
+    how = "measured" if record["measured"] else "COMPILED, not run"
+    dtypes = sorted({case.get("dtype", record.get("dtype", "")) for case in record["cases"]})
+    return f"{how}: {record['device']}, jax {record['versions']['jax']}, {'/'.join(dtypes)}, {record['date']}"
+
+
+def _save(figure: Any, path: pathlib.Path, *records: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120, metadata={DIGEST: digest(*records), "Software": None})
+
+
+def _number(value: float) -> str:
+    return f"{value:.0f}" if value >= 9.95 else f"{value:.1f}" if value >= 1.95 else f"{value:.2f}"
+
+
+def _ratio_axis(axes: Any, low: float, high: float) -> None:
+    """Logarithmic, so that twice as slow is as long a bar as twice as fast."""
+    axes.set_xscale("log")
+    axes.set_xlim(min(0.8, low / 1.15), max(1.25, high * 1.15))
+    left, right = axes.get_xlim()
+    ticks = [t for t in (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if left <= t <= right]
+    axes.set_xticks(ticks, [f"{t:g}×" for t in ticks], fontsize=8)
+    axes.set_xticks([], minor=True)
+    axes.axvline(1, color=INK, linewidth=1, zorder=3)
+    axes.grid(axis="x", color=PALE, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+
+
+def _bars(axes: Any, labels: list[str], values: list[float]) -> None:
+    """Bars that start at 1, to the right where the hand-written side is better and to the left where it is worse."""
+    rows = range(len(values))
+    colours = [BETTER if value >= 1 else WORSE for value in values]
+    axes.barh(rows, [value - 1 for value in values], 0.62, left=1, color=colours, zorder=2)
+    axes.set_yticks(rows, labels, fontsize=7.5)
+    axes.set_ylim(len(values) - 0.4, -0.6)
+
+
+def _column(axes: Any, place: int, head: str, cells: list[str]) -> None:
+    """Text to the right of the bars, `place` points from their edge, one cell a row."""
+    for row, cell in enumerate(cells):
+        axes.annotate(cell, (1, row), (place, 0), xycoords=("axes fraction", "data"), textcoords="offset points",
+                      va="center", ha="right", fontsize=7, color=INK)  # fmt: skip
+    axes.annotate(head, (1, 1), (place, 2), xycoords="axes fraction", textcoords="offset points", va="bottom", ha="right",
+                  fontsize=7, color=INK)  # fmt: skip
+
+
+def _times(axes: Any, duels: list[verdict.Duel]) -> None:
+    """Compiled cases: bars of bytes, a diamond at the modelled time, and the figures at the right edge."""
+    moved, modelled = [d.ratio("bytes") for d in duels], [d.ratio() for d in duels]
+    _bars(axes, [d.title for d in duels], moved)
+    axes.scatter(modelled, range(len(duels)), s=22, marker="D", facecolor="white", edgecolor=INK, linewidth=0.9, zorder=4)
+    _ratio_axis(axes, *_range([*modelled, *moved]))
+    _column(axes, 26, "bytes", [_number(value) for value in moved])
+    _column(axes, 52, "◇ time", [_number(value) for value in modelled])
+    _column(axes, 112, "kernels", [f"{d.xla['kernels']:,} → {d.hand['kernels']:,}" for d in duels])
+
+
+def _range(values: list[float]) -> tuple[float, float]:
+    return min(values), max(values)
+
+
+def _measured(axes: Any, record: dict[str, Any]) -> None:
+    """Measured cases: bars of the hand-written kernels' speed over XLA's best form, or torch's where there are none; peers as
+    points."""
+    duels = {d.case["name"]: d for d in verdict.duels(record)}
+    rows = []
+    for case in record["cases"]:
+        points = verdict.peers(case)
+        bar = duels[case["name"]].ratio() if case["name"] in duels else None if duels else points.get("torch")
+        if bar is not None or points:
+            rows.append((verdict.short(case["name"]), bar, points))
+    rows.sort(key=lambda row: -(row[1] or 1))
+    _bars(axes, [name for name, _, _ in rows], [1.0 if bar is None else bar for _, bar, _ in rows])
+    _column(axes, 26, "bar", ["" if bar is None else _number(bar) for _, bar, _ in rows])
+    for peer in dict.fromkeys(name for _, _, points in rows for name in points):
+        at = [(points[peer], row) for row, (_, _, points) in enumerate(rows) if peer in points]
+        marker, colour = MARKERS.get(peer, ("x", INK))
+        axes.scatter(*zip(*at, strict=True), s=20, marker=marker, color=colour, label=peer, zorder=4)
+    _ratio_axis(axes, *_range([value for _, bar, points in rows for value in (bar or 1.0, *points.values())]))
+    what = "hand-written kernels" if duels else "torch"
+    axes.set_xlabel(f"bars: speed of {what} over XLA's code (left of 1: slower)", fontsize=8)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False, fontsize=7.5, loc="lower right")
 
 
 def draw_speedups(record: dict[str, Any], path: pathlib.Path) -> None:
-    """How many times as fast as XLA's code each contender is; below one is slower."""
+    """Every case, the largest gain first; losses are bars to the left of 1 in another colour. No pair, no picture."""
     from matplotlib.figure import Figure
 
-    rows = [(c["name"], c["contenders"]) for c in record["cases"] if "median" in c["contenders"].get("xla", {})]
-    names = list(dict.fromkeys(n for _, found in rows for n, f in found.items() if n != "xla" and "median" in f))
-    if not rows or not names:
+    duels = sorted(verdict.duels(record), key=lambda d: -d.ratio("bytes" if not record["measured"] else ""))
+    count = len(duels) if not record["measured"] else len(record["cases"])
+    if not duels and not any(verdict.peers(case) for case in record["cases"]):
         return
-    figure = Figure(figsize=(9, 1.4 + 0.42 * len(rows) * max(1, len(names) / 2)), layout="constrained")
+    figure = Figure(figsize=(9, 1.3 + 0.21 * count), layout="constrained")
     axes = figure.subplots()
-    height = 0.8 / len(names)
-    for index, name in enumerate(names):
-        at, values = [], []
-        for row, (_, found) in enumerate(rows):
-            if "median" in found.get(name, {}):
-                at.append(row + (index - (len(names) - 1) / 2) * height)
-                values.append(found["xla"]["median"] / found[name]["median"])
-        bars = axes.barh(at, values, height, label=name, color=COLOURS.get(name))
-        axes.bar_label(bars, [f"{v:.2f}" for v in values], padding=3, fontsize=7)
-    axes.axvline(1, color="black", linewidth=1)
-    axes.set_yticks(range(len(rows)), [name for name, _ in rows], fontsize=8)
-    axes.invert_yaxis()
-    axes.set_xlabel("speed over XLA's code (1: as fast; below 1: slower)")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=8)
-    axes.set_title(_subtitle(record), fontsize=9)
-    figure.savefig(path, dpi=130)
+    if record["measured"]:
+        _measured(axes, record)
+    else:
+        _times(axes, duels)
+        axes.set_xlabel(BYTES, fontsize=8)
+    figure.suptitle(conditions(record), fontsize=9, x=0.01, ha="left")
+    _save(figure, path, record)
+
+
+def _ends(duels: list[verdict.Duel], group: Callable[[verdict.Duel], str], field: str) -> list[verdict.Duel]:
+    """Of each group the duel that gains most and the one that gains least, the largest gain first."""
+    gain = lambda d: d.ratio(field)
+    groups: dict[str, list[verdict.Duel]] = {}
+    for duel in duels:
+        groups.setdefault(group(duel), []).append(duel)
+    ends = {d.case["name"]: d for found in groups.values() for d in (max(found, key=gain), min(found, key=gain))}
+    return sorted(ends.values(), key=lambda d: -gain(d))
+
+
+def _family(duel: verdict.Duel) -> str:
+    model = duel.case["model"]
+    return "resnet" if model == BLOCK else zoo.model_info(model).family
+
+
+def draw_overview(operators: dict[str, Any], models: dict[str, Any], path: pathlib.Path) -> None:
+    """XLA against hand-written kernels on a page: of each operator and of each family of models the cases that gain most and
+    least."""
+    from matplotlib.figure import Figure
+
+    panels = []
+    for record, what, group in ((operators, "operator", lambda d: d.case["operator"]), (models, "model family", _family)):
+        duels = _ends(verdict.duels(record), group, "" if record["measured"] else "bytes")
+        panels.append((record, f"Each {what}'s best and worst case", duels))
+    heights = [len(duels) + 3 for _, _, duels in panels]
+    figure = Figure(figsize=(9, 0.6 + 0.2 * sum(heights)), layout="constrained")
+    rows = figure.subplots(2, 1, gridspec_kw={"height_ratios": heights})
+    for axes, (record, title, duels) in zip(rows, panels, strict=True):
+        if record["measured"] and duels:
+            speeds = [d.ratio() for d in duels]
+            _bars(axes, [d.title for d in duels], speeds)
+            _column(axes, 26, "speed", [_number(value) for value in speeds])
+            _ratio_axis(axes, *_range(speeds))
+            axes.set_xlabel(SPEED, fontsize=8)
+        elif duels:
+            _times(axes, duels)
+            axes.set_xlabel(BYTES, fontsize=8)
+        axes.set_title(f"{title}\n{conditions(record)}", fontsize=9, loc="right")
+    figure.suptitle("Hand-written kernels against XLA's code", fontsize=11, x=0.01, ha="left")
+    _save(figure, path, operators, models)
+
+
+def _points(record: dict[str, Any]) -> list[tuple[str, str, float, float]]:
+    """(case, side, operations a byte, operations a second): measured, by the least bytes of any version; compiled, by the bytes
+    that it moves and its modelled time."""
+    clock, found = verdict.clock_of(record), []
+    for case in record["cases"]:
+        for wanted in (verdict.is_xla, verdict.HAND_WRITTEN.__contains__):
+            chosen = verdict.best(case["contenders"], clock, wanted)
+            if chosen and case.get("flops") and (case.get("bytes") or not record["measured"]):
+                moved = case["bytes"] if record["measured"] else chosen[1]["bytes"]
+                side = "XLA" if verdict.is_xla(chosen[0]) else "hand-written"
+                found.append((case["name"], side, case["flops"] / moved, case["flops"] / chosen[1][clock]))
+    return found
+
+
+def _ceilings(record: dict[str, Any]) -> tuple[float, float]:
+    """Bytes and operations per second."""
+    limits = record["ceilings"] if record["measured"] else record["model"]
+    peak = limits["flops_per_second"]
+    return limits["bytes_per_second"], peak if not isinstance(peak, dict) else max(peak.values())
 
 
 def draw_roofline(record: dict[str, Any], path: pathlib.Path) -> None:
-    """Arithmetic intensity against the rate reached, under the ceilings of memory and arithmetic."""
+    """Arithmetic intensity against the rate reached, under the ceilings of memory and arithmetic: one case of each operator."""
     from matplotlib.figure import Figure
 
-    points = [
-        (case["name"], name, case["flops"] / case["bytes"], case["flops"] / found["median"])
-        for case in record["cases"]
-        for name, found in case["contenders"].items()
-        if "median" in found and case.get("flops") and case.get("bytes")
-    ]
+    points = _points(record)
+    first = {case.get("operator", case["name"]): case["name"] for case in reversed(record["cases"])}
+    points = [p for p in points if p[0] in first.values()]
     if not points:
         return
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    bandwidth, peak = _ceilings(record)
+    figure = Figure(figsize=(9, 5.6), layout="constrained")
     axes = figure.subplots()
-    for name in dict.fromkeys(p[1] for p in points):
-        chosen = [p for p in points if p[1] == name]
-        axes.scatter([p[2] for p in chosen], [p[3] for p in chosen], s=22, label=name, color=COLOURS.get(name))
-    bandwidth, peak = record["ceilings"]["bytes_per_second"], record["ceilings"]["flops_per_second"]
-    low, high = min(p[2] for p in points) / 3, max(max(p[2] for p in points), peak / bandwidth) * 3
-    axes.plot([low, peak / bandwidth, high], [low * bandwidth, peak, peak], color="black", linewidth=1)
+    low = min(p[2] for p in points) / 2
+    high = max(max(p[2] for p in points), peak / bandwidth) * 4
+    axes.plot([low, peak / bandwidth, high], [low * bandwidth, peak, peak], color=INK, linewidth=1.2)
+    axes.annotate(
+        f"{peak / 1e12:.3g} Tflop/s", (peak / bandwidth, peak), (-6, 2), textcoords="offset points", ha="right", fontsize=8
+    )
+    axes.annotate(f"{bandwidth / 1e12:.2g} TB/s", (low, low * bandwidth), (26, 2), textcoords="offset points", fontsize=8)
+    for side, marker, colour in (("XLA", "o", XLA), ("hand-written", "D", BETTER)):
+        mine = [(x, y) for _, who, x, y in points if who == side]
+        if mine:
+            across, up = zip(*mine, strict=True)
+            axes.scatter(across, up, s=34, marker=marker, color=colour, label=side, zorder=3)
+    for name in dict.fromkeys(p[0] for p in points):
+        pair = [(x, y) for case, _, x, y in points if case == name]
+        axes.plot(*zip(*pair, strict=True), color=PALE, linewidth=1.5, zorder=1)
     axes.set_xscale("log")
     axes.set_yscale("log")
-    axes.set_xlabel("operations per byte that must be moved")
-    axes.set_ylabel("operations per second")
-    axes.grid(alpha=0.3)
-    axes.legend(frameon=False, fontsize=8)
-    axes.set_title(_subtitle(record), fontsize=9)
-    figure.savefig(path, dpi=130)
+    axes.set_xlim(low, high)
+    axes.set_ylim(top=8 * peak)  # room for the names of what comes near it
+    _labels_at_the_side(axes, points)
+    what = "by the least bytes of any version" if record["measured"] else "by the bytes that it moves"
+    axes.set_xlabel(f"operations a byte, {what}", fontsize=9)
+    axes.set_ylabel(f"operations a second, {'measured' if record['measured'] else 'in the modelled time'}", fontsize=9)
+    axes.grid(color=PALE, linewidth=0.6)
+    axes.legend(frameon=False, fontsize=9, loc="upper left")
+    axes.set_title(conditions(record), fontsize=9, loc="left")
+    _save(figure, path, record)
+
+
+def _labels_at_the_side(axes: Any, points: list[tuple[str, str, float, float]]) -> None:
+    """Names in a column right of the axes, in the order of their points' heights, so that none covers another."""
+    last = {name: (x, y) for name, _, x, y in points}  # the hand-written point, where there is one
+    low, high = (math.log(y) for y in axes.get_ylim())
+    height = {name: (math.log(y) - low) / (high - low) for name, (_, y) in last.items()}
+    leader = {"arrowstyle": "-", "color": PALE, "linewidth": 0.7, "shrinkB": 3, "relpos": (0, 0.5)}
+    place = 0.0
+    for name in sorted(last, key=height.__getitem__):
+        place = max(place + 0.055, height[name])
+        axes.annotate(
+            verdict.short(name), last[name], (1.02, place), textcoords="axes fraction", fontsize=7.5, va="center",
+            annotation_clip=False, arrowprops=leader,
+        )  # fmt: skip

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
+import kernels
+
 # Largest relative difference from the reference, |out - ref| / |ref| over all outputs together, that counts as right.
 # float32 sums of thousands of products agree to 1e-5; tf32 products, which GPUs take for float32, to about 1e-3; bfloat16
 # carries 8 bits, so a result of several roundings agrees to about 1e-2.
 TOLERANCE = {"float32": 2e-3, "bfloat16": 3e-2, "float16": 5e-3}
+# Whole networks: a rounding in each of up to a hundred layers in turn, on random weights that do not dampen it.
+MODEL_TOLERANCE = {"float32": 1e-2, "bfloat16": 1e-1, "float16": 2e-2}
 CACHE = {"cpu": 64 * 2**20, "cuda": 120 * 2**20}  # bytes; twice the L2 of an H200
+SETS = 8  # of inputs, at most
 
 
 @dataclasses.dataclass
@@ -26,12 +32,49 @@ class Contender:
       wait: blocks until `call`'s outputs are there.
       prepare: NumPy inputs to what `call` takes, on the device.
       to_numpy: outputs as a list of NumPy arrays in the reference's order and layout.
+      profiled: JAX's profiler can say how long its kernels take on a GPU.
     """
 
     call: Callable[..., Any]
     wait: Callable[[Any], Any] = jax.block_until_ready
     prepare: Callable[[list[np.ndarray]], list[Any]] = lambda inputs: [jax.device_put(x) for x in inputs]
     to_numpy: Callable[[Any], list[np.ndarray]] = lambda out: [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(out)]
+    profiled: bool = True
+
+
+class OutOfTimeError(Exception):
+    """The deadline passed before every contender was ready."""
+
+
+@dataclasses.dataclass
+class _Ready:
+    """A contender that was right, with the inputs it takes in turn and the calls that make a block."""
+
+    contender: Contender
+    inputs: list[list[Any]]
+    calls: int = 1
+
+    def seconds_per_call(self, calls: int, start: int) -> float:
+        outputs = None
+        begun = time.perf_counter()
+        for number in range(start, start + calls):
+            outputs = self.contender.call(*self.inputs[number % len(self.inputs)])
+        self.contender.wait(outputs)
+        return (time.perf_counter() - begun) / calls
+
+    def warm_up(self, block_seconds: float) -> None:
+        """Settle how many calls make a block, and run for half of one."""
+        once = self.seconds_per_call(1, 1)
+        self.calls = max(1, min(1000, round(block_seconds / max(once, 1e-7))))
+        if self.calls > 1:
+            self.seconds_per_call(self.calls // 2, 0)
+
+    def block(self, start: int) -> float:
+        """Seconds per call of a block, after a call that is not timed where the block has many: the threads of the contender
+        before may still be spinning."""
+        if self.calls > 1:
+            self.seconds_per_call(1, start)
+        return self.seconds_per_call(self.calls, start + 1)
 
 
 def relative_error(found: list[np.ndarray], expected: list[np.ndarray]) -> float:
@@ -44,75 +87,94 @@ def relative_error(found: list[np.ndarray], expected: list[np.ndarray]) -> float
     return error if np.isfinite(error) else float("inf")
 
 
-def _seconds_per_call(contender: Contender, inputs: list[list[Any]], calls: int, start: int) -> float:
-    outputs = None
-    begun = time.perf_counter()
-    for number in range(start, start + calls):
-        outputs = contender.call(*inputs[number % len(inputs)])
-    contender.wait(outputs)
-    return (time.perf_counter() - begun) / calls
+def refusal(name: str, problem: Exception) -> str:
+    """Why a contender has no time, in one line; of an implementation that does not take the arguments, its own reason."""
+    text = (str(problem).splitlines() or [""])[0]
+    if isinstance(problem, kernels.ImplementationError):
+        own = re.search(rf"\b{re.escape(name)}: (.*?)(?:; \w+: |\)?$)", text)
+        return f"cannot run: {own[1] if own else text}"
+    return f"{type(problem).__name__}: {text[:160]}"
+
+
+def _sets(draw: Callable[[np.random.Generator], list[np.ndarray]], platform: str, seed: int) -> list[list[np.ndarray]]:
+    """As many different inputs as outgrow the cache."""
+    first = draw(np.random.default_rng(seed))
+    count = min(SETS, 1 + CACHE[platform] // max(sum(x.nbytes for x in first), 1))
+    return [first, *(draw(np.random.default_rng(seed + i)) for i in range(1, count))]
 
 
 def measure(
-    contenders: dict[str, Contender],
-    make_inputs: Callable[[np.random.Generator], list[np.ndarray]],
+    contenders: Mapping[str, Callable[[], Contender]],
+    draw: Callable[[np.random.Generator], list[np.ndarray]],
     reference: list[np.ndarray],
-    dtype: str,
+    tolerance: float,
     *,
     platform: str,
     rounds: int,
     block_seconds: float,
     seed: int = 0,
+    deadline: float = float("inf"),
 ) -> dict[str, dict[str, Any]]:
     """Check each contender against `reference` (its outputs on the inputs of `seed`), then time the right ones in turn.
 
     Inputs rotate through as many sets as outgrow the cache (eight at most). A block is as many calls as take about
     `block_seconds`; blocks of the contenders alternate for `rounds` rounds.
 
+    Args:
+      contenders: each made when its turn to be checked comes.
+      tolerance: largest `relative_error` that counts as right.
+      deadline: on time.monotonic; after it no further contender is made.
+
     Returns:
-      For each contender: error, and median, p20, p80 seconds per call; or failed, with the reason, and no time.
+      For each contender: error, and median, p20, p80 seconds per call, calls in a block, and the sum of its kernels' own times
+      (None but on a GPU); or failed, with the reason, and no time.
+
+    Raises:
+      OutOfTimeError: the deadline passed before every contender was checked.
     """
-    first = make_inputs(np.random.default_rng(seed))
-    size = sum(x.nbytes for x in first)
-    sets = [
-        first,
-        *(make_inputs(np.random.default_rng(seed + i)) for i in range(1, min(8, 1 + CACHE[platform] // max(size, 1)))),
-    ]
+    sets = _sets(draw, platform, seed)
     found: dict[str, dict[str, Any]] = {}
-    ready: dict[str, tuple[Contender, list[list[Any]], int]] = {}
-    for name, contender in contenders.items():
+    ready: dict[str, _Ready] = {}
+    for name, make in contenders.items():
+        if time.monotonic() > deadline:
+            raise OutOfTimeError(f"{len(found)} of {len(contenders)} contenders were ready")
         try:
-            inputs = [contender.prepare(one) for one in sets]
-            outputs = contender.call(*inputs[0])
+            contender = make()
+            one = _Ready(contender, [contender.prepare(inputs) for inputs in sets])
+            outputs = contender.call(*one.inputs[0])
             contender.wait(outputs)
             error = relative_error(contender.to_numpy(outputs), reference)
-        except Exception as problem:  # a peer that cannot run here is a row of the table, not the end of the run
-            found[name] = {"failed": f"{type(problem).__name__}: {str(problem).splitlines()[0][:160]}"}
+            if error <= tolerance:
+                one.warm_up(block_seconds)
+        except Exception as problem:  # one that cannot run here is a row of the table, not the end of the run
+            found[name] = {"failed": refusal(name, problem)}
             continue
-        if not error <= TOLERANCE[dtype]:
-            found[name] = {"failed": f"wrong: relative error {error:.2g}, allowed {TOLERANCE[dtype]:g}", "error": error}
-            continue
-        one = _seconds_per_call(contender, inputs, 1, 1)
-        ready[name] = (contender, inputs, max(1, min(1000, round(block_seconds / max(one, 1e-7)))))
-        _seconds_per_call(contender, inputs, max(2, ready[name][2] // 2), 0)
-        found[name] = {"error": error}
+        if error <= tolerance:
+            found[name], ready[name] = {"error": error}, one
+        else:
+            found[name] = {"failed": f"wrong: relative error {error:.2g}, allowed {tolerance:g}"}
     times: dict[str, list[float]] = {name: [] for name in ready}
     for number in range(rounds):
-        for name, (contender, inputs, calls) in ready.items():
-            times[name].append(_seconds_per_call(contender, inputs, calls, number))
+        for name, one in ready.items():
+            times[name].append(one.block(number))
     for name, values in times.items():
         median, p20, p80 = (float(q) for q in np.percentile(values, (50, 20, 80)))
-        found[name] |= {"median": median, "p20": p20, "p80": p80, "calls": ready[name][2]}
+        one = ready[name]
+        profiled = platform == "cuda" and one.contender.profiled
+        found[name] |= {"median": median, "p20": p20, "p80": p80, "calls": one.calls}
+        found[name]["kernel_seconds"] = kernel_seconds(one.contender.call, one.inputs) if profiled else None
     return found
 
 
-def kernel_seconds(contender: Contender, inputs: list[np.ndarray]) -> float | None:
-    """Sum of the kernels' own times of one call on a GPU, through CUPTI; None where that is not to be had."""
+def kernel_seconds(call: Callable[..., Any], sets: list[list[Any]]) -> float | None:
+    """Sum of the kernels' own times in one call on a GPU, through CUPTI: the median over three calls on the inputs in turn.
+
+    None where that is not to be had.
+    """
     try:
         from jax.experimental.mosaic.gpu import profiler
 
-        prepared = contender.prepare(inputs)
-        _, milliseconds = profiler.measure(contender.call)(*prepared)
-        return None if milliseconds is None else float(milliseconds) / 1e3
+        found = [profiler.measure(call)(*sets[number % len(sets)])[1] for number in range(3)]
     except (ImportError, RuntimeError, ValueError, TypeError):
         return None
+    return None if None in found else float(np.median(found)) / 1e3  # type: ignore[arg-type]

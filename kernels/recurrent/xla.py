@@ -7,13 +7,29 @@ for the backward pass instead of being computed again. The program does not grow
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
 
 from kernels.recurrent.cells import CELLS, Cell, CellWeights, Params, input_product
+
+# Known to jax.jit, as the choices in kernels.dispatch are.
+_unroll = jax.make_user_context(1)
+
+
+@contextlib.contextmanager
+def unrolled(steps: int) -> Iterator[None]:
+    """Loops traced inside do `steps` steps (at least 1) in each turn, forward and backward: on a GPU XLA fuses across them.
+
+    The default is one, which is best on a CPU.
+    """
+    if steps < 1:
+        raise ValueError(f"steps: {steps} given, at least 1 is needed")
+    with _unroll(steps):
+        yield
 
 
 def stack(
@@ -97,7 +113,7 @@ def _forward(cell, x_proj, params, state, real):
             new = tuple(jnp.where(real_now, n, s) for n, s in zip(new, state, strict=True))
         return new, (new, jax.tree.map(lambda a: a.astype(x_proj.dtype), saved))
 
-    final, (states, saved) = jax.lax.scan(step, state, (x_proj, real))
+    final, (states, saved) = jax.lax.scan(step, state, (x_proj, real), unroll=_unroll.value)
     return states, final, saved
 
 
@@ -126,7 +142,8 @@ def _recurrence_backward(cell, residuals, cotangents):
             d_step = jax.tree.map(lambda a: jnp.where(real_now, a, 0), d_step)
         return d_previous, d_step
 
-    d_state, d_steps = jax.lax.scan(step_back, d_final, (d_hs, previous, states, saved, real), reverse=True)
+    inputs = (d_hs, previous, states, saved, real)
+    d_state, d_steps = jax.lax.scan(step_back, d_final, inputs, reverse=True, unroll=_unroll.value)
     d_x, d_params = cell.gradients(params, previous, states, saved, d_steps)
     return d_x.astype(params.w_h.dtype), d_params, d_state, None
 

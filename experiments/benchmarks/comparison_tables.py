@@ -1,0 +1,172 @@
+"""Tables of who won the comparison, measured or compiled, by how much and why."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from experiments.comparison import verdict
+from experiments.comparison.cases import WHY
+
+Found = dict[str, Any]
+Table = tuple[list[str], list[list[str]]]
+
+
+def _range(values: list[float]) -> str:
+    low, high = min(values), max(values)
+    return f"{low:.2f}" if f"{low:.2f}" == f"{high:.2f}" else f"{low:.2f} to {high:.2f}"
+
+
+def _won(duels: list[verdict.Duel]) -> str:
+    """How many of its cases each side won."""
+    counts = {who: sum(d.winner == who for d in duels) for who in ("hand-written", "even", "XLA")}
+    return ", ".join(f"{who} {count}" for who, count in counts.items() if count) + f" of {len(duels)}"
+
+
+def operators(record: Found) -> Table:
+    """Header and rows: an operator a row, over all its cases, and why."""
+    groups: dict[str, list[verdict.Duel]] = {case["operator"]: [] for case in record["cases"]}
+    for duel in verdict.duels(record):
+        groups[duel.case["operator"]].append(duel)
+    rows = []
+    for operator, duels in groups.items():
+        cells = ["", "", "XLA: nothing else to run"]
+        if duels:
+            counted = "" if record["measured"] else _range([d.ratio("bytes") for d in duels])
+            cells = [counted, _range([d.ratio() for d in duels]), _won(duels)]
+        rows.append([f"`{operator}`", *cells, WHY[operator]])
+    how = "measured" if record["measured"] else "compiled"
+    return ["operator", f">bytes, XLA / ours ({how})", f">time, XLA / ours ({_clock(record)})", "who wins", "why"], rows
+
+
+def _clock(record: Found) -> str:
+    return "measured" if record["measured"] else "compiled, by the model"
+
+
+def _size(count: float) -> str:
+    """Gigabytes."""
+    return f"{count / 1e9:.3g}"
+
+
+def compiled_cases(record: Found) -> Table:
+    """Header and rows: each compiled case, the best of XLA's forms against the best hand-written contender by the model."""
+    rows = []
+    for duel in verdict.duels(record):
+        sides = (duel.xla, duel.hand)
+        form = "" if duel.xla_name == "xla" else f" ({duel.xla_name.removeprefix('xla ')})"
+        ours = "" if duel.hand_name in ("triton", "zoo") else f" ({duel.hand_name})"
+        cells = [verdict.full_name(duel.case), f"{duel.xla['kernels']:,}{form}", f"{duel.hand['kernels']:,}{ours}"]
+        cells += [_size(side["bytes"]) for side in sides] + [f"{duel.ratio('bytes'):.2f}"]
+        cells += [f"{side['modelled_seconds'] * 1e3:.3g}" for side in sides] + [f"{duel.ratio():.2f}", duel.winner]
+        rows.append(cells)
+    header = [
+        "compiled, not run",
+        ">kernels, XLA",
+        ">ours",
+        ">GB, XLA",
+        ">ours",
+        ">ratio",
+        ">modelled ms, XLA",
+        ">ours",
+        ">ratio",
+    ]
+    return [*header, "who wins by the model"], rows
+
+
+def models(record: Found) -> Table:
+    """Header and rows: each compiled model, and which kinds of work gain or lose the most bytes."""
+    rows = []
+    for duel in verdict.duels(record):
+        cells = [
+            verdict.full_name(duel.case),
+            f"{duel.xla['kernels']:,}",
+            f"{duel.hand['kernels']:,}",
+            f"{duel.ratio('bytes'):.2f}",
+        ]
+        rows.append([*cells, f"{duel.ratio():.2f}", duel.winner, _where(duel)])
+    header = ["compiled, not run", ">kernels, XLA", ">ours", ">bytes, XLA / ours", ">time by the model, XLA / ours"]
+    return [*header, "who wins by the model", "where: GB moved, XLA to ours"], rows
+
+
+def _where(duel: verdict.Duel) -> str:
+    """The two kinds of work whose bytes differ most, if by a hundredth of all at least."""
+    moved = lambda side, kind: side["kinds"].get(kind, {"bytes": 0})["bytes"]
+    kinds = {*duel.xla["kinds"], *duel.hand["kinds"]}
+    changes = sorted(kinds, key=lambda kind: (-abs(moved(duel.xla, kind) - moved(duel.hand, kind)), kind))
+    large = [k for k in changes[:2] if abs(moved(duel.xla, k) - moved(duel.hand, k)) > 0.01 * duel.xla["bytes"]]
+    return "; ".join(f"{k} {_size(moved(duel.xla, k))} to {_size(moved(duel.hand, k))}" for k in large) or "no difference"
+
+
+def measured_cases(record: Found) -> Table:
+    """Header and rows: each measured case; XLA's best form, the hand-written kernels where they ran, and the peers."""
+    duels = {d.case["name"]: d for d in verdict.duels(record)}
+    peers = list(dict.fromkeys(name for case in record["cases"] for name in verdict.peers(case)))
+    rows = []
+    for case in record["cases"]:
+        xla, duel = verdict.best(case["contenders"], "median", verdict.is_xla), duels.get(case["name"])
+        if xla is None:
+            rows.append([case["name"], case["contenders"].get("xla", {}).get("failed", "failed")])
+            rows[-1] += [""] * (len(peers) + (2 if duels else 0) + 1)
+            continue
+        cells = [case["name"], _milliseconds(xla[1])]
+        if duels:
+            cells += [_milliseconds(duel.hand), f"{duel.ratio():.2f}"] if duel else ["", ""]
+        points = verdict.peers(case)
+        cells += [f"{points[name]:.2f}" if name in points else "" for name in peers]
+        rows.append([*cells, _fastest(case)])
+    ours = [">ours, ms", ">XLA / ours"] if duels else []
+    return ["measured", ">XLA, ms", *ours, *(f">XLA / {name}" for name in peers), "fastest"], rows
+
+
+def _milliseconds(figures: Found) -> str:
+    return f"{figures['median'] * 1e3:.3g}"
+
+
+def _fastest(case: Found) -> str:
+    """The contenders that none beats beyond the noise of either."""
+    timed = {name: found for name, found in case["contenders"].items() if "median" in found}
+    first = min(timed, key=lambda name: timed[name]["median"])
+    even = [name for name, found in timed.items() if found["p20"] <= timed[first]["p80"]]
+    return " = ".join(sorted(even, key=lambda name: timed[name]["median"]))
+
+
+def failures(record: Found) -> str:
+    """Contenders that could not be compiled or run, one a line; empty if there are none."""
+    return "".join(
+        f"- {case['name']}, {name}: {found['failed']}\n"
+        for case in record["cases"]
+        for name, found in case["contenders"].items()
+        if "failed" in found
+    )
+
+
+def lessons(operator_record: Found, recurrent: Found) -> Table:
+    """Header and rows: the figure that shows each optimization, compiled."""
+    rows = {row["name"]: row["contenders"] for row in operator_record["cases"]}
+    duels = {d.case["name"]: d for d in verdict.duels(operator_record)}
+    ratio = lambda start: next(
+        (f"{d.ratio('bytes'):.2f}" for name, d in duels.items() if name.startswith(start)), "not compiled"
+    )
+    kernels = lambda case, name: f"{rows.get(case, {}).get(name, {}).get('kernels', 0):,}"
+    lenet5, lstm = "lenet5 4096x32x32x1, forward", "lstm public benchmark 10x512x128, 256 wide, 6 layers, forward"
+    resident = next(row for row in recurrent["shapes"] if row["hidden"] == 1024)["forward"]
+    unrolled = recurrent["xla_unrolled"]
+    steps = "; ".join(f"{unroll}: {found['forward_kernels_per_step']:.1f}" for unroll, found in unrolled.items())
+    occupancy = (
+        f"{resident['blocks']} blocks on {resident['resident_blocks']} places, {resident['registers']} registers a thread"
+    )
+    norms = f"{ratio('batch_norm_act ResNet-50 stage 2')}; {ratio('batch_norm_act ResNet-50 stage 1 end')}"
+    small = f"kernels {kernels(lenet5, 'xla')} to {kernels(lenet5, 'triton')}; bytes, XLA / ours: {ratio('lenet5')}"
+    rows_of = {
+        (
+            "memory hierarchy",
+            "batch norm whose slice fits the L2 cache; one whose slice does not",
+        ): f"bytes, XLA / ours: {norms}",
+        ("fewer bytes kept", "max-pool's position in a byte"): f"bytes, XLA / ours: {ratio('max_pool 3/2 AlexNet')}",
+        ("computing again", "local response norm keeps x"): f"bytes, XLA / ours: {ratio('local_response_norm AlexNet')}",
+        ("fusion", "LeNet-5 in one launch"): small,
+        ("no host in the loop", "six LSTM layers"): f"kernels {kernels(lstm, 'xla')} to {kernels(lstm, 'triton')}",
+        ("unrolling", "XLA's LSTM loop, by steps in a turn"): f"kernels a step: {steps}",
+        ("occupancy", "persistent LSTM, 1024 units"): f"{occupancy}, {resident['spilled']} bytes spilled",
+        ("little to win", "softmax cross-entropy"): f"bytes, XLA / ours: {ratio('softmax_cross_entropy')}",
+    }
+    return ["optimization", "what shows it", "figure (compiled)"], [[*names, figure] for names, figure in rows_of.items()]

@@ -1,0 +1,200 @@
+"""A run of the comparison: its cases one after another, each checked, timed, recorded and saved before the next."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import gc
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+
+import kernels
+from experiments.comparison import contenders, machine, programs, record
+from experiments.comparison.cases import Case, operator_cases
+from experiments.comparison.models import ModelCase, model_cases
+from experiments.comparison.timing import MODEL_TOLERANCE, TOLERANCE, Contender, OutOfTimeError, measure, refusal
+from experiments.errors import UserError, nearest
+
+DEFAULT_PRECISION = {"cpu": "float32", "cuda": "bfloat16"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What to compare, and how long.
+
+    Attributes:
+      kind: "operators" or "models".
+      only: part of the names of the cases to run; all if None.
+      peers: some of `contenders.PEERS`.
+      precision: of every case; if None the case's own where it has one, else bfloat16 on a GPU and float32 on a CPU.
+      rounds, block_seconds: see `timing.measure`.
+      deadline: on time.monotonic; no case is begun that would end after it, going by its last time or the longest so far.
+    """
+
+    kind: str
+    quick: bool = False
+    only: str | None = None
+    peers: tuple[str, ...] = ()
+    precision: str | None = None
+    rounds: int = 9
+    block_seconds: float = 0.2
+    deadline: float = float("inf")
+
+    @property
+    def platform(self) -> str:
+        return kernels.device().platform
+
+    def dtype(self, case: Case | ModelCase) -> str:
+        return self.precision or case.precision or DEFAULT_PRECISION[self.platform]
+
+    def of_row(self, case: Case | ModelCase) -> dict[str, Any]:
+        """What the figures of a case depend on besides its sources."""
+        protocol = {"rounds": self.rounds, "block_seconds": self.block_seconds}
+        return {"dtype": self.dtype(case), "peers": sorted(self.peers)} | protocol
+
+
+def cases_of(kind: str, quick: bool, platform: str) -> Sequence[Case | ModelCase]:
+    """In the order in which they are run."""
+    return operator_cases(quick, platform) if kind == "operators" else model_cases(quick, platform)
+
+
+def begin(options: Options) -> dict[str, Any]:
+    """The record without its cases."""
+    dtype = options.precision or DEFAULT_PRECISION[options.platform]
+    ceilings = machine.ceilings(dtype)  # before the clocks are read, so that they are those of a device at work
+    return {
+        "measured": True,
+        "experiment": options.kind,
+        **machine.surroundings(),
+        "clocks": machine.clocks(),
+        "dtype": dtype,
+        "protocol": f"Blocks of about {options.block_seconds} s of calls, contenders in turn, {options.rounds} rounds; random "
+        "inputs rotated beyond the cache; each result checked before the clock starts",
+        "ceilings": ceilings,
+        "cases": [],
+    }
+
+
+def _work(case: Case | ModelCase, dtype: str, peers: list[str]) -> tuple[dict[str, Callable[[], Contender]], list[Any], dict]:
+    """Contenders, what their outputs must be, and what any version must move and compute."""
+    itemsize = jnp.dtype(dtype).itemsize
+    if isinstance(case, Case):
+        made = contenders.operator_contenders(case, dtype, peers)
+        return made, contenders.operator_reference(case), {"bytes": case.bytes(itemsize), "flops": case.flops}
+    weights = programs.Weights(case)
+    made = programs.model_contenders(weights, dtype, peers)
+    return made, programs.model_reference(weights), {"bytes": weights.bytes(itemsize), "flops": case.flops()}
+
+
+def run_case(case: Case | ModelCase, options: Options) -> dict[str, Any]:
+    """One row of the record.
+
+    Raises:
+      OutOfTimeError: the deadline passed before every contender was checked.
+    """
+    begun, dtype = time.monotonic(), options.dtype(case)
+    row: dict[str, Any] = {"name": case.name}
+    if isinstance(case, Case):
+        row |= {"operator": case.operator}
+    else:
+        row |= {"model": case.model, "train": case.train, "examples": case.shape[0]}
+    row |= {"dtype": dtype, "bytes": None, "flops": None, "floor_seconds": None, "options": options.of_row(case)}
+    row |= {"source": machine.source_digest(), "commit": machine.commit(), "date": datetime.date.today().isoformat()}
+    try:
+        made, reference, least = _work(case, dtype, list(options.peers))
+    except Exception as problem:  # so is one without a reference a row of the table
+        found: dict[str, Any] = {"xla": {"failed": f"no reference: {refusal('xla', problem)}"}}
+    else:
+        row |= least
+        limits = machine.ceilings(dtype)
+        needed = [row[work] / limits[f"{work}_per_second"] for work in ("bytes", "flops") if row[work] is not None]
+        row["floor_seconds"] = max(needed, default=None)
+        allowed = (TOLERANCE if isinstance(case, Case) else MODEL_TOLERANCE)[dtype]
+        clock = {"rounds": options.rounds, "block_seconds": options.block_seconds, "deadline": options.deadline}
+        found = measure(made, case.draw, reference, allowed, platform=options.platform, **clock)  # type: ignore[arg-type]
+    for figures in found.values():
+        if "failed" not in figures:
+            per_second = lambda work, seconds=figures["median"]: None if row[work] is None else row[work] / seconds
+            figures["floor_fraction"] = per_second("floor_seconds")
+            figures |= {f"{work}_per_second": per_second(work) for work in ("bytes", "flops")}
+    return row | {"seconds": round(time.monotonic() - begun, 1), "contenders": found}
+
+
+def described(row: dict[str, Any]) -> str:
+    """A line for the person who waits."""
+    parts = [
+        f"{name} {figures['median'] * 1e3:.3f} ms" if "median" in figures else f"{name} {figures['failed']}"
+        for name, figures in row["contenders"].items()
+    ]
+    return f"{row['name']}: {'; '.join(parts)}"
+
+
+def _chosen(cases: Sequence[Case | ModelCase], only: str | None) -> Sequence[Case | ModelCase]:
+    chosen = [case for case in cases if only is None or only in case.name]
+    if not chosen:
+        raise UserError(nearest("--only", str(only), [case.name for case in cases]))
+    return chosen
+
+
+def compare(
+    options: Options, old: dict[str, Any] | None, save: Callable[[dict[str, Any]], None], say: Callable[[str], None] = print
+) -> tuple[dict[str, Any], list[str]]:
+    """Run the cases that `old` does not hold as they would be measured now, saving the record after each.
+
+    Rows of `old` stay until their case is measured again; each says of which commit it is. Where the device or the versions are
+    others, all are measured again.
+
+    Returns:
+      The record, and the names of the cases for which there was no time.
+
+    Raises:
+      UserError: `only` names no case; or it names some, and `old` holds rows of another device or other versions: they would
+        be lost.
+    """
+    cases = cases_of(options.kind, options.quick, options.platform)
+    chosen = _chosen(cases, options.only)
+    new = begin(options)
+    if old is not None and not record.same_conditions(old, new):
+        if options.only is not None:
+            raise UserError("--only: the result file is of another device or of other versions; give another folder with --out")
+        say("the result file is of another device or of other versions: everything is measured again")
+        old = None
+    rows = {row["name"]: row for row in (old or new)["cases"]}
+    known = {name: row["seconds"] for name, row in rows.items()}
+    source = machine.source_digest()
+
+    def waiting(case: Case | ModelCase) -> bool:
+        row = rows.get(case.name)
+        return row is None or not record.is_current(row, options.of_row(case), source)
+
+    def snapshot() -> dict[str, Any]:
+        return new | {"cases": [rows[case.name] for case in cases if case.name in rows]}
+
+    left = [case for case in chosen if waiting(case)]
+    if len(left) < len(chosen):
+        say(f"{len(chosen) - len(left)} of {len(chosen)} cases stand in the result file already")
+    longest = 0.0
+    while left and time.monotonic() + known.get(left[0].name, longest) < options.deadline:
+        try:
+            row = run_case(left[0], options)
+        except OutOfTimeError as stopped:
+            say(f"{left[0].name}: {stopped} when the time was over")
+            break
+        rows[left.pop(0).name] = row
+        longest = max(longest, row["seconds"])
+        say(described(row))
+        save(snapshot())
+        _free()
+    return snapshot(), [case.name for case in left]
+
+
+def _free() -> None:
+    """Give memory back that the next case's contenders may need."""
+    gc.collect()
+    if (torch := sys.modules.get("torch")) is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()
+        torch.compiler.reset()
