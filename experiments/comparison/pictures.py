@@ -19,7 +19,8 @@ from experiments.comparison.models import BLOCK
 # Okabe and Ito's colours, which people with any colour vision tell apart; shapes differ as well.
 BETTER, WORSE, XLA, INK, PALE = "#0072B2", "#D55E00", "#7F7F7F", "#222222", "#D9D9D9"
 MARKERS = {"torch": ("o", "#000000"), "torch.compile": ("s", "#009E73"), "flax": ("^", "#CC79A7"), "cudnn": ("v", "#E69F00")}
-SPEED = "bars: speed over XLA's code (left of 1: slower)"
+SPEED = "bars: speed of the hand-written kernels over XLA's code (left of 1: slower); points: that of the peers"
+TORCH = "bars: speed of torch over XLA's code (left of 1: torch is slower); points: that of other peers"
 BYTES = "XLA's code over the hand-written kernels: bars: bytes moved; ◇: time by the model (left of 1: XLA needs less)"
 DIGEST = "Records"  # key of the PNG's metadata
 
@@ -70,10 +71,10 @@ def _ratio_axis(axes: Any, low: float, high: float) -> None:
     axes.tick_params(axis="y", length=0)
 
 
-def _bars(axes: Any, labels: list[str], values: list[float]) -> None:
-    """Bars that start at 1, to the right where the hand-written side is better and to the left where it is worse."""
+def _bars(axes: Any, labels: list[str], values: list[float], *, right: str = BETTER, left: str = WORSE) -> None:
+    """Bars that start at 1 and go to the right where the value is above, to the left where it is below."""
     rows = range(len(values))
-    colours = [BETTER if value >= 1 else WORSE for value in values]
+    colours = [right if value >= 1 else left for value in values]
     axes.barh(rows, [value - 1 for value in values], 0.62, left=1, color=colours, zorder=2)
     axes.set_yticks(rows, labels, fontsize=7.5)
     axes.set_ylim(len(values) - 0.4, -0.6)
@@ -114,15 +115,16 @@ def _measured(axes: Any, record: dict[str, Any]) -> None:
         if bar is not None or points:
             rows.append((verdict.short(case["name"]), bar, points))
     rows.sort(key=lambda row: -(row[1] or 1))
-    _bars(axes, [name for name, _, _ in rows], [1.0 if bar is None else bar for _, bar, _ in rows])
+    # A gain of torch's over XLA's code is a loss of ours.
+    colours = {} if duels else {"right": WORSE, "left": BETTER}
+    _bars(axes, [name for name, _, _ in rows], [1.0 if bar is None else bar for _, bar, _ in rows], **colours)
     _column(axes, 26, "bar", ["" if bar is None else _number(bar) for _, bar, _ in rows])
-    for peer in dict.fromkeys(name for _, _, points in rows for name in points):
+    for peer in dict.fromkeys(name for _, _, points in rows for name in points if duels or name != "torch"):
         at = [(points[peer], row) for row, (_, _, points) in enumerate(rows) if peer in points]
         marker, colour = MARKERS.get(peer, ("x", INK))
         axes.scatter(*zip(*at, strict=True), s=20, marker=marker, color=colour, label=peer, zorder=4)
     _ratio_axis(axes, *_range([value for _, bar, points in rows for value in (bar or 1.0, *points.values())]))
-    what = "hand-written kernels" if duels else "torch"
-    axes.set_xlabel(f"bars: speed of {what} over XLA's code (left of 1: slower)", fontsize=8)
+    axes.set_xlabel(SPEED if duels else TORCH, fontsize=8)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(frameon=False, fontsize=7.5, loc="lower right")
 
@@ -202,6 +204,10 @@ def _points(record: dict[str, Any]) -> list[tuple[str, str, float, float]]:
     return found
 
 
+def _large(value: float) -> str:
+    return f"{value / 1e12:.3g} T" if value >= 1e12 else f"{value / 1e9:.3g} G"
+
+
 def _ceilings(record: dict[str, Any]) -> tuple[float, float]:
     """Bytes and operations per second."""
     limits = record["ceilings"] if record["measured"] else record["model"]
@@ -225,9 +231,9 @@ def draw_roofline(record: dict[str, Any], path: pathlib.Path) -> None:
     high = max(max(p[2] for p in points), peak / bandwidth) * 4
     axes.plot([low, peak / bandwidth, high], [low * bandwidth, peak, peak], color=INK, linewidth=1.2)
     axes.annotate(
-        f"{peak / 1e12:.3g} Tflop/s", (peak / bandwidth, peak), (-6, 2), textcoords="offset points", ha="right", fontsize=8
+        f"{_large(peak)}flop/s", (peak / bandwidth, peak), (-6, 2), textcoords="offset points", ha="right", fontsize=8
     )
-    axes.annotate(f"{bandwidth / 1e12:.2g} TB/s", (low, low * bandwidth), (26, 2), textcoords="offset points", fontsize=8)
+    axes.annotate(f"{_large(bandwidth)}B/s", (low, low * bandwidth), (26, 2), textcoords="offset points", fontsize=8)
     for side, marker, colour in (("XLA", "o", XLA), ("hand-written", "D", BETTER)):
         mine = [(x, y) for _, who, x, y in points if who == side]
         if mine:
