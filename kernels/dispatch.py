@@ -150,6 +150,11 @@ def available(operator: str) -> dict[str, str | None]:
     return {name: device_reason(name) for name in names}
 
 
+def named(implementation: str | None, has: Collection[str]) -> str | None:
+    """The implementation that the call, or else the block of `use` around it, names; None where the choice is automatic."""
+    return _default.value if implementation is None and _default.value in has else implementation
+
+
 def choose(
     operator: str,
     implementation: str | None,
@@ -170,9 +175,7 @@ def choose(
       ImplementationError: the one asked for, here or by `use`, does not exist or cannot run.
     """
     reasons = {name: reason or device_reason(name) for name, reason in has.items()}
-    wanted = implementation
-    if wanted is None and _default.value in reasons:
-        wanted = _default.value
+    wanted = named(implementation, reasons)
     if wanted is not None:
         if wanted not in reasons:
             raise ImplementationError(f"implementation: {operator} has no {wanted!r}; it has {', '.join(reasons)}")

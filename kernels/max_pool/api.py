@@ -35,7 +35,8 @@ def max_pool(
       padding: "VALID", "SAME", or ((top, bottom), (left, right)), each less than the window.
       ceil_mode: keep a last window that hangs over the end, as long as it starts inside the input or the leading padding
         (torch's rule).
-      implementation: see `kernels.dispatch`.
+      implementation: see `kernels.dispatch`. Where none is named, the hand-written kernel runs where a gradient is taken; a
+        forward pass alone is left to XLA, which fuses it with the norm and the ReLU before it.
 
     Returns:
       [batch, out_height, out_width, channels] of x's dtype.
@@ -67,6 +68,8 @@ def max_pool(
     if chosen != "xla" and x.size:
         from kernels.max_pool import triton
 
+        if dispatch.named(implementation, has) is None:
+            return triton.max_pool_where_differentiated(x, window, strides, pads)
         return triton.max_pool(x, window, strides, pads, chosen == "interpret")
     return xla.max_pool(x, window, strides, pads)
 

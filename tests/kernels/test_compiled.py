@@ -140,6 +140,14 @@ def test_max_pools_gradient_moves_its_floor():
     assert len(launches) == 2
 
 
+def test_max_pool_without_a_gradient_is_fused_with_what_is_around_it():
+    x = S((256, 55, 55, 64), BF16)
+    fn = lambda x: kernels.max_pool(jax.nn.relu(x), 3, 2)
+    assert len(compiled(fn, x)[0]) == 1
+    with kernels.use("triton"):  # where it is named it runs
+        assert len([k for k in compiled(fn, x)[0] if "triton" in k.kind]) == 1
+
+
 @pytest.mark.parametrize(("shape", "forward", "backward"), [((256, 28, 28, 128), 2, 3), ((256, 56, 56, 256), 3, 5)])
 def test_batch_norm_passes_over_its_input(shape, forward, backward):
     """Two and three where slices of channels stay in the L2 cache, three and five where they do not."""
@@ -170,7 +178,7 @@ def test_batch_norm_moves_running_statistics_in_its_own_launch():
 
 
 SHARDED = {
-    "max_pool": (lambda x: kernels.max_pool(x, 3, 2), (S((16, 9, 9, 8), BF16),), (P("data"),)),
+    "max_pool": (lambda x: kernels.max_pool(x, 3, 2, implementation="triton"), (S((16, 9, 9, 8), BF16),), (P("data"),)),
     "local_response_norm": (kernels.local_response_norm, (S((16, 3, 3, 8), BF16),), (P("data"),)),
     "softmax_cross_entropy": (loss, (S((16, 10), BF16),), (P("data"),)),
     "batch_norm_act": (batch_norm, (S((16, 3, 3, 8), BF16), S((8,), jnp.float32), S((8,), jnp.float32)), (P("data"), P(), P())),
