@@ -40,10 +40,11 @@ def conditions() -> dict[str, Any]:
 
 
 def write(name: str, result: dict[str, Any], *, device: str = "cpu", measured: bool = True) -> pathlib.Path:
-    """Write experiments/results/<device>/<name>.json."""
+    """Write experiments/results/<device>/<name>.json. What was compiled for a device says so, not where it was compiled."""
     path = RESULTS / device / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"measured": measured} | conditions() | result, indent=2) + "\n")
+    where = conditions() | ({} if measured else {"device": device})
+    path.write_text(json.dumps({"measured": measured} | where | result, indent=2) + "\n")
     return path
 
 

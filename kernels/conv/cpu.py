@@ -1,13 +1,14 @@
 """Convolution on a CPU: the formulation XLA:CPU runs fastest, for the output and for each gradient by itself.
 
-XLA:CPU's own convolution is good at most outputs and input gradients, and slower than need be at 1x1 windows, at narrow images
-of few channels and at weight gradients, which the rules below catch. They were chosen on two x86-64 cores;
-experiments/benchmarks/cpu_operators.py measures them again.
+XLA:CPU's own convolution is good at most outputs and input gradients, and slower than need be at 1x1 windows, at images of a
+few pixels, at narrow images of few channels and at weight gradients, which the rules below catch. They were chosen on two
+x86-64 cores; experiments/benchmarks/cpu_operators.py measures them again.
 """
 
 from __future__ import annotations
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -50,6 +51,8 @@ def output(x: jax.Array, w: jax.Array, strides: Pair, pads: Pads) -> jax.Array:
     window = (w.shape[0], w.shape[1])
     if window == (1, 1):
         return shifted(x, window, strides, pads)[0] @ w[0, 0]
+    if _is_tiny(x.shape, window, strides, pads):
+        return jnp.concatenate(shifted(x, window, strides, pads), -1) @ w.reshape(-1, w.shape[3])
     if _is_narrow(x.shape, w.shape, pads):
         return banded(x, w, strides, pads)
     return lax_conv(x, w, strides, pads)
@@ -74,13 +77,19 @@ def input_gradient(w: jax.Array, dy: jax.Array, shape: tuple[int, ...], strides:
     if window != (1, 1) and _is_narrow(shape, w.shape, pads):
         transpose = jax.linear_transpose(lambda x: banded(x, w, strides, pads), jax.ShapeDtypeStruct(shape, dy.dtype))
         return transpose(dy)[0]
-    if window == (1, 1) or channels == 1:
+    if window == (1, 1) or channels == 1 or _is_tiny(shape, window, strides, pads):
         columns = (dy.reshape(-1, features) @ w.reshape(-1, features).T).reshape(*dy.shape[:3], -1, channels)
         parts = [columns[:, :, :, k] for k in range(window[0] * window[1])]
         transpose = jax.linear_transpose(lambda x: shifted(x, window, strides, pads), jax.ShapeDtypeStruct(shape, dy.dtype))
         return transpose(parts)[0]
     transpose = jax.linear_transpose(lambda x: lax_conv(x, w, strides, pads), jax.ShapeDtypeStruct(shape, dy.dtype))
     return transpose(dy)[0]
+
+
+def _is_tiny(x_shape: tuple[int, ...], window: Pair, strides: Pair, pads: Pads) -> bool:
+    """Whether the output has four pixels or fewer an image: XLA:CPU's convolution then takes 5 to 40 times as long as one
+    product of the patches with the weights (batch 64, 256 and 512 channels, 3x3)."""
+    return math.prod((n + sum(p) - m) // s + 1 for n, p, m, s in zip(x_shape[1:3], pads, window, strides, strict=True)) <= 4
 
 
 def _is_narrow(x_shape: tuple[int, ...], w_shape: tuple[int, ...], pads: Pads) -> bool:

@@ -35,7 +35,7 @@ def test_output_and_gradients_equal_xlas_own(case):
     )
 
 
-@pytest.mark.parametrize("shape", [(2, 20, 20, 16), (2, 6, 6, 1), (2, 6, 6, 4), (3, 9, 11, 2)])
+@pytest.mark.parametrize("shape", [(2, 20, 20, 16), (2, 6, 6, 1), (2, 6, 6, 4), (3, 9, 11, 2), (2, 2, 2, 16)])
 @pytest.mark.parametrize("window", [1, 3])
 def test_a_gradient_of_a_gradient(shape, window):
     """As a gradient penalty takes it, in each of the forms that the rules choose between."""
