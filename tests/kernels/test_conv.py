@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -35,6 +34,16 @@ def test_output_and_gradients_equal_xlas_own(case):
     )
 
 
+@pytest.mark.parametrize("groups", [2, 5, 12, 32])  # 5: no divisor of eight; 12 and 32: several groups in a convolution
+@pytest.mark.parametrize("strides", [(1, 1), (2, 1)])
+def test_groups_equal_xlas_own(groups, strides):
+    args = normal(0, (2, 7, 6, 2 * groups)), normal(1, (3, 3, 2, 3 * groups))
+    pads = ((1, 1), (0, 1))
+    expected = lambda x, w: cpu.lax_conv(x, w, strides, pads, groups)
+    # sums of 18 products, and in weight gradients of up to 84, in another order
+    assert_matches_float64(lambda x, w: cpu.grouped(x, w, strides, pads, groups), expected, args, 2e-5)
+
+
 @pytest.mark.parametrize("shape", [(2, 20, 20, 16), (2, 6, 6, 1), (2, 6, 6, 4), (3, 9, 11, 2), (2, 2, 2, 16)])
 @pytest.mark.parametrize("window", [1, 3])
 def test_a_gradient_of_a_gradient(shape, window):
@@ -56,7 +65,8 @@ def test_padding_names_groups_and_dilation():
         expected = jax.lax.conv_general_dilated(
             x, w, pairs[0], padding, rhs_dilation=pairs[1], dimension_numbers=numbers, feature_group_count=2
         )
-        np.testing.assert_array_equal(kernels.conv(x, w, strides, padding, groups=2, dilation=dilation), expected)
+        found = kernels.conv(x, w, strides, padding, groups=2, dilation=dilation)
+        assert_close(found, expected, 1e-5, "groups")  # 18 products, on a CPU summed in another order
     expected = jax.lax.conv_general_dilated(x, w.repeat(2, 2), (2, 2), "SAME", dimension_numbers=numbers)
     assert_close(kernels.conv(x, w.repeat(2, 2), 2), expected, 1e-5, "without groups")
 
