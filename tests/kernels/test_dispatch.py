@@ -30,6 +30,12 @@ def test_a_named_implementation_that_cannot_run_says_why():
 def test_an_old_device_says_which_capability_it_needs(monkeypatch):
     monkeypatch.setattr(dispatch, "_present", lambda: dispatch.Device("tesla-t4", "cuda", (7, 5), 40, 65_536, 4 * 2**20))
     assert dispatch.available("max_pool")["triton"] == "it needs compute capability 8.0, and tesla-t4 has 7.5"
+    with pytest.raises(kernels.ImplementationError, match=r"triton: it needs compute capability 8\.0, and tesla-t4 has 7\.5"):
+        kernels.max_pool(jnp.zeros((1, 4, 4, 1)), 2, implementation="triton")
+    monkeypatch.setattr(
+        dispatch, "_present", lambda: dispatch.Device("nvidia-b200", "cuda", (10, 0), 148, 232_448, 126 * 2**20)
+    )
+    assert dispatch.available("linear_act")["pallas"] == "it needs compute capability 9.0 (Hopper), and nvidia-b200 has 10.0"
 
 
 def test_use_sets_the_default_and_retraces():
