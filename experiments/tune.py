@@ -11,6 +11,7 @@ import dataclasses
 import datetime
 import importlib
 import importlib.metadata
+import importlib.util
 import json
 import pathlib
 import sys
@@ -113,24 +114,54 @@ def seconds(fn: Callable, inputs: Sequence[Sequence[jax.Array]], calls: int, rou
     return float(np.median(found))
 
 
-def measure(case: Case, implementation: str = "triton", calls: int = 10, rounds: int = 7) -> dict[str, dict[str, Any]]:
-    """Entries of kernels/tuned/ for one case: the choice of implementation, and the configuration under each of its keys."""
+def families(operator: str, implementation: str) -> dict[str, tuple[str, Sequence[Any]]]:
+    """The hand kernels to measure: for each implementation its name in kernels/tuned/ and its candidates.
+
+    Those of a second kernel, in Pallas, are listed where the device runs it.
+    """
+    module = importlib.import_module(f"kernels.{operator}.config")
+    found = {implementation: (operator, module.CANDIDATES)}
+    if implementation == "triton" and hasattr(module, "PALLAS_CANDIDATES") and dispatch.device_reason("pallas") is None:
+        found["pallas"] = (f"{operator}.pallas", module.PALLAS_CANDIDATES)
+    return found
+
+
+def measure(
+    case: Case, implementation: str = "triton", calls: int = 10, rounds: int = 7
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """Entries of kernels/tuned/ for one case, {operator: {key: entry}}: the choice of implementation under the shape class, and
+    each kernel's fastest configuration under the keys that its launches look up."""
     inputs = [drawn(case, seed) for seed in range(2)]
-    times: dict[str, float] = {"xla": seconds(program(case, "xla"), inputs, calls, rounds)}
-    module = importlib.import_module(f"kernels.{case.operator}.config")
-    with tuning.keys_asked() as keys:
-        jax.eval_shape(program(case, implementation), *inputs[0])
-    best: dict[str, Any] = {}
-    for candidate in module.CANDIDATES:
-        values = dataclasses.asdict(candidate)
-        with tuning.candidate(case.operator, values):
-            times[json.dumps(values)] = taken = seconds(program(case, implementation), inputs, calls, rounds)
-        if not best or taken < best["seconds"]:
-            best = {"config": values, "seconds": taken}
-    winner = implementation if best["seconds"] < times["xla"] else "xla"
-    chosen = {"implementation": winner, "seconds": best["seconds"], "xla_seconds": times["xla"], "candidates": times}
-    entries: dict[str, dict[str, Any]] = dict.fromkeys(keys, best)
-    return entries | {checks.shape_class(*inputs[0][: case.classed]): chosen}
+    tried: dict[str, dict[str, float]] = {}
+    entries: dict[str, dict[str, dict[str, Any]]] = {case.operator: {}}
+    fastest = {"xla": seconds(program(case, "xla"), inputs, calls, rounds)}
+    for name, (operator, candidates) in families(case.operator, implementation).items():
+        with tuning.keys_asked() as asked:
+            jax.eval_shape(program(case, name), *inputs[0])
+        times = tried[name] = {}
+        for candidate in candidates:
+            values = dataclasses.asdict(candidate)
+            with tuning.candidate(operator, values):
+                times[json.dumps(values)] = seconds(program(case, name), inputs, calls, rounds)
+        best = min(times, key=lambda values: times[values])
+        fastest[name] = times[best]
+        found = {"config": json.loads(best), "seconds": times[best]}
+        entries.setdefault(operator, {}).update({key: found for asker, key in asked if asker == operator})
+    entries[case.operator][checks.shape_class(*inputs[0][: case.classed])] = {
+        "implementation": min(fastest, key=lambda name: fastest[name]),
+        "seconds": fastest,
+        "candidates": tried,
+    }
+    return entries
+
+
+def versions() -> dict[str, str]:
+    """Of the packages that decide what a kernel is compiled to."""
+    return {
+        name: importlib.metadata.version(name)
+        for name in ("jax", "jaxlib", "triton", "jax-triton")
+        if importlib.util.find_spec(name.replace("-", "_"))
+    }
 
 
 def tune(cases: Sequence[Case], path: pathlib.Path, implementation: str = "triton", **protocol: int) -> None:
@@ -139,17 +170,13 @@ def tune(cases: Sequence[Case], path: pathlib.Path, implementation: str = "trito
     record["device"] = dispatch.device().kind
     for case in cases:
         found = measure(case, implementation, **protocol)
-        stamp = {
-            "date": datetime.date.today().isoformat(),
-            "versions": {name: importlib.metadata.version(name) for name in ("jax", "triton")},
-        }
-        entries = record["operators"].setdefault(case.operator, {})
-        entries.update({key: entry | stamp for key, entry in found.items()})
-        best = next(entry for entry in found.values() if "xla_seconds" in entry)
-        SHOWN.print(
-            f"{case.operator} {case.shapes[0][0]}: {implementation} {best['seconds'] * 1e6:.0f} us, "
-            f"xla {best['xla_seconds'] * 1e6:.0f} us"
-        )
+        stamp = {"date": datetime.date.today().isoformat(), "versions": versions()}
+        for operator, entries in found.items():
+            written = record["operators"].setdefault(operator, {})
+            written.update({key: entry | stamp for key, entry in entries.items()})
+        times = next(entry["seconds"] for entry in found[case.operator].values() if "implementation" in entry)
+        shown = ", ".join(f"{name} {taken * 1e6:.0f} us" for name, taken in times.items())
+        SHOWN.print(f"{case.operator} {case.shapes[0][0]}: {shown}")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(record, indent=1) + "\n")
     dispatch.tuned.cache_clear()

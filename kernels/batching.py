@@ -46,6 +46,13 @@ def over_batch(
     @mapped.def_vmap
     def _(axis_size, in_batched, *arrays):
         batched = len(arrays) - shared
+        if axis_size == 0:  # nothing to launch
+            kinds = [
+                jax.ShapeDtypeStruct(a.shape[1:] if is_batched else a.shape, a.dtype)
+                for a, is_batched in zip(arrays, in_batched, strict=True)
+            ]
+            out = [jnp.zeros((0, *kind.shape), kind.dtype) for kind in jax.eval_shape(fn, *kinds)]
+            return out, [True] * len(out)
         if whole or not joined or any(in_batched[batched:]):
             out = _looped(mapped, in_batched, arrays)
             return out, [True] * len(out)

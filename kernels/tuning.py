@@ -12,7 +12,7 @@ from kernels import dispatch
 
 # Known to jax.jit: a function traced with one candidate is traced anew with the next.
 _candidate = jax.make_user_context(None)
-_recorders: list[set[str]] = []
+_recorders: list[set[tuple[str, str]]] = []
 
 
 def tuned_config(operator: str, key: str) -> dict[str, Any] | None:
@@ -20,7 +20,7 @@ def tuned_config(operator: str, key: str) -> dict[str, Any] | None:
     if _candidate.value is not None and _candidate.value[0] == operator:
         return dict(_candidate.value[1])
     for record in _recorders:
-        record.add(key)
+        record.add((operator, key))
     entry = dispatch.tuned(dispatch.device().kind).get(operator, {}).get(key, {})
     return entry.get("config")
 
@@ -33,9 +33,9 @@ def candidate(operator: str, config: dict[str, Any]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def keys_asked() -> Iterator[set[str]]:
-    """The keys that launches traced inside the block look up."""
-    record: set[str] = set()
+def keys_asked() -> Iterator[set[tuple[str, str]]]:
+    """What launches traced inside the block look up: operators ("linear_act.pallas" for a second kernel of one) and keys."""
+    record: set[tuple[str, str]] = set()
     _recorders.append(record)
     try:
         yield record

@@ -32,16 +32,16 @@ def linear_act(
 ) -> jax.Array:
     """x [rows, in], w [in, out], b [out]; key is the two words of a random key, where there is dropout; kernel is "triton" or
     "pallas", whose name here is that of its module."""
-    return _forward(x, w, b, key, activation, negative_slope, dropout_rate, kernel, interpret)[0]
+    return _run(x, w, b, key, activation, negative_slope, dropout_rate, kernel, interpret, for_gradient=False)[0]
 
 
-def _static(activation, negative_slope, dropout_rate):
+def _static(activation, negative_slope, dropout_rate, for_gradient=True):
     return {
         "ACTIVATION": activation,
         "SLOPE": float(negative_slope),
         "KEEP": 1.0 - dropout_rate,
         "THRESHOLD": threshold(dropout_rate),
-        "HAS_BEFORE": activation == "gelu",
+        "HAS_BEFORE": activation == "gelu" and for_gradient,
     }
 
 
@@ -54,9 +54,15 @@ def _first_row(axis, rows):
     return jax.lax.axis_index(axis) * rows
 
 
-def _forward(x, w, b, key, activation, negative_slope, dropout_rate, kernel, interpret):
+def _forward(x, w, b, key, *options):
+    y, seen = _run(x, w, b, key, *options, for_gradient=True)
+    return y, (x, w, b, key, seen)
+
+
+def _run(x, w, b, key, activation, negative_slope, dropout_rate, kernel, interpret, for_gradient):
+    """y, and what the backward pass looks at."""
     forward = importlib.import_module(f"kernels.linear_act.{kernel}").forward
-    static = _static(activation, negative_slope, dropout_rate)
+    static = _static(activation, negative_slope, dropout_rate, for_gradient)
     shared = [a for a in (w, b, key) if a is not None]
 
     def run(first_row, x, w, *optional):
@@ -69,7 +75,7 @@ def _forward(x, w, b, key, activation, negative_slope, dropout_rate, kernel, int
         on_shard=lambda axis, x, *rest: run(_first_row(axis, x.shape[0]), x, *rest),
         joined=key is None,
     )(x, *shared)
-    return y, (x, w, b, key, before[0] if before else y)
+    return y, before[0] if before else y
 
 
 def _backward(activation, negative_slope, dropout_rate, kernel, interpret, residuals, dy):

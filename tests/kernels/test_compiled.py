@@ -167,6 +167,14 @@ def test_local_response_norm_moves_half_of_what_xla_does():
     assert moved["triton"] <= moved["xla"] / 2
 
 
+def test_without_a_gradient_linear_act_keeps_nothing_for_one():
+    x, w, b = S((1024, 128), BF16), S((128, 512), BF16), CHANNELS
+    launches, _ = compiled(lambda *a: kernels.linear_act(*a, "gelu"), x, w, b)
+    (kernel,) = (k for k in launches if "triton" in k.kind)
+    floor = 2 * (x.size + w.size + 1024 * 512) + 4 * b.size
+    assert floor <= kernel.bytes <= floor + 64  # the key that dropout would take, and an output that is not used
+
+
 def running_statistics(x, scale, bias, mean, var):
     return kernels.batch_norm_act(x, scale, bias, running=(mean, var))
 

@@ -30,6 +30,12 @@ def test_a_named_implementation_that_cannot_run_says_why():
 def test_an_old_device_says_which_capability_it_needs(monkeypatch):
     monkeypatch.setattr(dispatch, "_present", lambda: dispatch.Device("tesla-t4", "cuda", (7, 5), 40, 65_536, 4 * 2**20))
     assert dispatch.available("max_pool")["triton"] == "it needs compute capability 8.0, and tesla-t4 has 7.5"
+    with pytest.raises(kernels.ImplementationError, match=r"triton: it needs compute capability 8\.0, and tesla-t4 has 7\.5"):
+        kernels.max_pool(jnp.zeros((1, 4, 4, 1)), 2, implementation="triton")
+    monkeypatch.setattr(
+        dispatch, "_present", lambda: dispatch.Device("nvidia-b200", "cuda", (10, 0), 148, 232_448, 126 * 2**20)
+    )
+    assert dispatch.available("linear_act")["pallas"] == "it needs compute capability 9.0 (Hopper), and nvidia-b200 has 10.0"
 
 
 def test_use_sets_the_default_and_retraces():
@@ -87,6 +93,22 @@ print(json.dumps(sorted(set(sys.modules) - before)))
     loaded = json.loads(run.stdout)
     assert [name for name in loaded if not name.startswith("kernels")] == [], loaded
     assert not any(name.endswith((".triton", ".pallas", ".interpret")) for name in loaded)
+
+
+def test_importing_costs_little():
+    """Under 50 ms beyond jax, of processor time: on a busy machine the clock on the wall tells of the others. Best of five."""
+    program = """
+import time
+import jax, jax.numpy
+begun = time.process_time()
+import kernels
+print(time.process_time() - begun)
+"""
+    command = [sys.executable, "-c", program]
+    taken: list[float] = []
+    while len(taken) < 5 and min(taken, default=1.0) >= 0.05:
+        taken.append(float(subprocess.run(command, capture_output=True, text=True, check=True, cwd=_root()).stdout))
+    assert min(taken) < 0.05, taken
 
 
 def _root() -> pathlib.Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jax.sharding import PartitionSpec as P
 
 import kernels
 from kernels import activations, aot, dispatch, traffic, tuning
@@ -116,6 +118,55 @@ def test_it_moves_its_floor():
     state = 12
     assert kernel.bytes == 2 * (x.size + w.size + 1000 * 320) + 4 * b.size + state
     assert traffic.total(launches)[1] == kernel.bytes + state
+
+
+def gradients(fn):
+    return jax.grad(lambda *a: jnp.sum(jnp.square(fn(*a).astype(jnp.float32))), (0, 1, 2))
+
+
+def dropped(x, w, b):
+    return kernels.linear_act(x, w, b, "relu", dropout_rate=0.5, dropout_seed=0, implementation="pallas")
+
+
+BATCH = shapes(512, 64, 128)
+
+
+def test_under_vmap_scan_and_remat_it_compiles():
+    """Rows that are mapped over join the others: one launch. Over mapped weights it is launched in a scan."""
+    compiled = lambda fn, *args: aot.compile_for(H200, fn, *args).as_text()
+    joined = compiled(jax.vmap(plain, (0, None, None)), S((3, 512, 64), jnp.bfloat16), *BATCH[1:])
+    assert joined.count('custom_call_target="mosaic_gpu') == 1
+    assert re.search(r"bf16\[1536,128\]\S* custom-call|\(bf16\[1536,128\]\S*\) custom-call", joined)
+    assert "while(" not in joined
+    looped = compiled(jax.vmap(gradients(jax.checkpoint(plain))), *(S((3, *s.shape), s.dtype) for s in BATCH))
+    assert "while(" in looped
+    assert "mosaic_gpu" in looped
+    assert "triton_kernel_call" in looped
+
+
+@pytest.mark.parametrize("fn", [plain, dropped])
+def test_a_sharded_batch_stays_sharded(fn):
+    """Compiled for eight H200s: no gather is added, the gradients of weights and bias are summed over the devices."""
+    hlo = aot.compile_sharded(H200, 8, gradients(fn), BATCH, (P("data"), P(), P())).as_text()
+    assert "all-gather" not in hlo
+    # XLA joins the two arrays into one
+    sizes = [re.findall(r"\[([\d,]+)\]", kind) for kind in re.findall(r"= (.*) all-reduce(?:-start)?\(", hlo)]
+    assert sum(np.prod([int(n) for n in size.split(",")]) for one in sizes for size in one) == BATCH[1].size + BATCH[2].size
+    assert re.search(r'bf16\[64,128\]\S*\)? custom-call\(.*custom_call_target="mosaic_gpu', hlo), "64 of 512 rows on each"
+    assert not re.search(r"\bbf16\[512,", hlo), "no device holds them all"
+
+
+def test_export_for_the_gpu():
+    names = ("mosaic_gpu_v2", "triton_kernel_call")
+    with aot.lowering_for(H200):
+        exported = jax.export.export(
+            jax.jit(gradients(dropped)),
+            platforms=["cuda"],
+            disabled_checks=[jax.export.DisabledSafetyCheck.custom_call(name) for name in names],
+        )(*BATCH)
+    assert all(name in exported.mlir_module() for name in names)
+    again = jax.export.deserialize(exported.serialize())
+    assert [a.shape for a in again.out_avals] == [s.shape for s in BATCH]
 
 
 def test_which_arguments_it_takes():

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 import kernels
-from tests.kernels.checking import HAND, TOLERANCE, assert_close, assert_matches_float64, normal
+from tests.kernels.checking import DTYPES, HAND, TOLERANCE, assert_close, assert_matches_float64, normal
 
 
 def layers(sizes, dtype, seed=10):
@@ -36,7 +36,7 @@ MLPS = [
 
 
 @pytest.mark.parametrize("implementation", ["xla", *HAND])
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("case", MLPS, ids=["generator", "discriminator", "odd"])
 def test_mlp_matches_float64(implementation, dtype, case):
     rows, (inputs, hidden, outputs), activation, final, *functions = case
@@ -59,7 +59,7 @@ def lenet5_by_hand(x, weights, biases):
 
 
 @pytest.mark.parametrize("implementation", ["xla", *HAND])
-@pytest.mark.parametrize(("batch", "channels", "dtype"), [(3, 1, jnp.float32), (18, 3, jnp.bfloat16)])
+@pytest.mark.parametrize(("batch", "channels", "dtype"), [(3, 1, jnp.float32), (18, 3, jnp.bfloat16), (1, 1, jnp.float16)])
 def test_lenet5_matches_float64(implementation, batch, channels, dtype):
     shapes = [(5, 5, channels, 6), (5, 5, 6, 16), (400, 120), (120, 84), (84, 10)]
     weights, biases = layers(shapes, dtype)
