@@ -97,11 +97,9 @@ def test_peers_of_operators_do_the_same_work(case: Case) -> None:
 
 TWINS = [
     ModelCase("lenet5", (2, 32, 32, 1), True),
-    ModelCase(BLOCK, (1, 8, 8, 3), True),
     ModelCase(BLOCK, (1, 8, 8, 3), False),
-    ModelCase("resnet18", (2, 32, 32, 3), True),
-    ModelCase("googlenet", (2, 64, 64, 3), False),
-    ModelCase("bilstm_classifier", (2, 5, 8), False),
+    ModelCase("resnet18", (1, 32, 32, 3), False),
+    ModelCase("bilstm_classifier", (2, 5, 32), False),
     ModelCase("gru_lm", (2, 5), True),
 ]
 
