@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 VERSION := $(shell $(PYTHON) -c 'import sys; print("311" if sys.version_info < (3, 12) else "312")')
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints/python$(VERSION).txt --editable
 
-.PHONY: train test test-newest test-onnx test-gpu gpu lint format clean
+.PHONY: train test test-newest test-onnx gpu test-gpu tune-gpu compare-operators compare-models lint format clean
 
 # Large arrays in huge pages, where glibc knows how: a training step on a CPU then takes less time.
 train: export GLIBC_TUNABLES := glibc.malloc.hugetlb=1
@@ -28,18 +28,28 @@ test-newest: $(VENV)/.test-newest
 test-onnx: $(VENV)-onnx/.test
 	$(VENV)-onnx/bin/python -m pytest -m onnx tests/zoo/test_onnx.py $(ARGS)
 
-# On a machine with a GPU, with the Python it is given and nothing installed: make gpu PYTHON=python3. Each part writes its
-# results as it goes and leaves out what this commit's result file holds already, so a part that was cut off can be repeated.
-GPU_TEST := $(PYTHON) -m pytest -o addopts= -W ignore::pytest.PytestConfigWarning -m gpu tests/kernels
-
-test-gpu:
-	$(GPU_TEST) $(ARGS)
+# On a machine with a GPU, with the Python it is given and nothing installed: make gpu PYTHON=python3. Each part can be run alone
+# and writes its results as it goes. The comparisons stop within ten minutes and leave out what their result file holds of the same
+# sources, so the same command goes on where the last one stopped.
+GPU_COMPARE := $(PYTHON) -m experiments.compare --minutes 9 --peers torch,torch.compile
 
 gpu:
-	$(GPU_TEST)
-	$(PYTHON) -m experiments.tune
-	$(PYTHON) -m experiments.compare operators --peers torch
-	$(PYTHON) -m experiments.compare models
+	$(MAKE) test-gpu
+	$(MAKE) tune-gpu
+	$(MAKE) compare-operators
+	$(MAKE) compare-models
+
+test-gpu:
+	$(PYTHON) -m pytest -o addopts= -W ignore::pytest.PytestConfigWarning -m gpu tests/kernels $(ARGS)
+
+tune-gpu:
+	$(PYTHON) -m experiments.tune $(ARGS)
+
+compare-operators:
+	$(GPU_COMPARE),flax operators $(ARGS)
+
+compare-models:
+	$(GPU_COMPARE) models $(ARGS)
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

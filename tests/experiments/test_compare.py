@@ -1,18 +1,38 @@
-"""The comparison: a wrong result is never timed, losses are shown like wins, regressions are named."""
+"""The comparison: a wrong result is never timed, what is written fits its schema, a run goes on where it stopped."""
 
 from __future__ import annotations
 
+import copy
 import json
 import pathlib
+import subprocess
+import sys
+import time
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import kernels
 from experiments import compare
-from experiments.comparison.cases import operator_cases
-from experiments.comparison.timing import Contender, measure, relative_error
-from experiments.errors import run
+from experiments.comparison import machine, pictures, record, session
+from experiments.comparison.cases import loss_case
+from experiments.comparison.timing import Contender, OutOfTimeError, measure, relative_error
+from experiments.errors import UserError, run
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def _quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The ceilings of this machine and the pictures take seconds; the run in a process of its own has both.
+    monkeypatch.setattr(machine, "ceilings", lambda _: {"bytes_per_second": 1e10, "flops_per_second": 1e11})
+    for name in ("draw_speedups", "draw_roofline"):
+        monkeypatch.setattr(pictures, name, lambda *_: None)
+
+
+# -- the clock ------------------------------------------------------------------------------------------------------------
 
 
 def test_relative_error() -> None:
@@ -36,40 +56,167 @@ def test_a_wrong_or_failing_contender_is_not_timed() -> None:
     def fails(x: jnp.ndarray) -> jnp.ndarray:
         raise RuntimeError("no such device\nmore")
 
-    contenders = {"right": counted("right", 2.0), "wrong": counted("wrong", 2.1), "fails": Contender(fails)}
+    def refused() -> Contender:
+        with kernels.target("cpu"):
+            kernels.max_pool(jnp.ones((1, 2, 2, 1)), 2, implementation="triton")
+        raise AssertionError
+
+    made = {
+        "right": lambda: counted("right", 2.0),
+        "wrong": lambda: counted("wrong", 2.1),
+        "fails": lambda: Contender(fails),
+        "triton": refused,
+    }
     draw = lambda rng: [rng.standard_normal((4, 5)).astype(np.float32)]
     reference = [2.0 * draw(np.random.default_rng(0))[0].astype(np.float64)]
-    found = measure(contenders, draw, reference, "float32", platform="cpu", rounds=2, block_seconds=1e-3)
-    assert {"median", "p20", "p80", "error"} <= set(found["right"])
+    found = measure(made, draw, reference, 2e-3, platform="cpu", rounds=2, block_seconds=1e-3)
+    assert {"median", "p20", "p80", "error", "calls", "kernel_seconds"} == set(found["right"])
     assert found["wrong"]["failed"].startswith("wrong: relative error 0.05")
-    assert found["fails"]["failed"] == "RuntimeError: no such device"
+    assert found["fails"] == {"failed": "RuntimeError: no such device"}
+    assert found["triton"] == {"failed": "cannot run: it needs an NVIDIA GPU, and programs here run on cpu"}
     assert calls["wrong"] == 1 < calls["right"]
+    with pytest.raises(OutOfTimeError, match="0 of 4 contenders"):
+        measure(made, draw, reference, 2e-3, platform="cpu", rounds=1, block_seconds=1e-3, deadline=time.monotonic() - 1)
 
 
-def test_every_operator_case_has_a_floor_and_runs() -> None:
-    cases = operator_cases(False, "cpu")
-    assert {c.operator for c in cases} >= {
-        "max_pool",
-        "local_response_norm",
-        "batch_norm_act",
-        "linear_act",
-        "softmax_cross_entropy",
-    }
-    for case in cases:
-        assert case.bytes(2) == case.bytes(4) / 2 or "max_pool" in case.name  # positions are bytes whatever the dtype
+# -- a run and its record -------------------------------------------------------------------------------------------------
 
 
-def record(median: float, name: str = "x") -> dict:
-    figures = {"median": median, "p20": 0.98 * median, "p80": 1.02 * median, "error": 0.0}
+@pytest.fixture
+def _two_cases(monkeypatch: pytest.MonkeyPatch) -> None:
+    cases = [loss_case("small", 8, 10), loss_case("large", 16, 10)]
+    monkeypatch.setattr(session, "cases_of", lambda *_: cases)
+
+
+def run_quick(folder: pathlib.Path, *flags: str) -> dict[str, Any]:
+    """The record after `compare operators --quick` into the folder."""
+    assert run(compare.main, ["operators", "--quick", "--rounds", "1", "--out", str(folder), *flags]) == 0
+    return record.read(folder / "compare-operators.json")
+
+
+@pytest.mark.usefixtures("_two_cases")
+def test_a_run_is_written_and_gone_on_with(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = run_quick(tmp_path, "--only", "small")
+    (row,) = one["cases"]
+    assert one["measured"] is True
+    figures = row["contenders"]["xla"]
+    assert figures["error"] < 1e-6
+    assert 0 < figures["p20"] <= figures["median"] <= figures["p80"]
+    assert row["floor_seconds"] == max(row["bytes"] / 1e10, row["flops"] / 1e11)
+    assert figures["floor_fraction"] == pytest.approx(row["floor_seconds"] / figures["median"])
+    assert figures["bytes_per_second"] == pytest.approx(row["bytes"] / figures["median"])
+    assert "**xla**" in (tmp_path / "compare-operators.md").read_text()
+
+    both = run_quick(tmp_path)  # only the missing one is run
+    assert [r["name"] for r in both["cases"]] == [c.name for c in session.cases_of("operators", True, "cpu")]
+    assert both["cases"][0] == row
+    assert "1 of 2 cases stand in the result file already" in capsys.readouterr().out
+
+    monkeypatch.setattr(machine, "source_digest", lambda: "changed")
+    changed = run_quick(tmp_path, "--only", "small")  # the other row stays as it is
+    assert changed["cases"][0]["source"] == "changed"
+    assert changed["cases"][1] == both["cases"][1]
+    again = run_quick(tmp_path, "--only", "small", "--rounds", "2")
+    assert again["cases"][0]["options"]["rounds"] == 2
+
+
+@pytest.mark.usefixtures("_two_cases")
+def test_it_stops_before_the_time_is_over(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(compare, "BEGUN", time.monotonic())
+    real = session.run_case
+    # The first case is said to have taken an hour: there is no time for a second one.
+    monkeypatch.setattr(session, "run_case", lambda *arguments: real(*arguments) | {"seconds": 3600.0})
+    found = run_quick(tmp_path, "--minutes", "9")
+    assert len(found["cases"]) == 1
+    assert "stopped for time; left: 1 cases, next softmax_cross_entropy large" in capsys.readouterr().out
+
+    monkeypatch.setattr(compare, "BEGUN", time.monotonic() - 600)
+    assert run_quick(tmp_path, "--minutes", "9") | {"clocks": None} == found | {"clocks": None}
+
+
+@pytest.mark.usefixtures("_two_cases")
+def test_other_versions_are_not_mixed(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = run_quick(tmp_path)
+    path = tmp_path / "compare-operators.json"
+    found["versions"]["jax"] = "0.0.1"
+    path.write_text(json.dumps(found))
+    assert run(compare.main, ["operators", "--quick", "--only", "small", "--out", str(tmp_path)]) == 2
+    assert "--only: the result file is of another device or of other versions" in capsys.readouterr().err
+    assert run_quick(tmp_path)["versions"]["jax"] != "0.0.1"
+    path.write_text("{")
+    run_quick(tmp_path, "--only", "small")
+    assert "is damaged" in capsys.readouterr().out
+
+
+def test_a_case_without_a_reference_is_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(*_: Any) -> None:
+        raise ValueError("not for these shapes")
+
+    monkeypatch.setattr(session, "_work", refuses)
+    row = session.run_case(loss_case("small", 8, 10), session.Options("operators"))
+    assert row["contenders"] == {"xla": {"failed": "no reference: ValueError: not for these shapes"}}
+
+
+def test_the_schema_names_what_does_not_fit(tmp_path: pathlib.Path) -> None:
+    good = sample(1.0)
+    record.check(good)
+
+    def broken(change: Any) -> dict[str, Any]:
+        changed = copy.deepcopy(good)
+        change(changed)
+        return changed
+
+    for change, message in (
+        (lambda r: r.pop("commit"), "commit is missing"),
+        (lambda r: r.update(extra=1), "extra is not one of"),
+        (lambda r: r.update(experiment="gan"), "experiment is 'gan', operators or models is needed"),
+        (lambda r: r["cases"][0].update(seconds=True), "seconds is True, int or float is needed"),
+        (lambda r: r["cases"][0].pop("operator"), "operator is missing"),
+        (lambda r: r["cases"][0]["contenders"]["xla"].update(median=None), "median is None"),
+        (lambda r: r["cases"].append(3), "case: int given, an object is needed"),
+    ):
+        with pytest.raises(UserError, match=message):
+            record.check(broken(change))
+    path = tmp_path / "compare-operators.json"
+    record.write(good, path)
+    with pytest.raises(UserError, match="was measured, and is not written over"):
+        record.write(good | {"measured": False}, path)
+    assert record.read(path) == good
+
+
+def test_committed_records_fit_and_the_fields_are_documented() -> None:
+    for path in sorted((ROOT / "experiments" / "results").glob("*/compare-*.json")):
+        record.check(json.loads(path.read_text()))
+    text = (ROOT / "docs" / "results.md").read_text()
+    for fields in (record.RECORD, record.CEILINGS, record.CASE, record.OPERATOR, record.MODEL, record.TIMED, record.FAILED):
+        assert not [name for name in fields if f"`{name}`" not in text]
+
+
+# -- regressions, flags, the machine --------------------------------------------------------------------------------------
+
+
+def sample(median: float) -> dict[str, Any]:
+    figures = {"median": median, "p20": 0.98 * median, "p80": 1.02 * median, "error": 0.0, "calls": 1}
+    figures |= dict.fromkeys(("kernel_seconds", "floor_fraction", "bytes_per_second", "flops_per_second"))
+    row = {
+        "name": "x", "operator": "conv", "dtype": "float32", "bytes": 1, "flops": None, "floor_seconds": None, "options": {},
+        "source": "0", "commit": "0", "date": "2026-01-01", "seconds": 1.0,
+        "contenders": {"xla": figures, "torch": {"failed": "wrong"}},
+    }  # fmt: skip
     return {
-        "measured": True, "experiment": "operators", "device": "cpu", "dtype": "float32", "date": "2026-01-01",
-        "versions": {"jax": "0"}, "cases": [{"name": name, "contenders": {"xla": figures, "torch": {"failed": "wrong"}}}],
+        "measured": True, "experiment": "operators", "device": "cpu", "dtype": "float32", "date": "2026-01-01", "commit": "0",
+        "versions": {"jax": "0"}, "clocks": None, "protocol": "", "cases": [row],
+        "ceilings": {"bytes_per_second": 1.0, "flops_per_second": 1.0},
     }  # fmt: skip
 
 
 def test_regressions_beyond_the_noise(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name, median in (("old", 1.0), ("same", 1.03), ("slow", 1.2)):
-        (tmp_path / f"{name}.json").write_text(json.dumps(record(median)))
+        (tmp_path / f"{name}.json").write_text(json.dumps(sample(median)))
     path = lambda name: str(tmp_path / f"{name}.json")
     assert run(compare.main, ["--check", path("old"), path("same")]) == 0
     assert run(compare.main, ["--check", path("old"), path("slow")]) == 1
@@ -77,20 +224,15 @@ def test_regressions_beyond_the_noise(tmp_path: pathlib.Path, capsys: pytest.Cap
     assert run(compare.main, ["--check", path("old"), path("none")]) == 2
 
 
-def test_one_operator_end_to_end(tmp_path: pathlib.Path) -> None:
-    flags = ["operators", "--quick", "--only", "max_pool", "--rounds", "1", "--out", str(tmp_path)]
-    assert run(compare.main, flags) == 0
-    found = json.loads((tmp_path / "compare-operators.json").read_text())
-    assert found["measured"] is True
-    assert {"device", "versions", "date", "commit", "protocol", "ceilings", "dtype"} <= set(found)
-    (case,) = found["cases"]
-    assert case["contenders"]["xla"]["median"] > 0
-    assert "**xla**" in (tmp_path / "compare-operators.md").read_text()
-    written = (tmp_path / "compare-operators.json").stat().st_mtime_ns
-    assert run(compare.main, flags) == 0  # what is there of this commit is kept
-    again = json.loads((tmp_path / "compare-operators.json").read_text())
-    assert again["cases"] == found["cases"] or found["commit"] != again["commit"]
-    assert (tmp_path / "compare-operators.json").stat().st_mtime_ns >= written
+def test_the_table_shows_losses_and_failures() -> None:
+    found = sample(2.0)
+    won = found["cases"][0]["contenders"]
+    won["triton"] = won["xla"] | {"median": 4.0}
+    text = record.markdown(found)
+    assert "| **xla** | 2000.000 |" in text
+    assert "| triton | 4000.000 |" in text
+    assert "| 0.50 |" in text
+    assert "| torch | wrong |" in text
 
 
 @pytest.mark.parametrize(
@@ -99,9 +241,62 @@ def test_one_operator_end_to_end(tmp_path: pathlib.Path) -> None:
         ([], "kind: operators or models is needed"),
         (["operators", "--peers", "torchh"], "--peers: 'torchh' is not known; did you mean torch"),
         (["operators", "--rounds", "0"], "--rounds: 0 given"),
-        (["operators", "--only", "nothing at all"], "--only: 'nothing at all' is not known"),
+        (["operators", "--minutes", "0"], "--minutes: 0 given"),
+        (["operators", "--minutes", "nan"], "--minutes: nan given"),
+        (["models", "--only", "nothing at all"], "--only: 'nothing at all' is not known"),
     ],
 )
 def test_bad_flags(flags: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: pathlib.Path) -> None:
     assert run(compare.main, [*flags, "--out", str(tmp_path)]) == 2
     assert message in capsys.readouterr().err
+    assert not list(tmp_path.glob("*.json"))
+
+
+def test_what_is_said_of_the_machine(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert {"device", "versions", "date", "commit"} <= set(machine.surroundings())
+    rates = machine.clocks()
+    assert rates is None or set(rates) == {"cpu_mhz"}
+    for folder in (*machine.SOURCES, "kernels/tuned"):
+        (tmp_path / folder).mkdir(parents=True)
+    monkeypatch.setattr(machine, "ROOT", tmp_path)
+    digest = machine.source_digest.__wrapped__
+    tuned = tmp_path / "kernels" / "tuned" / "gpu.json"
+    write = lambda seconds, rows: tuned.write_text(
+        json.dumps({"operators": {"mlp": {"1": {"config": {"rows": rows}, "seconds": seconds}}}})
+    )
+    write(1.0, 16)
+    first = digest()
+    write(2.0, 16)  # tuned again with the same outcome
+    assert digest() == first
+    write(2.0, 32)
+    second = digest()
+    assert second != first
+    (tmp_path / "zoo" / "layer.py").write_text("x = 1")
+    assert digest() != second
+    assert machine.commit() == "unknown"  # no git there
+
+
+# Not on the GPU machine, or nothing that the comparison may need. rich is: flax imports it itself.
+ABSENT = ("orbax", "grain", "tyro", "tensorboardX", "safetensors", "huggingface_hub", "jaxtyping", "beartype", "sklearn")
+BLOCKED = f"""
+import runpy, sys
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {ABSENT!r}:
+            raise ModuleNotFoundError(name, name=name)
+sys.meta_path.insert(0, Block())
+sys.argv = [sys.argv[1], *sys.argv[2:]]
+runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.mark.parametrize("command", [["experiments.compare", "operators"], ["experiments.tune", "--help"]])
+def test_it_needs_nothing_that_the_gpu_machine_lacks(command: list[str], tmp_path: pathlib.Path) -> None:
+    flags = ["--quick", "--rounds", "1", "--only", "softmax", "--out", str(tmp_path)] if command[1] == "operators" else []
+    done = subprocess.run(
+        [sys.executable, "-c", BLOCKED, *command, *flags], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    if flags:
+        (row,) = record.read(tmp_path / "compare-operators.json")["cases"]
+        assert row["contenders"]["xla"]["median"] > 0
