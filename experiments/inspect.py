@@ -34,7 +34,8 @@ from kernels import aot, traffic
 DEVICES = {"h200": "nvidia-h200"}
 BANDWIDTH = {"nvidia-h200": 4.3e12}  # bytes per second that well-written kernels reach; 4.8e12 on paper
 BATCH = {"lenet": 4096, "gan": 4096, "vgg": 64, "recurrent": 64}  # by family; 256 for the rest
-# The first pattern found in a kernel's origin names its kind of work; the order matters.
+# The first pattern found in a kernel's origin names its kind of work; the order matters. The "transpose(" that stands for a
+# gradient in a scope is no transposition.
 KINDS = (
     ("collective", r"all-reduce|all-gather|reduce-scatter|collective-permute"),
     ("optimizer", r"optimizer"),
@@ -44,14 +45,23 @@ KINDS = (
     ("recurrent", r"\b(lstm|gru|rnn)\b"),
     ("convolution", r"__cudnn\$conv|conv_general_dilated|\bconv\b"),
     ("matrix product", r"dot_general|__cublas|linear_act|\bmlp\b|lenet5"),
-    ("activation", r"relu|tanh|gelu|sigmoid|logistic|max\b|dropout|bernoulli|add\b"),
+    ("activation", r"relu|tanh|gelu|sigmoid|logistic|max\b|dropout|bernoulli|add\b|\bgt\b|select_n"),
+    ("reductions", r"reduce_sum"),
     ("copies", r"^copy|transpose|convert|concatenate|pad\b|reshape|broadcast"),
 )
 
 
 def kind_of(kernel: traffic.Kernel) -> str:
-    origin = f"{kernel.kind} {kernel.scope}"
-    return next((kind for kind, pattern in KINDS if re.search(pattern, origin)), "other")
+    """By where the kernel comes from; where that says nothing but that it adds up or copies, by all that XLA fused into it."""
+
+    def first(origin: str) -> str:
+        return next((kind for kind, pattern in KINDS if re.search(pattern, origin.replace("transpose(", ""))), "other")
+
+    own = first(f"{kernel.kind} {kernel.scope}")
+    if own not in ("reductions", "copies", "other"):
+        return own
+    found = first(" ".join((kernel.kind, kernel.instruction, kernel.scope, *kernel.parts)))
+    return own if found == "other" else found
 
 
 def abstract_state(name: str, implementation: str | None, dtype: Any) -> tuple[Any, Any, Any]:

@@ -35,6 +35,7 @@ class Kernel:
     scope: str  # where in the Python program it comes from: the path of jax.named_scope and of JAX's own functions
     bytes: int
     times: int = 1  # how often a loop runs it
+    parts: tuple[str, ...] = ()  # the scopes of what XLA fused into it
 
 
 def shape_bytes(shape: str) -> int:
@@ -102,7 +103,14 @@ def _walk(computations: dict[str, list[tuple[str, str]]], name: str, times: int)
             scope[1] if scope else "",
             moved + (int(again[1]) if again else 0),
             times,
+            _scopes(inside),
         )
+
+
+def _scopes(fusion: list[tuple[str, str]]) -> tuple[str, ...]:
+    """Where the operations of a fusion come from; a parameter's name is that of an argument, so it does not count."""
+    found = (re.search(r'op_name="([^"]*)"', text) for _, text in fusion if not re.search(r"\bparameter\(\d+\)", text))
+    return tuple(sorted({scope[1] for scope in found if scope}))
 
 
 def _sliced(fusion: list[tuple[str, str]]) -> dict[int, int]:

@@ -42,6 +42,22 @@ def test_kinds_of_work(kind, scope, expected):
     assert inspect.kind_of(traffic.Kernel("name", kind, scope, 0)) == expected
 
 
+@pytest.mark.parametrize(
+    ("instruction", "scope", "parts", "expected"),
+    [
+        # A gradient of local response norm into which XLA fused the ReLU's mask and the bias gradient, whose name it bears.
+        ("input_reduce_fusion", "transpose(jvp())/reduce_sum", ("jvp()/gt", "jvp(local_response_norm)/mul"), "norm"),
+        ("input_reduce_fusion", "transpose(jvp())/reduce_sum", ("jvp()/gt",), "activation"),
+        ("input_reduce_fusion", "transpose(jvp())/reduce_sum", ("transpose(jvp())/reduce_sum",), "reductions"),
+        ("loop_reduce_window_fusion", "", (), "pooling"),  # XLA gives these no scope
+        ("loop_convert_fusion", "", ("jvp(max_pool)/reduce_window_max",), "pooling"),
+        ("loop_convert_fusion", "transpose(jvp())/convert_element_type", (), "copies"),
+    ],
+)
+def test_fusions_are_known_by_their_parts(instruction, scope, parts, expected):
+    assert inspect.kind_of(traffic.Kernel(instruction, "fusion", scope, 0, 1, parts)) == expected
+
+
 def test_bad_arguments_are_named(capsys):
     for arguments, message in (
         (["lenet"], "did you mean"),
