@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 VERSION := $(shell $(PYTHON) -c 'import sys; print("311" if sys.version_info < (3, 12) else "312")')
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints/python$(VERSION).txt --editable
 
-.PHONY: train test test-newest test-onnx test-gpu gpu lint format clean
+.PHONY: train test test-newest test-onnx test-gpu gpu gpu-tune gpu-operators gpu-models lint format clean
 
 # Large arrays in huge pages, where glibc knows how: a training step on a CPU then takes less time.
 train: export GLIBC_TUNABLES := glibc.malloc.hugetlb=1
@@ -28,18 +28,26 @@ test-newest: $(VENV)/.test-newest
 test-onnx: $(VENV)-onnx/.test
 	$(VENV)-onnx/bin/python -m pytest -m onnx tests/zoo/test_onnx.py $(ARGS)
 
-# On a machine with a GPU, with the Python it is given and nothing installed: make gpu PYTHON=python3. Each part writes its
-# results as it goes and leaves out what this commit's result file holds already, so a part that was cut off can be repeated.
+# On a machine with a GPU, with the Python it is given and nothing installed: make gpu PYTHON=python3. Each part after the tests
+# stops within ten minutes, says what is left, writes its results as it goes and leaves out what its result file holds of the same
+# sources: the same command, or that of one part, goes on where it stopped.
 GPU_TEST := $(PYTHON) -m pytest -o addopts= -W ignore::pytest.PytestConfigWarning -m gpu tests/kernels
 
 test-gpu:
 	$(GPU_TEST) $(ARGS)
 
-gpu:
-	$(GPU_TEST)
-	$(PYTHON) -m experiments.tune
-	$(PYTHON) -m experiments.compare operators --peers torch
-	$(PYTHON) -m experiments.compare models
+gpu: test-gpu gpu-tune gpu-operators gpu-models
+
+gpu-tune:
+	$(PYTHON) -m experiments.tune --minutes 9
+
+gpu-operators:
+	$(PYTHON) -m experiments.compare operators --peers torch,torch.compile,flax --minutes 9
+
+gpu-models:
+	$(PYTHON) -m experiments.compare models --peers torch,torch.compile --minutes 9
+
+.NOTPARALLEL: gpu
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -1,7 +1,9 @@
 """Measures block sizes on the GPU at hand: python -m experiments.tune [--only OPERATOR].
 
 Each candidate of each operator, forward and backward, at shapes that the zoo's models have, beside XLA. The fastest go to
-kernels/tuned/DEVICE.json, with versions, date and times; `implementation=None` follows what stands there.
+kernels/tuned/DEVICE.json, with versions, date and times; `implementation=None` follows what stands there. The file is written
+after each case, and what it holds of the same sources and versions is not measured again: a run that was cut off, or that
+`--minutes` stopped, goes on by the same command.
 """
 
 from __future__ import annotations
@@ -12,6 +14,8 @@ import datetime
 import importlib
 import importlib.metadata
 import json
+import math
+import os
 import pathlib
 import sys
 import time
@@ -21,14 +25,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from rich.console import Console
 
 import kernels
+from experiments.comparison.machine import python_digest
 from experiments.errors import UserError, run
 from kernels import checks, dispatch, tuning
 
 BF16 = jnp.bfloat16
-SHOWN = Console()
+BEGUN = time.monotonic()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +44,10 @@ class Case:
     shapes: tuple[tuple[tuple[int, ...], Any], ...]
     classed: int = 1
     backward: bool = True
+
+    @property
+    def name(self) -> str:
+        return " ".join([self.operator, *("x".join(map(str, shape)) for shape, _ in self.shapes)])
 
 
 def _batch_norm(shape: tuple[int, ...], residual: bool) -> Case:
@@ -133,40 +141,65 @@ def measure(case: Case, implementation: str = "triton", calls: int = 10, rounds:
     return entries | {checks.shape_class(*inputs[0][: case.classed]): chosen}
 
 
-def tune(cases: Sequence[Case], path: pathlib.Path, implementation: str = "triton", **protocol: int) -> None:
-    """Measure the cases and write their entries into the file, beside those of other operators that stand there."""
+def tune(
+    cases: Sequence[Case], path: pathlib.Path, implementation: str = "triton", deadline: float = math.inf, **protocol: int
+) -> list[str]:
+    """Measure the cases and write their entries into the file, beside those of other operators that stand there.
+
+    Cases that the file holds of the same sources and versions are left out. None is begun that would end after `deadline` (on
+    time.monotonic), going by its last time or the longest so far.
+
+    Returns:
+      The names of the cases for which there was no time.
+    """
     record = json.loads(path.read_text()) if path.exists() else {"operators": {}}
     record["device"] = dispatch.device().kind
-    for case in cases:
+    versions = {name: importlib.metadata.version(name) for name in ("jax", "triton")}
+    conditions = {"source": python_digest("kernels").hexdigest()[:16], "versions": versions}
+    done = record.setdefault("done", {})
+    current = lambda case: all(done.get(case.name, {}).get(key) == value for key, value in conditions.items())
+    left, longest = [case for case in cases if not current(case)], 0.0
+    if len(left) < len(cases):
+        print(f"{len(cases) - len(left)} of {len(cases)} cases stand in the file already")
+    while left and time.monotonic() + done.get(left[0].name, {}).get("seconds", longest) < deadline:
+        case, begun = left.pop(0), time.monotonic()
         found = measure(case, implementation, **protocol)
-        stamp = {
-            "date": datetime.date.today().isoformat(),
-            "versions": {name: importlib.metadata.version(name) for name in ("jax", "triton")},
-        }
+        stamp = {"date": datetime.date.today().isoformat(), "versions": versions}
         entries = record["operators"].setdefault(case.operator, {})
         entries.update({key: entry | stamp for key, entry in found.items()})
         best = next(entry for entry in found.values() if "xla_seconds" in entry)
-        SHOWN.print(
-            f"{case.operator} {case.shapes[0][0]}: {implementation} {best['seconds'] * 1e6:.0f} us, "
-            f"xla {best['xla_seconds'] * 1e6:.0f} us"
-        )
+        done[case.name] = conditions | {"seconds": round(time.monotonic() - begun, 1)}
+        longest = max(longest, done[case.name]["seconds"])
+        micro = {name: best[key] * 1e6 for name, key in ((implementation, "seconds"), ("xla", "xla_seconds"))}
+        print(f"{case.name}: {', '.join(f'{name} {value:.0f} us' for name, value in micro.items())}", flush=True)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(record, indent=1) + "\n")
+        beside = path.with_suffix(".tmp")
+        beside.write_text(json.dumps(record, indent=1) + "\n")
+        os.replace(beside, path)
     dispatch.tuned.cache_clear()
+    return [case.name for case in left]
 
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m experiments.tune", description="Measures block sizes on the GPU at hand.")
     parser.add_argument("--only", help="one operator")
+    parser.add_argument(
+        "--minutes", type=float, default=math.inf, help="stop before so much time is over; the same command goes on"
+    )
     given = parser.parse_args(arguments)
+    if not given.minutes > 0:
+        raise UserError(f"--minutes: {given.minutes:g} given, a number above 0 is needed")
     operators = sorted({case.operator for case in CASES})
     if given.only is not None and given.only not in operators:
         raise UserError(f"--only: {given.only!r} given, it is one of {', '.join(operators)}")
     if (reason := dispatch.device_reason("triton")) is not None:
         raise UserError(f"nothing to measure: the kernels do not run here: {reason}")
     path = pathlib.Path(kernels.__file__).parent / "tuned" / f"{dispatch.device().kind}.json"
-    tune([case for case in CASES if given.only in (None, case.operator)], path)
+    chosen = [case for case in CASES if given.only in (None, case.operator)]
+    left = tune(chosen, path, deadline=BEGUN + 60 * given.minutes)
     print(f"written: {path}")
+    if left:
+        print(f"stopped for time; left: {len(left)} cases, next {left[0]}. The same command goes on with them.")
     return 0
 
 

@@ -25,6 +25,7 @@ def recurrent_case(
     bidirectional: bool = False,
     backward: bool = False,
     where: str = "",
+    precision: str | None = None,
 ) -> Case:
     """A stack of layers on [batch, time, features], all weights among its inputs, one bias per gate."""
     directions, columns = 1 + bidirectional, GATES[cell] * hidden
@@ -58,6 +59,7 @@ def recurrent_case(
         tuple(range(len(inputs))) if backward else (),
         _torch_peer(cell, features, hidden, layers, bidirectional),
         lambda x, *arrays: _flax_stack(cell, hidden, directions, x, arrays),
+        precision,
     )
 
 
@@ -145,15 +147,20 @@ def recurrent_cases(platform: str, quick: bool) -> list[Case]:
             cases += [recurrent_case("lstm", 10, 64, 128, 256, bidirectional=both, **public) for both in (False, True)]
             cases.append(recurrent_case("rnn", 8, 64, 1024, 256, where="public benchmark"))
         return cases
-    shapes = ((16, 1024, 768, 768), (32, 128, 256, 256), (64, 256, 1024, 1024), (8, 256, 1024, 256))
-    # KernelBench level 3.
+    public = {"where": "public benchmark", "precision": "float32"}  # KernelBench level 3, whose figures are float32's
+    six = ("lstm", 10, 512, 128, 256)
     cases = [
-        recurrent_case("lstm", 10, 512, 128, 256, layers=6, where="public benchmark"),
-        recurrent_case("lstm", 10, 512, 128, 256, layers=6, bidirectional=True, where="public benchmark"),
-        recurrent_case("rnn", 8, 256, 1024, 256, where="public benchmark"),
+        recurrent_case(*six, layers=6, **public),
+        recurrent_case(*six, layers=6, bidirectional=True, **public),
+        recurrent_case("rnn", 8, 256, 1024, 256, **public),
     ]
+    both = (False, True)
+    # cuDNN's persistent LSTM has its published figures here, in float16.
+    persistent = {"where": "persistent cuDNN", "precision": "float16"}
+    cases += [recurrent_case("lstm", 16, 1024, 768, 768, backward=backward, **persistent) for backward in both]
+    for bidirectional in both:
+        cases += [recurrent_case(*six, layers=6, bidirectional=bidirectional, backward=backward) for backward in both]
     for cell in ("lstm", "gru", "rnn"):
-        for shape in shapes:
-            same = cell == "rnn" and shape == shapes[-1]  # its forward pass is the public benchmark's
-            cases += [recurrent_case(cell, *shape, backward=backward) for backward in (False, True) if backward or not same]
+        for shape in ((16, 1024, 768, 768), (32, 128, 256, 256), (64, 256, 1024, 1024), (8, 256, 1024, 256)):
+            cases += [recurrent_case(cell, *shape, backward=backward) for backward in both]
     return cases
