@@ -29,8 +29,8 @@ test-onnx: $(VENV)-onnx/.test
 	$(VENV)-onnx/bin/python -m pytest -m onnx tests/zoo/test_onnx.py $(ARGS)
 
 # On a machine with a GPU, with the Python it is given and nothing installed: make gpu PYTHON=python3. Each part can be run alone
-# and writes its results as it goes. The comparisons stop within ten minutes and leave out what their result file holds of the same
-# sources, so the same command goes on where the last one stopped.
+# and writes its results as it goes. All but the tests stop within ten minutes and leave out what their result file holds of the
+# same sources, so the same command goes on where the last one stopped.
 GPU_COMPARE := $(PYTHON) -m experiments.compare --minutes 9 --peers torch,torch.compile
 
 gpu:
@@ -43,7 +43,7 @@ test-gpu:
 	$(PYTHON) -m pytest -o addopts= -W ignore::pytest.PytestConfigWarning -m gpu tests/kernels $(ARGS)
 
 tune-gpu:
-	$(PYTHON) -m experiments.tune $(ARGS)
+	$(PYTHON) -m experiments.tune --minutes 9 $(ARGS)
 
 compare-operators:
 	$(GPU_COMPARE),flax operators $(ARGS)

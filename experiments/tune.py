@@ -1,7 +1,9 @@
 """Measures block sizes on the GPU at hand: python -m experiments.tune [--only OPERATOR].
 
 Each candidate of each operator, forward and backward, at shapes that the zoo's models have, beside XLA. The fastest go to
-kernels/tuned/DEVICE.json, with versions, date and times; `implementation=None` follows what stands there.
+kernels/tuned/DEVICE.json, with versions, date and times; `implementation=None` follows what stands there. The file is written
+after each case, and what it holds of the same sources and versions is not measured again: a run that was cut off, or that
+`--minutes` stopped, goes on by the same command. A candidate that the device refuses is left out and named.
 """
 
 from __future__ import annotations
@@ -13,6 +15,8 @@ import importlib
 import importlib.metadata
 import importlib.util
 import json
+import math
+import os
 import pathlib
 import sys
 import time
@@ -22,14 +26,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from rich.console import Console
 
 import kernels
+from experiments.comparison.machine import python_digest
 from experiments.errors import UserError, run
 from kernels import checks, dispatch, tuning
 
 BF16 = jnp.bfloat16
-SHOWN = Console()
+BEGUN = time.monotonic()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +45,10 @@ class Case:
     shapes: tuple[tuple[tuple[int, ...], Any], ...]
     classed: int = 1
     backward: bool = True
+
+    @property
+    def name(self) -> str:
+        return " ".join([self.operator, *("x".join(map(str, shape)) for shape, _ in self.shapes)])
 
 
 def _batch_norm(shape: tuple[int, ...], residual: bool) -> Case:
@@ -141,8 +149,13 @@ def measure(
         times = tried[name] = {}
         for candidate in candidates:
             values = dataclasses.asdict(candidate)
-            with tuning.candidate(operator, values):
-                times[json.dumps(values)] = seconds(program(case, name), inputs, calls, rounds)
+            try:
+                with tuning.candidate(operator, values):
+                    times[json.dumps(values)] = seconds(program(case, name), inputs, calls, rounds)
+            except jax.errors.JaxRuntimeError as refusal:  # one candidate that cannot be launched must not end the run
+                print(f"{case.name}: {name} {values} cannot run: {str(refusal).partition(chr(10))[0]}", flush=True)
+        if not times:
+            continue
         best = min(times, key=lambda values: times[values])
         fastest[name] = times[best]
         found = {"config": json.loads(best), "seconds": times[best]}
@@ -164,36 +177,64 @@ def versions() -> dict[str, str]:
     }
 
 
-def tune(cases: Sequence[Case], path: pathlib.Path, implementation: str = "triton", **protocol: int) -> None:
-    """Measure the cases and write their entries into the file, beside those of other operators that stand there."""
+def tune(
+    cases: Sequence[Case], path: pathlib.Path, implementation: str = "triton", deadline: float = math.inf, **protocol: int
+) -> list[str]:
+    """Measure the cases and write their entries into the file, beside those of other operators that stand there.
+
+    Cases that the file holds of the same sources and versions are left out. None is begun that would end after `deadline` (on
+    time.monotonic), going by its last time or the longest so far.
+
+    Returns:
+      The names of the cases for which there was no time.
+    """
     record = json.loads(path.read_text()) if path.exists() else {"operators": {}}
     record["device"] = dispatch.device().kind
-    for case in cases:
+    conditions = {"source": python_digest("kernels").hexdigest()[:16], "versions": versions()}
+    done = record.setdefault("done", {})
+    current = lambda case: conditions.items() <= done.get(case.name, {}).items()
+    left, longest = [case for case in cases if not current(case)], 0.0
+    if len(left) < len(cases):
+        print(f"{len(cases) - len(left)} of {len(cases)} cases stand in the file already")
+    while left and time.monotonic() + done.get(left[0].name, {}).get("seconds", longest) < deadline:
+        case, begun = left.pop(0), time.monotonic()
         found = measure(case, implementation, **protocol)
         stamp = {"date": datetime.date.today().isoformat(), "versions": versions()}
         for operator, entries in found.items():
             written = record["operators"].setdefault(operator, {})
             written.update({key: entry | stamp for key, entry in entries.items()})
+        done[case.name] = conditions | {"seconds": round(time.monotonic() - begun, 1)}
+        longest = max(longest, done[case.name]["seconds"])
         times = next(entry["seconds"] for entry in found[case.operator].values() if "implementation" in entry)
-        shown = ", ".join(f"{name} {taken * 1e6:.0f} us" for name, taken in times.items())
-        SHOWN.print(f"{case.operator} {case.shapes[0][0]}: {shown}")
+        print(f"{case.name}: {', '.join(f'{name} {taken * 1e6:.0f} us' for name, taken in times.items())}", flush=True)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(record, indent=1) + "\n")
+        whole = path.with_suffix(".tmp")
+        whole.write_text(json.dumps(record, indent=1) + "\n")
+        os.replace(whole, path)  # at once: a run that is cut off leaves the file as it was
     dispatch.tuned.cache_clear()
+    return [case.name for case in left]
 
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m experiments.tune", description="Measures block sizes on the GPU at hand.")
     parser.add_argument("--only", help="one operator")
+    parser.add_argument(
+        "--minutes", type=float, default=math.inf, help="stop before so much time is over; the same command goes on"
+    )
     given = parser.parse_args(arguments)
+    if not given.minutes > 0:
+        raise UserError(f"--minutes: {given.minutes:g} given, a number above 0 is needed")
     operators = sorted({case.operator for case in CASES})
     if given.only is not None and given.only not in operators:
         raise UserError(f"--only: {given.only!r} given, it is one of {', '.join(operators)}")
     if (reason := dispatch.device_reason("triton")) is not None:
         raise UserError(f"nothing to measure: the kernels do not run here: {reason}")
     path = pathlib.Path(kernels.__file__).parent / "tuned" / f"{dispatch.device().kind}.json"
-    tune([case for case in CASES if given.only in (None, case.operator)], path)
+    chosen = [case for case in CASES if given.only in (None, case.operator)]
+    left = tune(chosen, path, deadline=BEGUN + 60 * given.minutes)
     print(f"written: {path}")
+    if left:
+        print(f"stopped for time; left: {len(left)} cases, next {left[0]}. The same command goes on with them.")
     return 0
 
 

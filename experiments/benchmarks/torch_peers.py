@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import importlib.util
+import pathlib
 from types import ModuleType
 from typing import Any
 
@@ -21,7 +24,12 @@ _libraries: list[torch.library.Library] = []  # what a library declares lasts as
 @functools.cache
 def torchvision_models() -> ModuleType:
     """torchvision.models; its compiled operators, which no classifier here uses, are declared where they are missing."""
-    library = torch.library.Library("torchvision", "DEF")
+    # Its own operators come first: one that were declared here before them would be declared twice.
+    found = importlib.util.find_spec("torchvision")
+    for path in pathlib.Path(found.origin).parent.glob("_C*.so") if found is not None and found.origin else ():
+        with contextlib.suppress(OSError, ImportError):  # built for CUDA, on a machine without
+            torch.ops.load_library(str(path))
+    library = torch.library.Library("torchvision", "FRAGMENT")
     for name in ("nms", "qnms"):
         if not hasattr(torch.ops.torchvision, name):
             library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")

@@ -54,15 +54,21 @@ def commit() -> str:
     return name if _output("git", "diff", "--quiet", "HEAD", "--", "*.py") is not None else f"{name}+"
 
 
+def python_digest(*folders: str) -> Any:
+    """Of the names and contents of the Python files below some folders of the tree."""
+    digest = hashlib.sha256()
+    for path in sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py")):
+        digest.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest
+
+
 @functools.cache
 def source_digest() -> str:
     """Of everything that a case's time depends on: the Python files of SOURCES, and what kernels/tuned/ chooses.
 
     The times that stand in kernels/tuned/ do not count: tuning again with the same outcome changes nothing.
     """
-    digest = hashlib.sha256()
-    for path in sorted(path for folder in SOURCES for path in (ROOT / folder).rglob("*.py")):
-        digest.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    digest = python_digest(*SOURCES)
     for path in sorted((ROOT / "kernels" / "tuned").glob("*.json")):
         chosen = {
             operator: {key: [entry.get("implementation"), entry.get("config")] for key, entry in entries.items()}

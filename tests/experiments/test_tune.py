@@ -96,3 +96,29 @@ def test_without_a_gpu_it_says_so(capsys):
     assert "it needs an NVIDIA GPU" in capsys.readouterr().err
     assert tune.run(tune.main, ["--only", "conv"]) == 2
     assert "--only: 'conv' given, it is one of batch_norm_act" in capsys.readouterr().err
+
+
+def test_a_run_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys):
+    """And a candidate that the device refuses is named and left out."""
+
+    def clock(fn, inputs, calls, rounds):
+        clock.calls += 1
+        if tuning._candidate.value is not None and dict(tuning._candidate.value[1]) == refused:
+            raise jax.errors.JaxRuntimeError("out of resource\nmore")
+        return 1.0
+
+    clock.calls, refused = 0, dataclasses.asdict(linear.CANDIDATES[0])
+    monkeypatch.setattr(tune, "seconds", clock)
+    path = tmp_path / "device.json"
+    with aot.lowering_for("nvidia-h200"):
+        assert tune.tune([LINEAR], path, deadline=0.0) == [LINEAR.name]
+        assert tune.tune([LINEAR], path) == []
+        once = clock.calls
+        assert f"triton {refused} cannot run: out of resource\n" in capsys.readouterr().out
+        assert tune.tune([LINEAR], path) == []
+    assert clock.calls == once > 0
+    assert len(json.loads(path.read_text())["operators"]["linear_act"][LINEAR_CLASS]["candidates"]["triton"]) == (
+        len(linear.CANDIDATES) - 1
+    )
+    assert tune.run(tune.main, ["--minutes", "0"]) == 2
+    assert "--minutes: 0 given" in capsys.readouterr().err
