@@ -181,7 +181,7 @@ def norm_case(where: str, batch: int, size: int, channels: int, residual: bool =
     channel = Array((channels,), float32=True)
 
     def forward(x: jax.Array, scale: jax.Array, bias: jax.Array, *other: jax.Array) -> jax.Array:
-        return kernels.batch_norm_act(x, scale, bias, *(other or (None,)), "relu")[0]
+        return kernels.batch_norm_act(x, scale, bias, other[0] if other else None, "relu")[0]
 
     def torch_forward(f: Any) -> Callable[..., Any]:
         norm = lambda x, scale, bias: f.batch_norm(x, None, None, scale, bias, training=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -101,7 +102,7 @@ def operator_contenders(case: Case, precision: str, peers: list[str]) -> dict[st
     made: dict[str, Callable[[], Contender]] = {}
     for name, reason in kernels.available(case.operator).items():
         if name != "interpret" and reason is None:
-            made[name] = lambda name=name: jax_contender(case, scoped(case, name), precision)
+            made[name] = functools.partial(jax_contender, case, scoped(case, name), precision)
     if on_gpu and case.operator in LOOPS:
         made["xla +WHILE"] = lambda: jax_contender(case, scoped(case, "xla"), precision, WHILE_BUFFERS)
         made[f"xla unroll {UNROLL}"] = lambda: jax_contender(case, scoped(case, "xla", UNROLL), precision)
@@ -109,7 +110,7 @@ def operator_contenders(case: Case, precision: str, peers: list[str]) -> dict[st
         if peer == "flax" and case.flax is not None:
             made[peer] = lambda: jax_contender(case, differentiated(case.flax, case.argnums), precision)  # type: ignore[arg-type]
         elif peer != "flax" and case.torch is not None:
-            made[peer] = lambda peer=peer: torch_contender(case, precision, peer == "torch.compile")
+            made[peer] = functools.partial(torch_contender, case, precision, peer == "torch.compile")
     return made
 
 

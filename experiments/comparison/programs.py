@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -117,7 +118,7 @@ def _carrying(step: Callable[..., Any], state: list[Any]) -> Callable[..., Any]:
 def model_contenders(weights: Weights, precision: str, peers: list[str]) -> dict[str, Callable[[], Contender]]:
     """XLA's code; on a GPU the kernels that the zoo chooses, and of recurrent models XLA's other forms; torch's twin."""
     case = weights.case
-    found = {"xla": lambda: jax_contender(weights, precision, "xla")}
+    found: dict[str, Callable[[], Contender]] = {"xla": lambda: jax_contender(weights, precision, "xla")}
     if kernels.device().platform == "cuda":
         found["zoo"] = lambda: jax_contender(weights, precision, None)
         if case.family == "recurrent":
@@ -125,7 +126,7 @@ def model_contenders(weights: Weights, precision: str, peers: list[str]) -> dict
             found[f"xla unroll {UNROLL}"] = lambda: jax_contender(weights, precision, "xla", UNROLL)
     for peer in peers:
         if peer != "flax" and case.has_twin:
-            found[peer] = lambda peer=peer: _torch_contender(weights, precision, peer == "torch.compile")
+            found[peer] = functools.partial(_torch_contender, weights, precision, peer == "torch.compile")
     return found
 
 

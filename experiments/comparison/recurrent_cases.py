@@ -69,7 +69,7 @@ def _torch_peer(cell: str, features: int, hidden: int, layers: int, bidirectiona
     def forward(_: Any) -> Any:
         import torch
 
-        function = {"rnn": torch.rnn_tanh, "lstm": torch.lstm, "gru": torch.gru}[cell]
+        function: Any = {"rnn": torch.rnn_tanh, "lstm": torch.lstm, "gru": torch.gru}[cell]
         directions = layers * (1 + bidirectional)
 
         def call(x: Any, *weights: Any) -> Any:
@@ -111,7 +111,7 @@ def _flax_stack(cell: str, hidden: int, directions: int, x: jax.Array, arrays: t
 
     kinds = {"rnn": nn.SimpleCell, "lstm": nn.OptimizedLSTMCell, "gru": nn.GRUCell}
     for i in range(0, len(arrays), PARTS * directions):
-        outputs = []
+        outputs: list[Any] = []
         for d in range(directions):
             w_x, w_h, b = arrays[i + PARTS * d : i + PARTS * (d + 1)]
             layer = nn.RNN(kinds[cell](hidden, dtype=x.dtype), reverse=d == 1, keep_order=True)
@@ -139,6 +139,7 @@ def _flax_params(cell: str, w_x: jax.Array, w_h: jax.Array, b: jax.Array) -> dic
 
 def recurrent_cases(platform: str, quick: bool) -> list[Case]:
     """Forward, and forward and backward."""
+    public: dict[str, Any]
     if platform != "cuda":
         small = [(cell, 8, 32, 64, 64) for cell in GATES] if quick else [(cell, 32, 128, 256, 256) for cell in GATES]
         cases = [recurrent_case(*shape, backward=backward) for shape in small for backward in (False, True)]

@@ -41,7 +41,7 @@ class SequenceModel(torch.nn.Module):
         hidden, features = state["recurrent.weight_hh_l0"].shape[1], state["recurrent.weight_ih_l0"].shape[1]
         kind = RECURRENT[name.partition("_")[0]]
         self.recurrent = kind(features, hidden, batch_first=True, bidirectional=name.startswith("bi"))
-        self.head = torch.nn.Linear(*reversed(state["head.weight"].shape))
+        self.head = torch.nn.Linear(state["head.weight"].shape[1], state["head.weight"].shape[0])
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         outputs, final = self.recurrent(x if self.embedding is None else self.embedding(x))
@@ -101,7 +101,7 @@ def torch_contender(weights: Weights, precision: str, compiled: bool) -> Contend
         gradients = torch.autograd.grad(loss, params)
         norm = torch.nn.utils.get_total_norm(gradients)
         with torch.no_grad():
-            torch._foreach_add_(params, gradients, alpha=-LEARNING_RATE)
+            torch._foreach_add_(list(params), gradients, alpha=-LEARNING_RATE)
         return loss.detach(), norm
 
     def prepare(inputs: list[np.ndarray]) -> list[torch.Tensor]:

@@ -32,7 +32,7 @@ def linear_act(
 ) -> jax.Array:
     """x [rows, in], w [in, out], b [out]; key is the two words of a random key, where there is dropout; kernel is "triton" or
     "pallas", whose name here is that of its module."""
-    return _run(x, w, b, key, activation, negative_slope, dropout_rate, kernel, interpret, for_gradient=False)[0]
+    return _run(False, x, w, b, key, activation, negative_slope, dropout_rate, kernel, interpret)[0]
 
 
 def _static(activation, negative_slope, dropout_rate, for_gradient=True):
@@ -55,11 +55,11 @@ def _first_row(axis, rows):
 
 
 def _forward(x, w, b, key, *options):
-    y, seen = _run(x, w, b, key, *options, for_gradient=True)
+    y, seen = _run(True, x, w, b, key, *options)
     return y, (x, w, b, key, seen)
 
 
-def _run(x, w, b, key, activation, negative_slope, dropout_rate, kernel, interpret, for_gradient):
+def _run(for_gradient, x, w, b, key, activation, negative_slope, dropout_rate, kernel, interpret):
     """y, and what the backward pass looks at."""
     forward = importlib.import_module(f"kernels.linear_act.{kernel}").forward
     static = _static(activation, negative_slope, dropout_rate, for_gradient)
