@@ -109,6 +109,12 @@ def conv_learning() -> str:
     return table(*tables.conv_learning(found)) + where(found)
 
 
+def gan_learning() -> str:
+    """Three seeds of each GAN recipe."""
+    found = result("gan-learning")
+    return table(*tables.gan_learning(found)) + where(found)
+
+
 def cpu_speed() -> str:
     """Training steps and inferences beside torch's on a CPU."""
     conv, recurrent, gan = (result(name) for name in ("conv-models", "recurrent-cpu", "gan-cpu"))
@@ -263,6 +269,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "compiled-steps": compiled_steps,
     "recurrent-learning": recurrent_learning,
     "conv-learning": conv_learning,
+    "gan-learning": gan_learning,
     "cpu-speed": cpu_speed,
     "conv-transpose": conv_transpose,
     "recurrent-time": recurrent_time,

@@ -3,7 +3,7 @@
 python -m experiments.train gan_mlp
 
 Without R1 its discriminator learns the few training images by heart. Without labels (--task-options r1=10.0) a generator with
-one hidden layer draws what lies between the digits too; docs/training.md has the figures of both.
+one hidden layer draws what lies between the digits too, for several times as many steps; docs/training.md has the figures.
 """
 
 from experiments.training.recipe import Recipe
