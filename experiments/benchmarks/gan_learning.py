@@ -2,8 +2,8 @@
 
 NAME: gan_mlp or dcgan. Fréchet distance, precision, recall and label histogram of the samples, each beside the same figure of
 one half of the real images against the other. Aims, for the median of the Fréchet distances over the real one: gan_mlp 2.5
-within five minutes, dcgan at 32x32 4 within twenty. Writes experiments/results/cpu/gan-learning.json and the first seed's samples
-beside it.
+within five minutes, dcgan at 32x32 4 within twenty. Writes experiments/results/cpu/gan-learning.json and the first seed's
+samples beside it.
 """
 
 from __future__ import annotations
