@@ -222,3 +222,25 @@ def test_export_for_the_gpu(name):
             disabled_checks=[jax.export.DisabledSafetyCheck.custom_call("triton_kernel_call")],
         )(*args)
     assert "triton_kernel_call" in exported.mlir_module()
+
+
+SMALL = {
+    "mlp": (small_mlp, (S((16, 100), BF16), *GENERATOR)),
+    "lenet5": (small_lenet5, (S((16, 32, 32, 1), BF16), *LENET5)),
+}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_small_networks_on_a_mesh_and_exported(name):
+    """Each of eight H200s runs its two examples of the batch, with the whole weights; and the kernel goes into an export."""
+    fn, args = SMALL[name]
+    with kernels.use("triton"):
+        hlo = aot.compile_sharded(H200, 8, fn, args, (P("data"), *[P()] * (len(args) - 1))).as_text()
+        with aot.lowering_for(H200):
+            check = jax.export.DisabledSafetyCheck.custom_call("triton_kernel_call")
+            exported = jax.export.export(jax.jit(fn), platforms=["cuda"], disabled_checks=[check])(*args)
+    assert "triton_kernel_call" in hlo
+    assert "all-gather" not in hlo
+    assert re.search(r"\[2,", hlo)
+    assert not re.search(r"\bbf16\[16,", hlo), "no device holds them all"
+    assert "triton_kernel_call" in exported.mlir_module()

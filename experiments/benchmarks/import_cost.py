@@ -1,0 +1,35 @@
+"""What `import kernels` costs beyond jax: python -m experiments.benchmarks.import_cost.
+
+Each a new process, 15 of them. Aim: 50 ms. Writes experiments/results/cpu/import-cost.json.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+
+from experiments.benchmarks import result
+
+PROGRAM = """
+import time
+import jax, jax.numpy
+begun = time.perf_counter()
+import kernels
+print(time.perf_counter() - begun)
+"""
+
+
+def main() -> None:
+    taken = []
+    for _ in range(15):
+        found = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
+        taken.append(float(found.stdout))
+    median, p20, p80 = map(float, np.percentile(taken, (50, 20, 80)))
+    seconds = {"median": median, "p20": p20, "p80": p80}
+    print(result.write("import-cost", {"seconds": seconds, "aim": 0.05}), seconds)
+
+
+if __name__ == "__main__":
+    main()
