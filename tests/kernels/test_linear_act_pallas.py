@@ -149,9 +149,10 @@ def test_a_sharded_batch_stays_sharded(fn):
     """Compiled for eight H200s: no gather is added, the gradients of weights and bias are summed over the devices."""
     hlo = aot.compile_sharded(H200, 8, gradients(fn), BATCH, (P("data"), P(), P())).as_text()
     assert "all-gather" not in hlo
-    # XLA joins the two arrays into one
+    # XLA joins the two arrays into one; the type of an asynchronous all-reduce may list its operands before its results.
     sizes = [re.findall(r"\[([\d,]+)\]", kind) for kind in re.findall(r"= (.*) all-reduce(?:-start)?\(", hlo)]
-    assert sum(np.prod([int(n) for n in size.split(",")]) for one in sizes for size in one) == BATCH[1].size + BATCH[2].size
+    summed = sum(np.prod([int(n) for n in size.split(",")]) for one in sizes for size in one)
+    assert summed in (once := BATCH[1].size + BATCH[2].size, 2 * once)
     assert re.search(r'bf16\[64,128\]\S*\)? custom-call\(.*custom_call_target="mosaic_gpu', hlo), "64 of 512 rows on each"
     assert not re.search(r"\bbf16\[512,", hlo), "no device holds them all"
 
