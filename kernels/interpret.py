@@ -26,6 +26,7 @@ import triton.language as tl
 from triton.runtime import interpreter, jit
 
 _lock = threading.Lock()  # the interpreter patches triton.language while it runs
+_rewriting = threading.Lock()
 # Seconds for all programs of a grid that run at the same time: longer means that a barrier never opened. Virtual machines have
 # been seen to stand still for a minute.
 _TIMEOUT = 240
@@ -105,12 +106,18 @@ _builder = _Builder()
 _semantic = interpreter.TritonSemantic(_builder)
 
 
-@functools.cache
 def _python_function(fn: Callable) -> Callable:
     """`fn`, rewritten as the interpreter needs it, with globals of its own: the rewriting adds names to them.
 
-    One of them is the semantics in force, so this is called within `_interpreting`.
+    One of them is the semantics in force, so this is called within `_interpreting`. By one thread at a time: CPython 3.11
+    counts the depth of every syntax tree it builds in one counter, and two threads that build one at once can fail.
     """
+    with _rewriting:
+        return _rewritten(fn)
+
+
+@functools.cache
+def _rewritten(fn: Callable) -> Callable:
     copy = types.FunctionType(fn.__code__, dict(fn.__globals__), fn.__name__, fn.__defaults__, fn.__closure__)
     copy.__annotations__ = fn.__annotations__
     return interpreter.FunctionRewriter(copy).rewrite_ast()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+import threading
+
 import ml_dtypes
 import numpy as np
 import pytest
@@ -95,3 +98,31 @@ def test_a_barrier_that_never_opens_is_reported(monkeypatch):
             constants={"BLOCKS": 2, "BARRIER": True},
             together=True,
         )
+
+
+def test_programs_that_run_together_can_rewrite_their_helpers_at_once():
+    """CPython 3.11 raises SystemError where two threads build a syntax tree at the same time."""
+    helpers = [k.fn for k in (copy_kernel, careless_store_kernel, product_kernel, neighbour_kernel)]
+    errors = []
+
+    def rewrite(fn):
+        try:
+            interpret._python_function(fn)
+        except BaseException as error:
+            errors.append(error)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with interpret._interpreting(copy_kernel.fn):
+            for _ in range(5):
+                interpret._rewritten.cache_clear()
+                threads = [threading.Thread(target=rewrite, args=(fn,)) for fn in helpers * 4]
+                for thread in threads:
+                    thread.start()
+                for thread in threads:
+                    thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+        interpret._rewritten.cache_clear()
+    assert not errors

@@ -92,9 +92,9 @@ def run(monkeypatch):
         error = max(np.nan_to_num(np.abs(a - b), nan=9.0).max() for a, b in zip(found, expected, strict=True))
         return float(error), [np.asarray(c).tolist() for c in counts]
 
-    interpret._python_function.cache_clear()  # it holds the kernels as they were with the barrier of before
+    interpret._rewritten.cache_clear()  # it holds the kernels as they were with the barrier of before
     yield run
-    interpret._python_function.cache_clear()
+    interpret._rewritten.cache_clear()
 
 
 @pytest.mark.parametrize("shape", SHAPES)
