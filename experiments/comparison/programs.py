@@ -23,13 +23,24 @@ from kernels.recurrent.xla import unrolled
 # Of the SGD update. So small that torch's model, which updates its weights in place, is the same after thousands of steps.
 LEARNING_RATE = 1e-6
 AUXILIARY = 0.3  # weight of GoogLeNet's further heads
+# Families whose own initialization dampens from layer to layer, until the logits are nearly the last bias whatever the input.
+DAMPENED = ("lenet", "alexnet", "googlenet")
 
 
 class Weights:
-    """A case's model with its weights drawn once, in float32: what every contender starts from."""
+    """A case's model with its weights drawn once, in float32: what every contender starts from.
+
+    Where the initialization dampens, kernels are scaled to the variance 2 / fan_in of He et al. 2015, with which the logits
+    depend on the input, so that an error in any layer shows in them.
+    """
 
     def __init__(self, case: ModelCase):
         self.case, self.model = case, case.build(jnp.float32)
+        if case.family in DAMPENED:
+            for path, node in nnx.iter_graph(self.model):
+                if isinstance(node, nnx.Param) and path[-1] == "kernel":
+                    kernel = node.get_value()
+                    node.set_value(kernel * (math.sqrt(2 / math.prod(kernel.shape[:-1])) / jnp.std(kernel)))
 
     def split(self, precision: Any) -> tuple[Any, Any, Any]:
         """The structure of the model that computes in `precision`, its parameters and its other state.

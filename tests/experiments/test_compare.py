@@ -41,6 +41,7 @@ def test_relative_error() -> None:
     assert relative_error([a * 1.01], [a]) == pytest.approx(0.01)
     assert relative_error([a[:1]], [a]) == float("inf")
     assert relative_error([a * np.nan], [a]) == float("inf")
+    assert relative_error([1e6 * a, a * 1.01], [1e6 * a, a]) == pytest.approx(0.01), "a small output counts as a large one"
 
 
 def test_a_wrong_or_failing_contender_is_not_timed() -> None:
