@@ -7,7 +7,6 @@ import pytest
 from flax import nnx
 
 import kernels
-import zoo
 from experiments.comparison import cases, contenders, programs
 from experiments.comparison.cases import Case, operator_cases
 from experiments.comparison.models import BLOCK, ModelCase, model_cases
@@ -120,8 +119,8 @@ def test_twins_of_models_do_the_same_work(case: ModelCase) -> None:
 
 @pytest.mark.parametrize("shape", [(2, 32, 32, 1), (2, 64, 64, 3)], ids=["lenet5", "alexnet"])
 def test_logits_depend_on_the_images(shape: tuple[int, ...]) -> None:
-    """Else the check of inference would pass whatever a contender computes before the last bias. Two images of noise leave nearly
-    the same averages behind, so the difference is a small part of the logits; the check allows 0.01."""
+    """Else the check of inference would pass whatever a contender computes before the last bias. Two images of noise leave
+    nearly the same averages behind, so the difference is a small part of the logits; the check allows 0.01."""
     model = "lenet5" if shape[-1] == 1 else "alexnet"
     ((one, other),) = programs.model_reference(programs.Weights(ModelCase(model, shape, False)))
     assert relative_error([one], [other]) > 0.05
@@ -132,7 +131,8 @@ def test_every_layer_of_googlenet_shows_in_its_logits() -> None:
     weights = programs.Weights(ModelCase("googlenet", (1, 32, 32, 3), False))
     convolutions = [p for path, p in nnx.iter_graph(weights.model) if isinstance(p, nnx.Param) and path[-1] == "kernel"]
     assert len(convolutions) > 57
-    assert [float(deviation(kernel.get_value())) for kernel in convolutions] == pytest.approx([1.0] * len(convolutions), rel=1e-4)
+    found = [float(deviation(kernel.get_value())) for kernel in convolutions]
+    assert found == pytest.approx([1.0] * len(found), rel=1e-4)
 
 
 def test_a_step_on_a_cpu_goes_on_from_its_own_weights() -> None:
