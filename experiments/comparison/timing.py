@@ -82,9 +82,8 @@ def relative_error(found: list[np.ndarray], expected: list[np.ndarray]) -> float
     infinite for other shapes, NaN or infinities."""
     if [a.shape for a in found] != [b.shape for b in expected]:
         return float("inf")
-    errors = [np.linalg.norm(a - b) / max(np.linalg.norm(b), 1e-30) for a, b in zip(found, expected, strict=True)]
-    worst = float(np.max(errors, initial=0.0))
-    return worst if np.isfinite(worst) else float("inf")
+    errors = [float(np.linalg.norm(a - b)) / max(float(np.linalg.norm(b)), 1e-30) for a, b in zip(found, expected, strict=True)]
+    return max(errors, default=0.0) if np.all(np.isfinite(errors)) else float("inf")
 
 
 def refusal(name: str, problem: Exception) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 import jax
 import jax.numpy as jnp
 
-from kernels.recurrent.cells import CELLS, Cell, CellWeights, Params, input_product
+from kernels.recurrent.cells import CELLS, Cell, CellWeights, Params, held, input_product
 
 # Known to jax.jit, as the choices in kernels.dispatch are.
 _unroll = jax.make_user_context(1)
@@ -105,6 +105,7 @@ def recurrence(
 def _forward(cell, x_proj, params, state, real):
     """States after each step, final state, and what the steps saved (in x_proj's dtype)."""
     dtype = state[0].dtype
+    params = _held(params, state[0].shape[1], transposed=False)
 
     def step(state, inputs):
         x, real_now = inputs
@@ -117,6 +118,13 @@ def _forward(cell, x_proj, params, state, real):
     return states, final, saved
 
 
+def _held(params: Params, batch: int, transposed: bool) -> Params:
+    """The matrices, or their transposes, as the loop reads them: once here, not in each step's product."""
+    turned = lambda w: jnp.swapaxes(w, 1, 2) if transposed else w
+    w_p = None if params.w_p is None else held(turned(params.w_p), batch)
+    return params._replace(w_h=held(turned(params.w_h), batch), w_p=w_p)
+
+
 def _recurrence_forward(cell, x_proj, params, state, real):
     states, final, saved = _forward(cell, x_proj, params, state, real)
     return (states[0], final), (params, state, real, states, saved)
@@ -126,10 +134,7 @@ def _recurrence_backward(cell, residuals, cotangents):
     params, state, real, states, saved = residuals
     d_hs, d_final = cotangents
     dtype = state[0].dtype
-    # Transposed once here: XLA on a CPU would otherwise do it within each step's product.
-    transposed = params._replace(w_h=jnp.swapaxes(params.w_h, 1, 2))
-    if params.w_p is not None:
-        transposed = transposed._replace(w_p=jnp.swapaxes(params.w_p, 1, 2))
+    transposed = _held(params, state[0].shape[1], transposed=True)
     previous = tuple(jnp.concatenate([first[None], rest[:-1]]) for first, rest in zip(state, states, strict=True))
 
     def step_back(d_state, inputs):
