@@ -137,12 +137,23 @@ class GanTask:
         """Both networks in evaluation mode; the generator's weights are the averaged ones where there are such."""
         return nnx.merge(self.test_graph, state.params if state.ema is None else state.ema, state.rest)
 
+    def prepare(self, state: TrainState, batches: list[dict[str, jax.Array]]) -> list[dict[str, jax.Array]]:
+        """The batches of the next steps, each with its random keys and latent vectors: drawn for all of them at once, which
+        takes a CPU a fraction of the time, and the same as if each step drew its own."""
+        steps = state.step + jnp.arange(len(batches))
+        key = jax.random.key(self.recipe.seed)
+        keys = jax.vmap(lambda step: jax.random.split(jax.random.fold_in(key, step), 3))(steps)
+        shape = (len(batches[0]["image"]), self.latent_size)
+        z = jax.vmap(lambda key: jax.random.normal(key, shape))(keys[:, 1])
+        return [batch | {"keys": keys[i], "latent": z[i]} for i, batch in enumerate(batches)]
+
     def train_step(self, state: TrainState, batch: dict[str, jax.Array]) -> tuple[TrainState, jax.Array]:
         """One discriminator step and, after every `d_steps` of them, one generator step. Returns state and metrics."""
-        keys = jax.random.split(jax.random.fold_in(jax.random.key(self.recipe.seed), state.step), 3)
+        if "latent" not in batch:
+            (batch,) = self.prepare(state, [batch])
+        keys, z = batch["keys"], batch["latent"]
         batch = self.dataset.preprocess(batch, keys[0], True)
         real, labels = batch["image"], batch["label"] if self.conditional else None
-        z = jax.random.normal(keys[1], (len(real), self.latent_size), real.dtype)
         discriminator_loss, generator_loss = LOSSES[self.loss_name]
         params, rest, (optimizer_g, optimizer_d) = state.params, state.rest, state.optimizer
 

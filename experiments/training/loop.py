@@ -55,7 +55,7 @@ class Stepper:
         def step(leaves: list[jax.Array], batches: list[dict[str, jax.Array]]) -> tuple[list[jax.Array], list[jax.Array]]:
             state, metrics = jax.tree.unflatten(self._structure, leaves), []
             with self._implementation():
-                for batch in batches:
+                for batch in task.prepare(state, batches):
                     state, figures = task.train_step(state, batch)
                     metrics.append(figures)
             return jax.tree.leaves(state), metrics

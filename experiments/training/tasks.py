@@ -93,6 +93,10 @@ class SupervisedTask:
         _, params, rest = zoo.split(model)
         return state._replace(params=params, rest=rest, ema=None if state.ema is None else params)
 
+    def prepare(self, state: TrainState, batches: list[dict[str, jax.Array]]) -> list[dict[str, jax.Array]]:
+        """What is better done for the next steps together than in each; called within the jitted call that takes them."""
+        return batches
+
     def train_step(self, state: TrainState, batch: dict[str, jax.Array]) -> tuple[TrainState, jax.Array]:
         """One batch. Returns the new state and the vector of `metric_names`."""
         key = jax.random.fold_in(jax.random.key(self.recipe.seed), state.step)
