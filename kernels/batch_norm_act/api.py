@@ -78,10 +78,10 @@ def batch_norm_act(
     if mean is not None and var is not None:
         return xla.normalize(x, scale, bias, residual, activation, epsilon, mean, var), mean, var
     if chosen != "xla" and x.size:
-        from kernels.batch_norm_act import triton
+        from kernels.batch_norm_act import fused
 
         interpret = chosen == "interpret"
-        return triton.batch_norm_act(x, scale, bias, residual, running, activation, epsilon, momentum, interpret)
+        return fused.batch_norm_act(x, scale, bias, residual, running, activation, epsilon, momentum, interpret)
     y, batch_mean, batch_var = xla.batch_norm_act(x, scale, bias, residual, activation, epsilon)
     if running is None:
         return y, batch_mean, batch_var
