@@ -42,7 +42,10 @@ def _with_gradients(fn: Callable, args, cotangents):
 def assert_matches_float64(
     fn: Callable, reference: Callable, args: Sequence[jax.Array], tolerance: float, seed: int = 0
 ) -> None:
-    """`fn` of `args` and its gradients for random cotangents are those that `reference` has in float64."""
+    """`fn` of `args` and its gradients for random cotangents are those that `reference` has in float64.
+
+    `fn` runs by itself too: some operators launch another kernel, or none, where they are differentiated.
+    """
     rng = np.random.default_rng(seed)
     shapes = jax.eval_shape(fn, *args)
     cotangents = jax.tree.map(lambda o: jnp.asarray(rng.standard_normal(o.shape), jnp.float32).astype(o.dtype), shapes)
@@ -50,7 +53,9 @@ def assert_matches_float64(
     with jax.enable_x64(True):
         wide = jax.tree.map(lambda a: np.asarray(a, np.float64), (tuple(args), cotangents))
         exact, exact_gradients = jax.device_get(jax.jit(lambda a, c: _with_gradients(reference, a, c))(*wide))
-    for i, (a, e) in enumerate(zip(jax.tree.leaves(outputs), jax.tree.leaves(exact), strict=True)):
-        assert_close(a, e, tolerance, f"result {i}")
+    alone = jax.jit(fn)(*args)
+    for what, results in (("result", outputs), ("result without gradients", alone)):
+        for i, (a, e) in enumerate(zip(jax.tree.leaves(results), jax.tree.leaves(exact), strict=True)):
+            assert_close(a, e, tolerance, f"{what} {i}")
     for i, (a, e) in enumerate(zip(jax.tree.leaves(gradients), jax.tree.leaves(exact_gradients), strict=True)):
         assert_close(a, e, tolerance, f"gradient {i}")
