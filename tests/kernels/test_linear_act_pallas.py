@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.sharding import PartitionSpec as P
@@ -118,6 +119,79 @@ def test_it_moves_its_floor():
     state = 12
     assert kernel.bytes == 2 * (x.size + w.size + 1000 * 320) + 4 * b.size + state
     assert traffic.total(launches)[1] == kernel.bytes + state
+
+
+def descriptors(program: str) -> dict[int, list[tuple[tuple[int, ...], tuple[int, ...]]]]:
+    """Of a kernel's arguments, by number, the sizes and strides of the TMA descriptors that they are reached through."""
+    calls = [found.start() for found in re.finditer("call @mosaic_gpu_init_tma_desc", program)]
+    host = program[: calls[-1]]
+    made = dict(re.findall(r"^ *(%\w+) = (.*)$", host, re.MULTILINE))
+    view = re.compile(r"memref\.reinterpret_cast (%\w+) to offset: \[0\], sizes: \[([\d, ]+)\], strides: \[([\d, ]+)\]")
+    views = view.findall(host)
+    assert len(views) == len(calls), "each descriptor is made from a view whose sizes are known"
+    found: dict[int, list[tuple[tuple[int, ...], tuple[int, ...]]]] = {}
+    for name, *numbers in views:
+        text = made[name]
+        while (argument := re.search(r"from_kernel_arg_idx = (\d+)", text)) is None:  # through what reshapes it
+            text = made[re.findall(r"%\w+", text)[0]]
+        sizes, strides = (tuple(map(int, part.split(","))) for part in numbers)
+        found.setdefault(int(argument[1]), []).append((sizes, strides))
+    return found
+
+
+RAGGED = {
+    "blocks": ((1000, 192, 320), (1000, 192, 320)),  # whole tiles of shared memory, in blocks that hang over the edges
+    "within a tile": ((8, 24, 40), (8, 24, 40)),
+    "padded": ((129, 200, 3), (136, 256, 8)),
+}
+
+
+@pytest.mark.parametrize(("given", "reached"), RAGGED.values(), ids=RAGGED)
+def test_it_reaches_no_memory_but_its_operands(given, reached, monkeypatch, tmp_path):
+    """What no interpreter models, read off the program compiled for the H200.
+
+    All that it reads and writes of device memory it does by TMA, and the descriptors name each element of x, w, b and y once
+    and nothing else: `reached` are the sizes of those arrays, after XLA's padding. TMA reads zeros where a tile goes past the
+    sizes of its descriptor, and writes nothing there: that the hardware does so is taken from its manual.
+    """
+    monkeypatch.setenv("MOSAIC_GPU_DUMP_TO", str(tmp_path))
+    hlo = aot.compile_for(H200, plain, *shapes(*given)).as_text()
+    ptx, log = (next(tmp_path.glob(f"*.{end}")).read_text() for end in ("ptx", "mlir-passes.log"))
+    touched = re.findall(r"^\s*(?:@\S+\s+)?((?:ld|st|atom|red|cp)\.\S+)", ptx, re.MULTILINE)
+    others = [op for op in touched if not op.startswith(("cp.async.bulk", "ld.shared", "st.shared", "ld.param"))]
+    assert not others, "device memory is reached by TMA alone"
+
+    rows, inputs, outputs = reached
+    operands = {0: (rows, inputs), 1: (inputs, outputs), 3: (outputs,), 4: (rows, outputs)}  # 2 is dropout's, which is not read
+    found = descriptors(log.split("// -----// IR Dump")[1])
+    assert found.keys() == operands.keys()
+    for number, shape in operands.items():
+        for sizes, strides in found[number]:
+            places = sum(n * step for n, step in zip(np.ix_(*map(np.arange, sizes)), strides, strict=True))
+            np.testing.assert_array_equal(np.sort(places, axis=None), np.arange(np.prod(shape)))
+    (call,) = re.findall(r"= (.*) custom-call\(.*mosaic_gpu", hlo)
+    assert f"bf16[{rows},{outputs}]" in call, "and y is as large"
+
+
+def test_what_lies_past_the_edge_of_rows_and_columns_reaches_no_result():
+    """The interpreter takes whole blocks alone, so x, w and b lie in such blocks of NaN here: past the last row and column
+    nothing is read into what counts. Along the inputs both operands need zeros there, which is what TMA reads (above)."""
+    rows, inputs, outputs = 100, 40, 72
+    x, w, b = drawn(jnp.bfloat16, rows, inputs, outputs, 0)
+    embedded = [jnp.full(shape, jnp.nan, a.dtype) for shape, a in (((128, 64), x), ((64, 128), w), ((128,), b))]
+    embedded[0] = embedded[0].at[:, inputs:].set(0).at[:rows, :inputs].set(x)
+    embedded[1] = embedded[1].at[inputs:].set(0).at[:inputs, :outputs].set(w)
+    embedded[2] = embedded[2].at[:outputs].set(b)
+    with tuning.candidate("linear_act.pallas", dataclasses.asdict(SMALL)):
+        static = fused._static("gelu", 0.1, 0.0)
+        results = jax.jit(lambda *a: pallas.forward(*a, fused._state(None, 0), True, static))(*embedded)
+    x, w, b = (np.asarray(a, np.float64) for a in (x, w, b))
+    z = x @ w + b
+    expected = z * scipy.stats.norm.cdf(z), z  # y, and what the gradient needs of gelu
+    for result, exact in zip(results, expected, strict=True):
+        assert result.shape == (128, 128)
+        assert_close(result[:rows, :outputs], exact, TOLERANCE["bfloat16"], "result")
+        assert np.isnan(np.asarray(result[rows:], np.float32)).all(), "the poison was there"
 
 
 def gradients(fn):
