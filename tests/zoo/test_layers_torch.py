@@ -96,17 +96,24 @@ def test_space_to_depth_is_the_same_function(
 
 
 def test_merged_branches_are_the_same_function(rng: np.random.Generator) -> None:
-    def outcome(merge: bool) -> tuple:
-        options = {"third_kernel": 3, "merge_branches": merge, "implementation": None, "kernel_init": initializers.normal(0.1)}
-        module = Inception((12, 8, 4, 8, 4, 8, 4), **options, rngs=nnx.Rngs(0))
-        return module(x), torch_arrays(module)
+    """Outputs, gradients and running statistics, over two steps."""
 
-    x = rng.normal(size=(2, 6, 5, 12)).astype(np.float32)
-    (merged, merged_arrays), (apart, apart_arrays) = outcome(True), outcome(False)
-    np.testing.assert_allclose(merged, apart, atol=1e-5)  # float32 sums in another order
-    assert merged_arrays.keys() == apart_arrays.keys()
-    for name, value in merged_arrays.items():
-        np.testing.assert_allclose(value, apart_arrays[name], atol=1e-6)
+    def outcome(merge: bool, xs: np.ndarray) -> list[np.ndarray]:
+        dtypes = {"dtype": jnp.float64, "param_dtype": jnp.float64}
+        options = {"third_kernel": 3, "merge_branches": merge, "implementation": None, "kernel_init": initializers.normal(0.1)}
+        module = Inception((12, 8, 4, 8, 4, 8, 4), **options, **dtypes, rngs=nnx.Rngs(0))
+        loss = lambda module, x: (jnp.sum(jnp.sin(y := module(x))), y)
+        step = nnx.jit(nnx.value_and_grad(loss, argnums=(nnx.DiffState(0, nnx.Param), 1), has_aux=True))
+        results = [step(module, x) for x in xs]
+        return [np.asarray(a) for a in jax.tree.leaves((results, nnx.state(module)))]
+
+    with jax.enable_x64(True):
+        xs = jnp.asarray(rng.normal(size=(2, 2, 6, 5, 12)))
+        merged, apart = outcome(True, xs), outcome(False, xs)
+    assert len(merged) == len(apart)
+    for one, other in zip(merged, apart, strict=True):
+        assert one.dtype == other.dtype != np.float32
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-10)  # float64 sums in another order
 
 
 def test_dropout_and_drop_path() -> None:
