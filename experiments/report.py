@@ -225,6 +225,12 @@ def compiled_cases() -> str:
     return table(*comparison_tables.compiled_cases(found)) + where(found) + (f"\nNot compiled:\n\n{failed}" if failed else "")
 
 
+def compiled_floors() -> str:
+    """The same cases, but the recurrent ones, beside the bytes that must move."""
+    found = result("compiled-operators", "nvidia-h200")
+    return table(*comparison_tables.floors(found)) + where(found)
+
+
 def compiled_models() -> str:
     """Each model that was compiled, and where its bytes go."""
     found = result("compiled-models", "nvidia-h200")
@@ -279,6 +285,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "recurrent-loops": recurrent_loops,
     "compared-operators": compared_operators,
     "compiled-cases": compiled_cases,
+    "compiled-floors": compiled_floors,
     "compiled-models": compiled_models,
     "measured-cpu": measured_cpu,
     "measured-h200": measured_h200,

@@ -6,6 +6,7 @@ from typing import Any
 
 from experiments.comparison import verdict
 from experiments.comparison.cases import WHY
+from experiments.comparison.contenders import LOOPS
 
 Found = dict[str, Any]
 Table = tuple[list[str], list[list[str]]]
@@ -70,6 +71,18 @@ def compiled_cases(record: Found) -> Table:
         ">ratio",
     ]
     return [*header, "who wins by the model"], rows
+
+
+def floors(record: Found) -> Table:
+    """Header and rows: each compiled case of the operators without a loop, beside the bytes that must move."""
+    rows = []
+    for duel in verdict.duels(record):
+        if duel.case["operator"] not in LOOPS:
+            kernels = [f"{side['kernels']:,}" for side in (duel.xla, duel.hand)]
+            sizes = [_size(count) for count in (duel.xla["bytes"], duel.hand["bytes"], duel.case["bytes"])]
+            ours = "" if duel.hand_name == "triton" else f" ({duel.hand_name})"
+            rows.append([duel.case["name"], kernels[0], kernels[1] + ours, *sizes])
+    return ["compiled, not run", ">kernels, XLA", ">by hand", ">GB, XLA", ">by hand", ">floor"], rows
 
 
 def models(record: Found) -> Table:

@@ -31,10 +31,13 @@ def batch_norm_act(
     normalizes. torch keeps the unbiased one as its running variance: multiply by count / (count - 1). With them (evaluation)
     they are folded into one scale and shift per channel and returned as given.
 
+    Ioffe, Szegedy 2015, Batch normalization. Floor, in passes over an array like x: in training 2 forward and 3 backward where
+    slices of channels stay in a cache between their two readings, else 3 and 5; a residual adds one to each.
+
     Args:
       x: [..., channels], floating point.
-      scale, bias: [channels].
-      residual: added before the activation; x's shape.
+      scale, bias: [channels], floating point of any width.
+      residual: added before the activation; x's shape, and for a hand-written kernel its dtype.
       activation: "relu", "leaky_relu" (slope 0.01), "tanh", "gelu" or None.
       epsilon: added to the variance.
       mean, var: [channels], both or neither.
@@ -52,6 +55,7 @@ def batch_norm_act(
       ValueError: a shape does not fit, the activation is unknown, only one of mean and var is given, or
         they and `running` are.
       TypeError: an array is not floating point.
+      ImplementationError: the implementation asked for does not exist or cannot run, for reasons that it lists.
     """
     if x.ndim < 1:
         raise ValueError(f"x: shape {x.shape} is not [..., channels]")

@@ -26,7 +26,8 @@ def gru(
 ) -> tuple[jax.Array, jax.Array]:
     """Gated recurrent unit (Cho et al. 2014), with the reset gate behind the recurrent product as in torch and cuDNN.
 
-    Arguments, errors and results as for `kernels.lstm`, but that the state is the single array h.
+    Arguments, dtypes, errors, results and floor as for `kernels.lstm`, but that the state is the single array h,
+    [layers * directions, batch, hidden], and that there is no "cudnn".
     """
     outputs, (h,) = stack.run(
         "gru",

@@ -22,10 +22,13 @@ def lenet5(
     5x5 convolution to 6, ReLU, 2x2 pool, 5x5 convolution to 16, ReLU, 2x2 pool, then 400 (in the order height, width, channels)
     to 120, ReLU, 84, ReLU, classes.
 
+    Each layer's result is rounded to x's dtype. Differentiated, every implementation is XLA's. Floor: images, weights and
+    logits once, and 833,040 operations an image of one channel, which take longer than the bytes.
+
     Args:
       x: [batch, 32, 32, in], floating point.
       weights: [5, 5, in, 6], [5, 5, 6, 16], [400, 120], [120, 84], [84, classes], all of x's dtype.
-      biases: [6], [16], [120], [84], [classes].
+      biases: [6], [16], [120], [84], [classes], floating point of any width.
       implementation: see `kernels.dispatch`.
 
     Returns:
@@ -34,6 +37,7 @@ def lenet5(
     Raises:
       ValueError: a shape does not fit.
       TypeError: an array is not floating point, or a weight's dtype is not x's.
+      ImplementationError: the implementation asked for does not exist or cannot run, for reasons that it lists.
     """
     checks.rank("x", x, "[batch, 32, 32, in]")
     checks.floating("x", x)

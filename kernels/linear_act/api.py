@@ -26,12 +26,15 @@ def linear_act(
 
     Dropout keeps an element with probability 1 - dropout_rate and divides it by that. Its mask is a function of the seed and
     the element's place in the output alone, so that it is computed again in the backward pass instead of stored, and every
-    implementation drops the same elements.
+    implementation drops the same elements: by the random bits of Threefry-2x32 (Salmon et al. 2011, Parallel random numbers;
+    dropout: Srivastava et al. 2014).
+
+    Floor: x, w, b and y once; 2 * rows * in * out operations, and twice as many backward.
 
     Args:
       x: [..., in], floating point.
       w: [in, out], x's dtype.
-      b: [out].
+      b: [out], floating point of any width; None for none.
       activation: "relu", "leaky_relu", "tanh", "gelu" (exact) or None.
       negative_slope: of "leaky_relu".
       dropout_rate: in [0, 1).
@@ -45,6 +48,7 @@ def linear_act(
     Raises:
       ValueError: a shape, the activation or the rate does not fit, or the seed is missing.
       TypeError: an array is not floating point, or w's dtype is not x's.
+      ImplementationError: the implementation asked for does not exist or cannot run, for reasons that it lists.
     """
     activations.check(activation)
     for name, array in (("x", x), ("w", w), ("b", b)):

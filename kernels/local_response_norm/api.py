@@ -27,6 +27,8 @@ def local_response_norm(
     The defaults are the paper's. torch.nn.LocalResponseNorm(size, alpha, beta, k) divides its alpha by the size (and its k is
     1 by default): local_response_norm(x, size, alpha / size, beta, k) gives the same numbers.
 
+    Floor: forward two passes over an array like x (x, y), backward three (x, dy, dx).
+
     Args:
       x: [..., channels], floating point.
       size: channels in a window, centred on the output's; of an even number one more lies before it than after, as in torch.
@@ -39,6 +41,7 @@ def local_response_norm(
     Raises:
       ValueError: x has no channels axis, or size is not positive.
       TypeError: x is not floating point.
+      ImplementationError: the implementation asked for does not exist or cannot run, for reasons that it lists.
     """
     checks.floating("x", x)
     if x.ndim < 1:

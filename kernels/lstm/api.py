@@ -29,6 +29,9 @@ def lstm(
     The products run in the dtype of x and the weights; the state and all sums are kept in float32 (float64 for
     float64). Gradients reach x, the weights and the initial state, by reverse-mode differentiation, once.
 
+    Floor: x, the weights and the outputs once, where the weights stay on the chip for all steps; and steps that wait for each
+    other, time * layers of them layer by layer, time + layers - 1 as a wavefront (docs/recurrent.md).
+
     Args:
       x: [batch, time, features], floating point.
       layers: for each layer its `CellWeights`, or two of them: reading forward and backward in time. A layer with two
@@ -48,6 +51,7 @@ def lstm(
     Raises:
       ValueError: shapes that do not fit each other, or a length outside 1..time (of lengths that are known when traced).
       TypeError: x is not floating point, or a weight has another dtype.
+      ImplementationError: the implementation asked for does not exist or cannot run, for reasons that it lists.
     """
     outputs, (h, c) = stack.run(
         "lstm",

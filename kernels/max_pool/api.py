@@ -28,6 +28,8 @@ def max_pool(
     row-major order, as in torch and in XLA (a ReLU before the pool makes ties of zeros everywhere); on a GPU "xla" alone drops
     the gradient of a window of minus infinities that begins in the padding.
 
+    Floor, with e bytes an element: e * (inputs + outputs), and with a gradient a byte an output more; backward the same.
+
     Args:
       x: [batch, height, width, channels], floating point.
       window: (height, width) of the window, or one int for both.
@@ -44,6 +46,7 @@ def max_pool(
     Raises:
       ValueError: the shape, window, strides or padding do not fit.
       TypeError: x is not floating point.
+      ImplementationError: the implementation asked for does not exist or cannot run, for reasons that it lists.
     """
     checks.rank("x", x, "[batch, height, width, channels]")
     checks.floating("x", x)

@@ -25,12 +25,13 @@ def mlp(
 ) -> jax.Array:
     """final_activation(... activation(activation(x @ w0 + b0) @ w1 + b1) ...).
 
-    The generator and discriminator of the fully connected GAN are such networks.
+    The generator and discriminator of the fully connected GAN (Goodfellow et al. 2014) are such networks. Each layer's result
+    is rounded to x's dtype. Differentiated, every implementation is XLA's. Floor: x, the weights, the biases and y once.
 
     Args:
       x: [..., in], floating point.
       weights: for each layer [in, out], x's dtype; the widths form a chain.
-      biases: for each layer [out].
+      biases: for each layer [out], floating point of any width.
       activation: after every layer but the last: "relu", "leaky_relu", "tanh", "gelu" (exact) or None.
       final_activation: after the last.
       negative_slope: of "leaky_relu".
@@ -42,6 +43,7 @@ def mlp(
     Raises:
       ValueError: a shape or an activation does not fit.
       TypeError: an array is not floating point, or a weight's dtype is not x's.
+      ImplementationError: the implementation asked for does not exist or cannot run, for reasons that it lists.
     """
     activations.check(activation)
     activations.check(final_activation, "final_activation")

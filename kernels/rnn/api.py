@@ -27,7 +27,9 @@ def rnn(
 ) -> tuple[jax.Array, jax.Array]:
     """Elman's recurrent network, h' = f(x w_x + b_x + h w_h + b_h), with f = `activation`, "tanh" or "relu".
 
-    Arguments, errors and results as for `kernels.lstm`, but that the state is the single array h.
+    Elman 1990, Finding structure in time. Arguments, dtypes, errors, results and floor as for `kernels.lstm`, but that the
+    state is the single array h, [layers * directions, batch, hidden], that there is no "cudnn", and that an unknown activation
+    is a ValueError.
     """
     if activation not in ("tanh", "relu"):
         raise ValueError(f'activation: {activation!r} is neither "tanh" nor "relu"')

@@ -17,6 +17,9 @@ def softmax_cross_entropy(
 ) -> jax.Array:
     """-sum(target * log_softmax(logits)) for each example, in float32 at least.
 
+    Label smoothing is that of Szegedy et al. 2016, Rethinking the inception architecture, section 7. Floor: the logits once
+    forward; the logits and their gradient backward.
+
     Args:
       logits: [..., classes], floating point.
       labels: class numbers, an integer array [...]; or class probabilities, floating point, [..., classes]. A class number
@@ -29,7 +32,8 @@ def softmax_cross_entropy(
 
     Raises:
       ValueError: the shapes do not fit, or label_smoothing is out of range.
-      TypeError: the logits are not floating point.
+      TypeError: the logits are not floating point, or the labels neither integers nor floating point.
+      ImplementationError: the implementation asked for does not exist or cannot run, for reasons that it lists.
     """
     checks.floating("logits", logits)
     if logits.ndim < 1 or logits.shape[-1] < 1:
