@@ -139,8 +139,9 @@ def descriptors(program: str) -> dict[int, list[tuple[tuple[int, ...], tuple[int
     return found
 
 
+# Shapes that no other test compiles: of a kernel that this process has compiled already, Mosaic GPU writes nothing down.
 RAGGED = {
-    "blocks": ((1000, 192, 320), (1000, 192, 320)),  # whole tiles of shared memory, in blocks that hang over the edges
+    "blocks": ((1000, 320, 192), (1000, 320, 192)),  # whole tiles of shared memory, in blocks that hang over the edges
     "within a tile": ((8, 24, 40), (8, 24, 40)),
     "padded": ((129, 200, 3), (136, 256, 8)),
 }
