@@ -67,6 +67,23 @@ def softmax_reference(x):
     return [power / power.sum(1, keepdims=True)]
 
 
+def _rows(name: str, warps: tuple[int, ...], figure: str, unit: str, more: bool) -> Case:
+    return Case(
+        name=name,
+        kind="kernel",
+        variants=tuple(Variant(f"{n} warps", functools.partial(softmax, warps=n), in_flight) for n in warps),
+        baseline=f"{warps[0]} warps",
+        better=f"{warps[-1]} warps",
+        figure=figure,
+        unit=unit,
+        more=more,
+        draw=lambda rng, rows, columns: [normal(rng, rows, columns)],
+        reference=softmax_reference,
+        sizes={"check": (5, 1001), "cuda": (2048, 16_384)},
+        bytes=lambda rows, columns: 8 * rows * columns,
+    )
+
+
 TOPIC = Topic(
     name="occupancy",
     what="enough warps, or enough loads in each, to hide the wait for memory",
@@ -90,20 +107,8 @@ TOPIC = Topic(
             sizes={"check": (10_001,), "cuda": (2**25,)},
             bytes=lambda size: 8 * size,
         ),
-        Case(
-            name="warps for a row of 16,384",
-            kind="kernel",
-            variants=tuple(Variant(f"{warps} warps", functools.partial(softmax, warps=warps), in_flight) for warps in (2, 4, 8, 16, 32)),
-            baseline="4 warps",
-            better="16 warps",
-            figure="resident_threads",
-            unit="threads at once",
-            more=True,
-            draw=lambda rng, rows, columns: [normal(rng, rows, columns)],
-            reference=softmax_reference,
-            sizes={"check": (5, 1001), "cuda": (2048, 16_384)},
-            bytes=lambda rows, columns: 8 * rows * columns,
-        ),
+        _rows("too few warps for a row of 16,384", (2, 4, 8), "spilled_bytes", "bytes spilled by a thread", False),
+        _rows("more warps for a row of 16,384", (8, 16, 32), "bytes_in_flight", "bytes on their way", True),
         product.case(
             "occupancy bought with small tiles",
             (product.tiles(128, 256, 64, warps=8), product.tiles(64, 64), product.tiles(32, 32)),
