@@ -1,0 +1,87 @@
+"""Whether an optimization pays, in a sentence that follows from two figures."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+EVEN = 1.05  # a gain below this, or a loss above its inverse, is none
+
+Row = dict[str, Any]
+
+
+def number(value: float) -> str:
+    """Four digits at most, thousands apart."""
+    if value != value or math.isinf(value):
+        return str(value)
+    return f"{value:,.0f}" if abs(value) >= 1000 or value == int(value) else f"{value:.3g}"
+
+
+def pair(case: Row, way: str) -> tuple[float, float] | None:
+    """The figures of the baseline and of the optimized way: `way` is "compiled" or "measured"; None where one has none."""
+    found = []
+    for name in (case["baseline"], case["better"]):
+        figures = case["variants"].get(name, {}).get(way)
+        key = case["figure"] if way == "compiled" else "median"
+        if figures is None or key not in figures:
+            return None
+        found.append(float(figures[key]))
+    return found[0], found[1]
+
+
+def gain(case: Row, way: str) -> float | None:
+    """How many times better the optimized way is; below 1 it is worse, infinite or 0 where a figure is 0."""
+    figures = pair(case, way)
+    if figures is None:
+        return None
+    before, after = figures if way == "measured" or not case["more"] else figures[::-1]
+    if before == after:
+        return 1.0
+    return math.inf if after == 0 else before / after
+
+
+def judged(value: float) -> str:
+    return "pays" if value >= EVEN else "does not pay here" if value <= 1 / EVEN else "makes no difference here"
+
+
+def counted(case: Row) -> str | None:
+    """The verdict on the compiled programs."""
+    figures, value = pair(case, "compiled"), gain(case, "compiled")
+    if figures is None or value is None:
+        return None
+    before, after = map(number, figures)
+    if judged(value).startswith("makes"):
+        same = "either way" if before == after else f"in place of {before}"
+        return f"makes no difference here: {after} {case['unit']} {same}"
+    if math.isinf(value) or value == 0:
+        return f"{judged(value)}: {after} in place of {before} {case['unit']}"
+    grows = case["more"] == (value > 1)
+    factor = value if value > 1 else 1 / value
+    return f"{judged(value)}: {number(factor)} times {'more' if grows else 'fewer'} {case['unit']} ({before} to {after})"
+
+
+def timed(case: Row) -> str | None:
+    """The verdict of the clock; a difference within the noise of either way is none."""
+    figures, value = pair(case, "measured"), gain(case, "measured")
+    if figures is None or value is None:
+        return None
+    before, after = (case["variants"][case[role]]["measured"] for role in ("baseline", "better"))
+    span = f"{number(figures[0] * 1e3)} to {number(figures[1] * 1e3)} ms"
+    if before["p20"] <= after["p80"] and after["p20"] <= before["p80"]:
+        text = f"makes no difference beyond the noise ({span})"
+    elif judged(value).startswith("makes"):
+        text = f"makes no difference worth the name ({span})"
+    else:
+        speed = f"{number(value)} times as fast" if value > 1 else f"{number(1 / value)} times as slow"
+        text = f"{judged(value)}: {speed} ({span})"
+    best = fastest(case)
+    return text if best in (case["better"], case["baseline"]) else f"{text}; fastest: {best}"
+
+
+def fastest(case: Row) -> str | None:
+    times = {name: found["measured"]["median"] for name, found in case["variants"].items() if found.get("measured")}
+    return min(times, key=times.__getitem__) if times else None
+
+
+def of(case: Row) -> dict[str, str | None]:
+    return {"compiled": counted(case), "measured": timed(case)}
