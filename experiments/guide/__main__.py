@@ -63,10 +63,11 @@ def main(arguments: list[str]) -> int:
         folder.mkdir(parents=True, exist_ok=True)
         path, options = folder / "guide.json", session.Options(device, measured, given.quick, deadline)
         old = earlier(path)
-        if old is not None and old["measured"] and not measured:
+        kept = old is not None and old["measured"] and not measured
+        if kept and given.device is not None:
             raise UserError(f"--device: {path} was measured, and is not written over by what is only compiled; give --out")
-        found, done = None, set()
-        for found, name in session.run_topics(names, options, old):
+        found, done = old, set()
+        for found, name in () if kept else session.run_topics(names, options, old):
             if name is not None:
                 record.write(found, path)
                 done.add(name)

@@ -134,6 +134,21 @@ def steps(x, w, b, *, apart):
     return jnp.sum(hold(y * y), axis=1)
 
 
+_APART = (jax.jit(jnp.multiply), jax.jit(jnp.add), jax.jit(jax.nn.sigmoid), jax.jit(lambda y: jnp.sum(y, axis=1)))
+_ONE = jax.jit(functools.partial(steps, apart=False))
+
+
+def dispatched(x, w, b, *, one):
+    """The same from Python, each operation compiled by itself, as without a jax.jit around them."""
+    x, w, b = (jax.device_put(v) for v in (x, w, b))
+    if one:
+        return _ONE(x, w, b)
+    times, plus, sigmoid, total = _APART
+    y = plus(times(x, w), b)
+    y = times(y, sigmoid(y))
+    return total(times(y, y))
+
+
 def draw_rows(rng, rows, columns):
     return [normal(rng, rows, columns), normal(rng, columns), normal(rng, columns)]
 
@@ -185,6 +200,22 @@ TOPIC = Topic(
             better="fused",
             figure="modelled_ms",
             unit="ms by the model",
+            draw=draw_rows,
+            reference=lambda x, w, b: [np.square(silu(x, w, b)).sum(1)],
+            sizes={"check": (37, 1001), "cuda": (16_384, 2048)},
+            bytes=lambda rows, columns: 4 * rows * columns,
+        ),
+        Case(
+            name="without jax.jit around the chain",
+            kind="host",
+            variants=(
+                Variant("each operation by itself", functools.partial(dispatched, one=False)),
+                Variant("one jax.jit", functools.partial(dispatched, one=True)),
+            ),
+            baseline="each operation by itself",
+            better="one jax.jit",
+            figure=None,
+            unit="",
             draw=draw_rows,
             reference=lambda x, w, b: [np.square(silu(x, w, b)).sum(1)],
             sizes={"check": (37, 1001), "cpu": (4096, 1024), "cuda": (16_384, 2048)},

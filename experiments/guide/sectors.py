@@ -12,12 +12,12 @@ import itertools
 import math
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
 
 from experiments.guide.topic import Counted
-from kernels import interpret
 
 SECTOR = 32  # bytes
 _LAYOUT = re.compile(r"^#(\w+) = #ttg\.blocked<\{(.*)\}>", re.M)
@@ -116,8 +116,13 @@ def figures(counted: Counted) -> Mapping[str, float]:
     }
 
 
-def first_program(counted: Counted) -> list[interpret.Access]:
-    """What the first program of a variant's kernel accesses, at the size named "count", where its whole tile is inside."""
+def first_program(counted: Counted) -> list[Any]:
+    """What the first program of a variant's kernel accesses, at the size named "count", where its whole tile is inside.
+
+    Returns `kernels.interpret.Access` objects.
+    """
+    from kernels import interpret
+
     (variant,) = (v for v in counted.case.variants if v.name == counted.variant)
     assert variant.call is not None
     inputs = counted.case.draw(np.random.default_rng(0), *counted.case.sizes["count"])

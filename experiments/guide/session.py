@@ -20,7 +20,7 @@ import numpy as np
 import kernels
 from experiments.comparison import machine
 from experiments.comparison.timing import TOLERANCE, Contender, OutOfTimeError, measure, refusal
-from experiments.errors import UserError, nearest
+from experiments.errors import UserError
 from experiments.guide import evidence, verdict
 from experiments.guide.topic import Case, Topic, Variant
 from kernels import aot
@@ -80,8 +80,13 @@ def load(name: str) -> Topic:
     """
     plain = name.replace("-", "_")
     if plain not in NAMES:
-        raise UserError(nearest("topic", name, NAMES) + f"; the topics are {', '.join(NAMES)}, or all")
-    return importlib.import_module(f"experiments.guide.{plain}").TOPIC
+        raise UserError(f"topic: {name!r} given, it is one of {', '.join(NAMES)}; or list, or all")
+    try:
+        return importlib.import_module(f"experiments.guide.{plain}").TOPIC
+    except ModuleNotFoundError as error:
+        if error.name != "triton":
+            raise
+        raise UserError("guide: the package triton is needed for its kernels; pip install triton") from error
 
 
 @functools.cache

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.guide.topic import Topic
-from experiments.guide.verdict import number
+from experiments.guide.verdict import shown
 
 # The counted figures that tables show, in this order, as far as the ways of a case have them and differ in them; with their heads.
 HEADS = {
@@ -66,7 +66,7 @@ def cells(case: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
         row = [name]
         if variant["failed"] is not None:
             row[0] += f" ({variant['failed']})"
-        row += [number(variant["compiled"][n]) if variant["compiled"] else "" for n in names]
+        row += [shown(n, variant["compiled"][n]) if variant["compiled"] else "" for n in names]
         if timed:
             m = variant["measured"]
             floor = "" if m is None or m["floor_fraction"] is None else f"{m['floor_fraction']:.0%}"
@@ -81,10 +81,11 @@ def how(record: dict[str, Any], way: str) -> str:
 
 def show(topic: Topic, row: dict[str, Any], record: dict[str, Any], console: Console) -> None:
     console.rule(f"[bold]{topic.name}")
-    console.print(topic.text.strip(), highlight=False)
-    console.print(f"\nIn this repository: {topic.kernel}.\n", highlight=False)
+    for paragraph in topic.text.strip().split("\n\n"):
+        console.print(" ".join(paragraph.split()) + "\n", highlight=False)
+    console.print(f"In this repository: {topic.kernel}.\n", highlight=False)
     if not row["cases"]:
-        console.print(f"Nothing that {record['device']} can show without a GPU of its own.")
+        console.print("Only a GPU can show it.\n")
     for case in row["cases"]:
         heads, rows = cells(case)
         table = Table(title=f"{case['name']} ({case['dtype']}, {' x '.join(map(str, case['size']))})")

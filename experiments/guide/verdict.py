@@ -17,6 +17,15 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 or value == int(value) else f"{value:.3g}"
 
 
+def shown(figure: str, value: float) -> str:
+    """A counted figure; large numbers of bytes in KB, MB or GB."""
+    if figure.endswith("bytes") or figure.startswith("bytes_"):
+        for limit, unit in ((1e9, "GB"), (1e6, "MB"), (1e4, "KB")):
+            if value >= limit:
+                return f"{value / (limit if unit != 'KB' else 1e3):.3g} {unit}"
+    return number(value)
+
+
 def pair(case: Row, way: str) -> tuple[float, float] | None:
     """The figures of the baseline and of the optimized way: `way` is "compiled" or "measured"; None where one has none."""
     found = []
@@ -49,7 +58,7 @@ def counted(case: Row) -> str | None:
     figures, value = pair(case, "compiled"), gain(case, "compiled")
     if figures is None or value is None:
         return None
-    before, after = map(number, figures)
+    before, after = (shown(case["figure"], figure) for figure in figures)
     if judged(value).startswith("makes"):
         same = "either way" if before == after else f"in place of {before}"
         return f"makes no difference here: {after} {case['unit']} {same}"
