@@ -44,7 +44,9 @@ def runs(asked: str | None) -> list[tuple[str, bool]]:
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m experiments.guide", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("topic", help=f"list, all, or one of {', '.join(session.NAMES)}")
-    parser.add_argument("--device", help=f"{', '.join(KNOWN)}; the GPU at hand if not given, else h200 (compiled) and cpu (measured)")
+    parser.add_argument(
+        "--device", help=f"{', '.join(KNOWN)}; the GPU at hand if not given, else h200 (compiled) and cpu (measured)"
+    )
     parser.add_argument("--quick", action="store_true", help="only two ways of each case, and few rounds")
     parser.add_argument("--minutes", type=float, help="begin no topic after so long; the same command goes on from there")
     parser.add_argument("--out", type=pathlib.Path, help="folder for the results, one folder a device in it")

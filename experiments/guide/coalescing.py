@@ -120,7 +120,9 @@ TOPIC = Topic(
     "`SECTOR` in `kernels/batch_norm_act/config.py` keeps a slice of channels from being narrower than a sector",
     cases=(
         _fields_case("one field of sixteen", 1, "sector_bytes_per_byte", "bytes of sectors for a byte used"),
-        _fields_case("all sixteen fields", FIELDS, "sector_bytes_per_byte_in_block", "bytes from device memory for a byte used"),
+        _fields_case(
+            "all sixteen fields", FIELDS, "sector_bytes_per_byte_in_block", "bytes from device memory for a byte used"
+        ),
         Case(
             name="transposing",
             kind="kernel",

@@ -95,7 +95,11 @@ def side_figures(counted: Counted, branch: bool) -> dict[str, float]:
     """Long steps that are executed for an element, on the inputs of seed 0."""
     (x,) = counted.case.draw(np.random.default_rng(0), *counted.size)
     taken = (blocks_of(x, BLOCK) > 0).any(1).mean() if branch else 1.0
-    return {"blocks_that_branch": float(taken), "steps_per_element": STEPS * float(taken), "steps_needed": STEPS * float((x > 0).mean())}
+    return {
+        "blocks_that_branch": float(taken),
+        "steps_per_element": STEPS * float(taken),
+        "steps_needed": STEPS * float((x > 0).mean()),
+    }
 
 
 def settle_figures(counted: Counted, block: int, by_count: bool = False) -> dict[str, float]:

@@ -36,7 +36,9 @@ def machine_code(ptx: str) -> list[str]:
         source, binary = pathlib.Path(folder) / "kernel.ptx", pathlib.Path(folder) / "kernel.cubin"
         source.write_text(ptx)
         assembler = str(aot.toolkit() / "bin" / "ptxas")
-        subprocess.run([assembler, f"--gpu-name={architecture[1]}", str(source), "-o", str(binary)], check=True)
+        subprocess.run(
+            [assembler, f"--gpu-name={architecture[1]}", str(source), "-o", str(binary)], check=True, capture_output=True
+        )
         text = subprocess.run([str(tools / "nvdisasm"), "-c", str(binary)], capture_output=True, text=True, check=True).stdout
     return [opcode for opcode in _OPCODE.findall(text) if opcode != "NOP"]
 

@@ -42,9 +42,7 @@ def softmax_kernel(x, y, COLUMNS: tl.constexpr, BLOCK: tl.constexpr):
 
 def scale(x, *, interpret, block, warps=4):
     grid = (cdiv(x.size, block),)
-    return launch(
-        scale_kernel, x, outputs=[like(x)], grid=grid, interpret=interpret, num_warps=warps, SIZE=x.size, BLOCK=block
-    )
+    return launch(scale_kernel, x, outputs=[like(x)], grid=grid, interpret=interpret, num_warps=warps, SIZE=x.size, BLOCK=block)
 
 
 def softmax(x, *, interpret, warps):

@@ -39,7 +39,16 @@ def draw(record: dict[str, Any], path: pathlib.Path) -> None:
         axes.barh(y, shown - 1, left=1, color=colour, height=0.7)
         text = "all" if math.isinf(value) else "0" if value == 0 else f"{value:.2f}" if value < 10 else f"{value:.0f}"
         side = 1 if value >= 1 else -1
-        axes.annotate(text, (shown, y), (4 * side, 0), textcoords="offset points", va="center", ha="left" if side > 0 else "right", color=INK, fontsize=8)
+        axes.annotate(
+            text,
+            (shown, y),
+            (4 * side, 0),
+            textcoords="offset points",
+            va="center",
+            ha="left" if side > 0 else "right",
+            color=INK,
+            fontsize=8,
+        )
     axes.set_yticks(range(len(found)), [f"{topic.replace('_', ' ')}: {name}" for topic, name, _ in found], fontsize=8)
     axes.invert_yaxis()
     axes.set_xscale("log", base=2)

@@ -46,7 +46,12 @@ class Layout:
             return found
 
         def index(warp: int, repeat: int, register: int, lane: int) -> int:
-            parts = (split(repeat, repeats), split(warp, self.warps), split(lane, self.threads), split(register, self.per_thread))
+            parts = (
+                split(repeat, repeats),
+                split(warp, self.warps),
+                split(lane, self.threads),
+                split(register, self.per_thread),
+            )
             at = [
                 (((r * self.warps[a] + w) * self.threads[a] + t) * self.per_thread[a] + e) % shape[a]
                 for a, (r, w, t, e) in enumerate(zip(*parts, strict=True))
@@ -64,9 +69,7 @@ def accesses(ttgir: str) -> list[tuple[str, tuple[int, ...], Layout]]:
     for name, text in _LAYOUT.findall(ttgir):
         parts = {key: tuple(map(int, numbers.split(","))) for key, numbers in re.findall(r"(\w+) = \[([\d, ]+)\]", text)}
         layouts[name] = Layout(parts["sizePerThread"], parts["threadsPerWarp"], parts["warpsPerCTA"], parts["order"])
-    return [
-        (kind, tuple(map(int, shape.split("x"))), layouts[layout]) for kind, shape, _, layout in _ACCESS.findall(ttgir)
-    ]
+    return [(kind, tuple(map(int, shape.split("x"))), layouts[layout]) for kind, shape, _, layout in _ACCESS.findall(ttgir)]
 
 
 def touched(addresses: np.ndarray, mask: np.ndarray, size: int, layout: Layout, width: int) -> tuple[int, int, int]:

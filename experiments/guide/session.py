@@ -38,7 +38,12 @@ NAMES = (
 )
 _FOLDER = pathlib.Path(__file__).parent
 # What figures depend on beside the topic's own file and those of this folder that it imports.
-_SHARED = ("experiments/guide/session.py", "experiments/guide/evidence.py", "experiments/comparison/timing.py", "experiments/inspect.py")
+_SHARED = (
+    "experiments/guide/session.py",
+    "experiments/guide/evidence.py",
+    "experiments/comparison/timing.py",
+    "experiments/inspect.py",
+)
 _SHARED += tuple(f"kernels/{name}.py" for name in ("aot", "dispatch", "interpret", "launch", "residency", "traffic"))
 
 
@@ -114,12 +119,21 @@ def header(options: Options) -> dict[str, Any]:
     """What every figure of a record was obtained with."""
     if options.measured:
         rounds, seconds = (options.of_row()[name] for name in ("rounds", "block_seconds"))
-        protocol = f"Blocks of about {seconds} s of calls, the ways in turn, {rounds} rounds; random inputs rotated beyond the cache; "
+        protocol = (
+            f"Blocks of about {seconds} s of calls, the ways in turn, {rounds} rounds; random inputs rotated beyond the cache; "
+        )
         protocol += "each result checked before the clock starts; counts are of the compiled programs"
         ceilings, where = machine.ceilings("float32"), machine.surroundings()
-        return {"measured": True, "experiment": "guide", **where, "clocks": machine.clocks(), "protocol": protocol} | {"ceilings": ceilings}
+        return {"measured": True, "experiment": "guide", **where, "clocks": machine.clocks(), "protocol": protocol} | {
+            "ceilings": ceilings
+        }
     versions = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "triton", "jax-triton")}
-    where = {"device": options.device, "versions": versions, "date": datetime.date.today().isoformat(), "commit": machine.commit()}
+    where = {
+        "device": options.device,
+        "versions": versions,
+        "date": datetime.date.today().isoformat(),
+        "commit": machine.commit(),
+    }
     protocol = "compiled for this device, not run; kernels checked in an interpreter, then counted in the compiled programs"
     return {"measured": False, "experiment": "guide", **where, "clocks": None, "protocol": protocol, "ceilings": None}
 
@@ -202,7 +216,9 @@ def run_topic(topic: Topic, options: Options) -> dict[str, Any]:
     return row | {"date": datetime.date.today().isoformat(), "seconds": round(time.monotonic() - begun, 1), "cases": cases}
 
 
-def run_topics(names: Sequence[str], options: Options, old: dict[str, Any] | None) -> Iterator[tuple[dict[str, Any], str | None]]:
+def run_topics(
+    names: Sequence[str], options: Options, old: dict[str, Any] | None
+) -> Iterator[tuple[dict[str, Any], str | None]]:
     """The record after each topic that had to be run, with the topic's name; at the end the record with None.
 
     Topics that `old` holds of the same sources, options, device and versions are not run again.

@@ -70,7 +70,11 @@ def cells(case: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
         if timed:
             m = variant["measured"]
             floor = "" if m is None or m["floor_fraction"] is None else f"{m['floor_fraction']:.0%}"
-            row += ["", "", ""] if m is None else [f"{m['median'] * 1e3:.3g}", f"{m['p20'] * 1e3:.3g} to {m['p80'] * 1e3:.3g}", floor]
+            row += (
+                ["", "", ""]
+                if m is None
+                else [f"{m['median'] * 1e3:.3g}", f"{m['p20'] * 1e3:.3g} to {m['p80'] * 1e3:.3g}", floor]
+            )
         rows.append(row)
     return heads, rows
 

@@ -67,7 +67,10 @@ def used(topic: Topic, operators: Record | None, recurrent: Record | None) -> st
             continue
         parts = [f"time, XLA / ours {duel.ratio():.2f}"]
         if "bytes" in duel.xla and "kernels" in duel.xla:
-            parts = [f"kernels {duel.xla['kernels']:,} to {duel.hand['kernels']:,}", f"bytes, XLA / ours {duel.ratio('bytes'):.2f}"]
+            parts = [
+                f"kernels {duel.xla['kernels']:,} to {duel.hand['kernels']:,}",
+                f"bytes, XLA / ours {duel.ratio('bytes'):.2f}",
+            ]
         figures.append(f"{duels.full_name(duel.case)}: {', '.join(parts)}")
     how = "measured" if operators is not None and operators["measured"] else "compiled"
     if topic.name == "occupancy" and recurrent is not None:

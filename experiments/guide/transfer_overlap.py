@@ -45,7 +45,9 @@ def model_figures(counted: Counted, name: str, ahead: bool) -> Mapping[str, floa
         rows = {row["name"]: row["contenders"] for row in json.loads(path.read_text())["cases"]}
         step = min(found["modelled_seconds"] for found in rows[name].values() if "modelled_seconds" in found)
     except (FileNotFoundError, KeyError) as error:
-        raise UserError(f"transfer_overlap: {path.name} holds no {name}; python -m experiments.comparison.compiled models") from error
+        raise UserError(
+            f"transfer_overlap: {path.name} holds no {name}; python -m experiments.comparison.compiled models"
+        ) from error
     transfer = BATCHES[name] / LINK
     seconds = max(step, transfer) if ahead else step + transfer
     return {"batch_bytes": BATCHES[name], "transfer_ms": 1e3 * transfer, "step_ms": 1e3 * step, "modelled_ms": 1e3 * seconds}

@@ -161,7 +161,10 @@ TOPIC = Topic(
             better="unroll 8",
             figure="modelled_ms",
             unit="ms by the model",
-            draw=lambda rng, steps, batch, width: [normal(rng, steps, batch, width), normal(rng, width, width) / np.float32(width)],
+            draw=lambda rng, steps, batch, width: [
+                normal(rng, steps, batch, width),
+                normal(rng, width, width) / np.float32(width),
+            ],
             reference=recurrence_reference,
             sizes={"check": (33, 5, 17), "cpu": (128, 32, 128), "cuda": (128, 32, 128)},
             bytes=lambda steps, batch, width: 4 * (steps * batch * width + width * width),

@@ -15,12 +15,12 @@ from experiments.guide import __main__ as command
 from experiments.guide import record, session, show, tables, verdict
 from kernels import aot
 
-TOPICS = (
-    "memory_hierarchy coalescing occupancy fusion block_size divergence unrolling asynchronous_execution transfer_overlap".split()
-)
+TOPICS = "memory_hierarchy coalescing occupancy fusion block_size divergence unrolling asynchronous_execution transfer_overlap".split()
 
 
-def case(before: float, after: float, *, more: bool = False, times: tuple[float, float] | None = None, noise: float = 0.01) -> dict:
+def case(
+    before: float, after: float, *, more: bool = False, times: tuple[float, float] | None = None, noise: float = 0.01
+) -> dict:
     clock = lambda t: {"error": 0.0, "median": t, "p20": t * (1 - noise), "p80": t * (1 + noise), "calls": 1} | {
         "kernel_seconds": None, "floor_fraction": None}  # fmt: skip
     variant = lambda figure, t: {"compiled": {"figure": figure}, "measured": None if t is None else clock(t), "failed": None}
@@ -80,7 +80,12 @@ def test_a_way_that_beats_both_is_named() -> None:
 
 
 def test_bytes_are_shown_in_units() -> None:
-    assert [verdict.shown("sent_bytes", value) for value in (500, 2e4, 3e6, 17_179_869_184)] == ["500", "20 KB", "3 MB", "17.2 GB"]
+    assert [verdict.shown("sent_bytes", value) for value in (500, 2e4, 3e6, 17_179_869_184)] == [
+        "500",
+        "20 KB",
+        "3 MB",
+        "17.2 GB",
+    ]
     assert verdict.shown("kernels", 12304) == "12,304"
 
 
@@ -169,7 +174,11 @@ def test_result_files(device: str) -> None:
                 assert variant["failed"] is None
                 assert not variant["compiled"] or variant["compiled"].get("registers", 1) <= 255
     every = [verdict.gain(one, "compiled") for row in rows.values() for one in row["cases"]]
-    assert {verdict.judged(gain) for gain in every if gain is not None} == {"pays", "does not pay here", "makes no difference here"}
+    assert {verdict.judged(gain) for gain in every if gain is not None} == {
+        "pays",
+        "does not pay here",
+        "makes no difference here",
+    }
 
 
 def test_what_does_not_fit_the_schema_is_refused(tmp_path: pathlib.Path) -> None:
@@ -205,7 +214,11 @@ def test_a_time_in_a_file_that_was_not_measured_is_refused() -> None:
 
 
 def test_tables_show_losses_like_wins() -> None:
-    found = {"measured": False, "device": "nvidia-h200", "topics": [{"topic": "fusion", "cases": [case(8, 2), case(2, 8) | {"name": "a loss"}]}]}
+    found = {
+        "measured": False,
+        "device": "nvidia-h200",
+        "topics": [{"topic": "fusion", "cases": [case(8, 2), case(2, 8) | {"name": "a loss"}]}],
+    }
     _, rows = tables.overview([session.load("fusion")], found, None)
     assert rows[0][2:] == ["a case: 4.00", "a loss: 0.25", ""]
     heads, lines = show.cells(case(8, 2, times=(0.004, 0.001)))

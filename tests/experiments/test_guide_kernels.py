@@ -38,7 +38,9 @@ def test_a_wrong_way_is_neither_counted_nor_timed() -> None:
     wrong = Variant("wrong", lambda x, w, b: jnp.zeros(x.shape[0]))
     right = case.variants[1]
     options = session.Options(H200, measured=False)
-    broken = Case(**{f: getattr(case, f) for f in case.__dataclass_fields__} | {"variants": (wrong, right), "baseline": "wrong"})
+    broken = Case(
+        **{f: getattr(case, f) for f in case.__dataclass_fields__} | {"variants": (wrong, right), "baseline": "wrong"}
+    )
     row = session.run_case(broken, options)
     assert row is not None
     assert row["variants"]["wrong"]["failed"].startswith("ValueError: wrong")
@@ -91,14 +93,18 @@ def test_sectors_counted_one_by_one(
     fast, *slow = layout.order
 
     def place(axis: int, repeat: int, warp: int, thread: int, element: int) -> int:
-        return (((repeat * layout.warps[axis] + warp) * layout.threads[axis] + thread) * layout.per_thread[axis] + element) % shape[axis]
+        return (
+            ((repeat * layout.warps[axis] + warp) * layout.threads[axis] + thread) * layout.per_thread[axis] + element
+        ) % shape[axis]
 
     def numbers(count: tuple[int, ...]) -> list[dict[int, int]]:
         order = [fast, *slow]
         ranges = [range(count[axis]) for axis in reversed(order)]
         return [dict(zip(reversed(order), index, strict=True)) for index in itertools.product(*ranges)]
 
-    repeats = tuple(max(1, n // (e * t * w)) for n, e, t, w in zip(shape, layout.per_thread, layout.threads, layout.warps, strict=True))
+    repeats = tuple(
+        max(1, n // (e * t * w)) for n, e, t, w in zip(shape, layout.per_thread, layout.threads, layout.warps, strict=True)
+    )
     for warp in numbers(layout.warps):
         for repeat in numbers(repeats):
             elements = numbers(layout.per_thread)
@@ -152,7 +158,9 @@ def test_compiled_figures_say_what_the_topics_teach() -> None:
     one, three = (counted("asynchronous_execution", "stages of a product", f"{n} stage{'s' * (n > 1)}") for n in (1, 3))
     assert one["asynchronous_copies"] == one["bytes_ahead"] == 0 < three["asynchronous_copies"]
     assert three["shared_bytes"] == 3 * 2 * 64 * (128 + 128)
-    select, branch = (counted("divergence", "two sides, grouped data", way) for way in ("both sides, tl.where", "a branch for each block"))
+    select, branch = (
+        counted("divergence", "two sides, grouped data", way) for way in ("both sides, tl.where", "a branch for each block")
+    )
     assert select["branches"] == 0 < branch["branches"]
     assert select["special"] == branch["special"] == 16 * 8  # eight elements a thread, sixteen exponentials each
     loop, written = (counted("unrolling", "256 steps that need each other", how) for how in ("run time", "written out"))
@@ -189,7 +197,10 @@ def test_only_the_first_programs_run_where_that_is_asked_for() -> None:
     x = np.ones(1000, np.float32)
     with interpret.recording(programs=1) as seen:
         np.asarray(occupancy.scale(x, interpret=True, block=128)[0])
-    assert [(access.what, access.program, access.mask.sum()) for access in seen] == [("load", (0, 0, 0), 128), ("store", (0, 0, 0), 128)]
+    assert [(access.what, access.program, access.mask.sum()) for access in seen] == [
+        ("load", (0, 0, 0), 128),
+        ("store", (0, 0, 0), 128),
+    ]
     assert seen[0].addresses.tolist() == (np.arange(128) * 4 + (seen[0].addresses[0] >> 40 << 40)).tolist()
 
 
@@ -213,8 +224,13 @@ def test_steps_of_blocks_counted_by_hand() -> None:
 
     case = CASES["divergence", "a loop until the last one is done"]
     counts = np.array([3, 1, 1, 1, 2], np.int32)
-    fixed = Case(**{f: getattr(case, f) for f in case.__dataclass_fields__} | {"draw": lambda rng, n: [counts, counts, np.argsort(counts, kind="stable")]})
-    figure = lambda block, by_count: divergence.settle_figures(Counted(fixed, "", (5,)), block, by_count)["steps_per_step_needed"]
+    fixed = Case(
+        **{f: getattr(case, f) for f in case.__dataclass_fields__}
+        | {"draw": lambda rng, n: [counts, counts, np.argsort(counts, kind="stable")]}
+    )
+    figure = lambda block, by_count: divergence.settle_figures(Counted(fixed, "", (5,)), block, by_count)[
+        "steps_per_step_needed"
+    ]
     assert figure(2, False) == (3 + 1 + 2) * 2 / 8
     assert figure(2, True) == (1 + 2 + 3) * 2 / 8
     assert figure(1, False) == 1
