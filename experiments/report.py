@@ -284,8 +284,9 @@ def guide() -> str:
 
 def guide_topic(name: str) -> str:
     """One of them: what it teaches, its cases and verdicts, and where this repository uses it."""
-    found = [result("guide", "nvidia-h200"), _guide("cpu"), compared("operators"), result("recurrent-compiled", "nvidia-h200")]
-    return guide_tables.topic_section(guide_session.load(name), *found, table)  # type: ignore[arg-type]
+    gpu, recurrent = (result(file, "nvidia-h200") for file in ("guide", "recurrent-compiled"))
+    topic = guide_session.load(name)
+    return guide_tables.topic_section(topic, gpu, _guide("cpu"), compared("operators"), recurrent, table)
 
 
 BLOCKS: dict[str, Callable[[], str]] = {

@@ -74,7 +74,7 @@ _limits: list[int] = []
 
 @contextlib.contextmanager
 def recording(programs: int | None = None) -> Iterator[list[Access]]:
-    """Lists what the programs that run inside the block access; of each launch only the first `programs` run, if that is given."""
+    """Lists what the programs that run inside the block access; with `programs`, only the first so many of a launch run."""
     record: list[Access] = []
     _recorders.append(record)
     limits = [] if programs is None else [programs]

@@ -1,10 +1,10 @@
 """Which GPU optimization pays: python -m experiments.guide list | TOPIC | all [flags].
 
-Explains a topic, checks each way of doing the same work, counts what the compiled kernels and programs take and move, and times
-them where that can be done: all of them on a GPU; on a CPU what a CPU can honestly show. Without --device that is the GPU at hand,
-or, on a machine without one, a count for the H200 and a measurement of this CPU. Writes guide.json (its fields: docs/results.md)
-and guide.png to experiments/results/DEVICE/, with --quick to runs/guide/DEVICE/, or to --out/DEVICE/. What the file holds of the
-same sources is not done again.
+Explains a topic, checks each way of doing the same work, counts what the compiled kernels and programs take and move, and
+times them where that can be done: all of them on a GPU; on a CPU what a CPU can honestly show. Without --device that is the
+GPU at hand, or, on a machine without one, a count for the H200 and a measurement of this CPU. Writes guide.json (its
+fields: docs/results.md) and guide.png to experiments/results/DEVICE/, with --quick to runs/guide/DEVICE/, or to
+--out/DEVICE/. What the file holds of the same sources is not done again.
 """
 
 from __future__ import annotations
@@ -68,18 +68,18 @@ def main(arguments: list[str]) -> int:
         kept = old is not None and old["measured"] and not measured
         if kept and given.device is not None:
             raise UserError(f"--device: {path} was measured, and is not written over by what is only compiled; give --out")
-        found, done = old, set()
-        for found, name in () if kept else session.run_topics(names, options, old):
-            if name is not None:
+        found, done = old, []
+        for found, finished in () if kept else session.run_topics(names, options, old):
+            if finished is not None:
                 record.write(found, path)
-                done.add(name)
-                console.print(f"{device}: {name} {'measured' if measured else 'compiled'}", highlight=False)
+                done.append(finished)
+                console.print(f"{device}: {finished} {'measured' if measured else 'compiled'}", highlight=False)
         assert found is not None
         rows = {row["topic"]: row for row in found["topics"]}
-        for name in names:
-            if name in rows:
-                show.show(session.load(name), rows[name], found, console)
-        if rows:
+        for topic in names:
+            if topic in rows:
+                show.show(session.load(topic), rows[topic], found, console)
+        if done:
             pictures.draw(found, folder / "guide.png")
         console.print(f"written: {path}" if done else f"{path}: nothing had to be done again", highlight=False)
         if left := [name for name in names if name not in rows]:

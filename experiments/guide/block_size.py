@@ -2,11 +2,12 @@
 
 A larger tile reads its operands less often and gives each thread several elements, so that addresses and loop counters are
 computed once for many, and one instruction loads 16 bytes. But every block should find a place: a grid of fewer blocks than
-multiprocessors leaves some with nothing to do, and a tile that needs more registers than a thread may have (255) spills to memory.
+multiprocessors leaves some with nothing to do, and a tile that needs more registers than a thread may have (255) spills to
+memory.
 
-So there is no best size but for a shape and a device: large tiles for large products, small ones for small products, four to
-sixteen elements a thread for elementwise work. Sizes below a warp are never right: the lanes that are left over do the same work
-again. Measuring the candidates decides; counting tells which are not worth measuring.
+So there is no best size but for a shape and a device: large tiles for large products, small ones for small products, four
+to sixteen elements a thread for elementwise work. Sizes below a warp are never right: the lanes that are left over do the
+same work again. Measuring the candidates decides; counting tells which are not worth measuring.
 
 Sources: NVIDIA, CUDA C++ Best Practices Guide, "Thread and Block Heuristics"; NVIDIA, Hopper Tuning Guide, "Occupancy";
 NVIDIA, Matrix Multiplication Background User's Guide, "Tile Quantization" and "Wave Quantization".
@@ -39,7 +40,8 @@ TOPIC = Topic(
     name="block_size",
     what="enough work for a block, and enough blocks for the device",
     text=__doc__ or "",
-    kernel="each `config.py` under `kernels/` lists candidates and a rule, for instance `kernels/linear_act/config.py` (`choose`): the "
+    kernel="each `config.py` under `kernels/` lists candidates and a rule, for instance "
+    "`kernels/linear_act/config.py` (`choose`): the "
     "largest tile of which there are enough for all multiprocessors; `python -m experiments.tune` measures them",
     cases=(
         Case(

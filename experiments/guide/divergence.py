@@ -1,16 +1,17 @@
 """Threads of a warp that go different ways go all of them.
 
-The 32 threads of a warp share the instructions they fetch. Where a branch splits them, the warp runs both sides, one after the
-other, with part of its threads switched off; where all agree, it skips the other side. A loop goes on for all until the last one
-is done.
+The 32 threads of a warp share the instructions they fetch. Where a branch splits them, the warp runs both sides, one after
+the other, with part of its threads switched off; where all agree, it skips the other side. A loop goes on for all until the
+last one is done.
 
-Triton has no branch for a single element: `tl.where` computes both sides for every element and selects, and a mask switches loads
-and stores off, which costs a predicate and no branch. What it has is a branch on a scalar, taken by the whole block. It pays where
-whole blocks agree, because the data are grouped or sorted, and does nothing where every block holds both kinds. Smaller blocks
-agree more often, at the price of everything that larger ones are good for. For XLA, `lax.cond` under `vmap` is a selection too.
+Triton has no branch for a single element: `tl.where` computes both sides for every element and selects, and a mask switches
+loads and stores off, which costs a predicate and no branch. What it has is a branch on a scalar, taken by the whole block.
+It pays where whole blocks agree, because the data are grouped or sorted, and does nothing where every block holds both
+kinds. Smaller blocks agree more often, at the price of everything that larger ones are good for. For XLA, `lax.cond` under
+`vmap` is a selection too.
 
-Sources: NVIDIA, CUDA C++ Programming Guide, "SIMT Architecture" and "Control Flow Instructions"; NVIDIA, CUDA C++ Best Practices
-Guide, "Branching and Divergence"; Tillet, Kung and Cox 2019, Triton (MAPL).
+Sources: NVIDIA, CUDA C++ Programming Guide, "SIMT Architecture" and "Control Flow Instructions"; NVIDIA, CUDA C++ Best
+Practices Guide, "Branching and Divergence"; Tillet, Kung and Cox 2019, Triton (MAPL).
 """
 
 from __future__ import annotations
@@ -172,8 +173,8 @@ TOPIC = Topic(
     name="divergence",
     what="threads that run together take the same way",
     text=__doc__ or "",
-    kernel="`kernels/max_pool/triton.py` (`backward_kernel`) asks every window that may cover an element and selects: masks, no "
-    "branch, and loops whose length is known when it is compiled",
+    kernel="`kernels/max_pool/triton.py` (`backward_kernel`) asks every window that may cover an element and selects: masks, "
+    "no branch, and loops whose length is known when it is compiled",
     cases=(
         _sides_case("two sides, grouped data", True),
         _sides_case("two sides, mixed data", False),

@@ -1,16 +1,17 @@
 """An array that one kernel writes and the next reads crosses device memory twice, for nothing.
 
-A chain of operations on the same elements is bound by memory when each is a kernel of its own: every kernel reads its operands and
-writes its result, and each launch takes a few microseconds besides. One kernel for the chain reads the input once, keeps what is
-between in registers, and writes the end.
+A chain of operations on the same elements is bound by memory when each is a kernel of its own: every kernel reads its
+operands and writes its result, and each launch takes a few microseconds besides. One kernel for the chain reads the input
+once, keeps what is between in registers, and writes the end.
 
-It pays for elementwise work, for reductions at its end, and for what follows a matrix product. XLA does it by itself under one
-jax.jit, but not across operations that were compiled apart, and not into every product. It does not pay where the fused kernel must
-compute again what it could have read: a window of 31 values that takes each value's exponential anew does 31 times the arithmetic.
+It pays for elementwise work, for reductions at its end, and for what follows a matrix product. XLA does it by itself under
+one jax.jit, but not across operations that were compiled apart, and not into every product. It does not pay where the fused
+kernel must compute again what it could have read: a window of 31 values that takes each value's exponential anew does 31
+times the arithmetic.
 
 Sources: NVIDIA, CUDA C++ Best Practices Guide, "Memory Optimizations"; NVIDIA, CUDA C++ Programming Guide, "Arithmetic
-Instructions" (16 special functions a cycle on a multiprocessor of compute capability 9.0); Snider and Liang 2023, Operator fusion
-in XLA, arXiv 2301.13062; Dao et al. 2022, FlashAttention, arXiv 2205.14135.
+Instructions" (16 special functions a cycle on a multiprocessor of compute capability 9.0); Snider and Liang 2023, Operator
+fusion in XLA, arXiv 2301.13062; Dao et al. 2022, FlashAttention, arXiv 2205.14135.
 """
 
 from __future__ import annotations

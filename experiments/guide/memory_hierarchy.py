@@ -1,22 +1,23 @@
 """What is used again should be near.
 
-Registers, shared memory with the first-level cache, the second-level cache (50 MB on an H200) and device memory: each is larger
-than the one before, and gives fewer bytes a second. Device memory delivers less than half a byte for every hundred operations
-that the tensor cores can do, so the question is what has to leave the chip, and how often.
+Registers, shared memory with the first-level cache, the second-level cache (50 MB on an H200) and device memory: each is
+larger than the one before, and gives fewer bytes a second. Device memory delivers less than half a byte for every hundred
+operations that the tensor cores can do, so the question is what has to leave the chip, and how often.
 
-Two ways of keeping things near are shown. A product in tiles reads each operand once for every tile that needs it: a tile twice as
-large asks for half the bytes. And work that needs its input twice, such as a mean and then the values less the mean, can be cut
-into slices that are still in the second-level cache at the second reading. It does not pay where the data fit the cache anyway,
-where nothing is used twice, or where the slices cost more launches than the bytes they save.
+Two ways of keeping things near are shown. A product in tiles reads each operand once for every tile that needs it: a tile
+twice as large asks for half the bytes. And work that needs its input twice, such as a mean and then the values less the
+mean, can be cut into slices that are still in the second-level cache at the second reading. It does not pay where the data
+fit the cache anyway, where nothing is used twice, or where the slices cost more launches than the bytes they save.
 
-Sources: NVIDIA, CUDA C++ Programming Guide, "Memory Hierarchy" and "Shared Memory"; NVIDIA, CUDA C++ Best Practices Guide, "L2
-Cache"; NVIDIA, Hopper Tuning Guide, "Memory System"; Lam, Rothberg and Wolf 1991, The cache performance and optimizations of
-blocked algorithms (ASPLOS).
+Sources: NVIDIA, CUDA C++ Programming Guide, "Memory Hierarchy" and "Shared Memory"; NVIDIA, CUDA C++ Best Practices Guide,
+"L2 Cache"; NVIDIA, Hopper Tuning Guide, "Memory System"; Lam, Rothberg and Wolf 1991, The cache performance and
+optimizations of blocked algorithms (ASPLOS).
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Mapping
 
 import jax
@@ -72,7 +73,7 @@ def centred(x, *, interpret, slices):
     rows, columns = x.shape
     bounds = np.linspace(0, rows, slices + 1).astype(int).tolist()
     found = []
-    for first, end in zip(bounds, bounds[1:], strict=False):
+    for first, end in itertools.pairwise(bounds):
         if end == first:
             continue
         start, of = jnp.array([first], jnp.int32), {"grid": (end - first, PARTS), "interpret": interpret, "num_stages": 1}
@@ -130,8 +131,8 @@ TOPIC = Topic(
     what="what is used again stays near: registers, shared memory, caches",
     text=__doc__ or "",
     kernel="`kernels/batch_norm_act/config.py` (`choose`) cuts the channels into slices that stay in the second-level cache "
-    "between the two readings; `kernels/max_pool/triton.py` keeps a position in a byte, so that the backward pass reads neither "
-    "x nor y",
+    "between the two readings; `kernels/max_pool/triton.py` keeps a position in a byte, so that the backward pass reads "
+    "neither x nor y",
     cases=(
         product.case(
             "tiles of a product",

@@ -1,15 +1,18 @@
 """Enough work must be on its way to hide the wait for memory.
 
-A multiprocessor of Hopper holds up to 2,048 threads in 32 blocks, as far as its 65,536 registers and 228 KB of shared memory go.
-While one warp waits for memory, hundreds of cycles, others run. Occupancy is the share of the 64 warps that are there. What counts
-in the end is how many bytes are on their way: many warps with one load each, or fewer that have several each.
+A multiprocessor of Hopper holds up to 2,048 threads in 32 blocks, as far as its 65,536 registers and 228 KB of shared
+memory go. While one warp waits for memory, hundreds of cycles, others run. Occupancy is the share of the 64 warps that are
+there. What counts in the end is how many bytes are on their way: many warps with one load each, or fewer that have several
+each.
 
-More occupancy pays where each thread waits for one thing at a time and registers or shared memory keep others out. It does not
-pay where a thread has enough loads or arithmetic of its own, and it costs where it is bought with smaller tiles, which read their
-operands more often. Too few warps for a large row run out of registers and spill to memory, which is worse than either.
+More occupancy pays where each thread waits for one thing at a time and registers or shared memory keep others out. It does
+not pay where a thread has enough loads or arithmetic of its own, and it costs where it is bought with smaller tiles, which
+read their operands more often. Too few warps for a large row run out of registers and spill to memory, which is worse than
+either.
 
-Sources: NVIDIA, Hopper Tuning Guide, "Occupancy"; NVIDIA, CUDA C++ Best Practices Guide, "Occupancy" and "Calculating Occupancy";
-Volkov 2010, Better performance at lower occupancy (GTC); Volkov 2016, Understanding latency hiding on GPUs (thesis, Berkeley).
+Sources: NVIDIA, Hopper Tuning Guide, "Occupancy"; NVIDIA, CUDA C++ Best Practices Guide, "Occupancy" and "Calculating
+Occupancy"; Volkov 2010, Better performance at lower occupancy (GTC); Volkov 2016, Understanding latency hiding on GPUs
+(thesis, Berkeley).
 """
 
 from __future__ import annotations

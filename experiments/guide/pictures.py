@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import pathlib
 from typing import Any
 
@@ -13,13 +12,14 @@ LIMIT = 32.0  # gains beyond it are drawn there, with their figure
 
 
 def bars(record: dict[str, Any], way: str) -> list[tuple[str, str, float]]:
-    """Topic, case and gain of each case that has one, in the record's order."""
+    """Label, gain in a word and gain of each case that has one, in the record's order."""
     found = []
     for topic in record["topics"]:
         for case in topic["cases"]:
             value = verdict.gain(case, way)
             if value is not None:
-                found.append((topic["topic"], case["name"], value))
+                label = f"{topic['topic'].replace('_', ' ')}: {case['name']}"
+                found.append((label, verdict.short(case, way), value))
     return found
 
 
@@ -33,11 +33,10 @@ def draw(record: dict[str, Any], path: pathlib.Path) -> None:
     way = "measured" if record["measured"] else "compiled"
     found = bars(record, way)
     figure, axes = pyplot.subplots(figsize=(9, 1.4 + 0.27 * max(1, len(found))), layout="constrained")
-    for y, (_, _, value) in enumerate(found):
+    for y, (_, text, value) in enumerate(found):
         shown = min(max(value, 1 / LIMIT), LIMIT)
         colour = BETTER if value >= verdict.EVEN else WORSE if value <= 1 / verdict.EVEN else PALE
         axes.barh(y, shown - 1, left=1, color=colour, height=0.7)
-        text = "all" if math.isinf(value) else "0" if value == 0 else f"{value:.2f}" if value < 10 else f"{value:.0f}"
         side = 1 if value >= 1 else -1
         axes.annotate(
             text,
@@ -49,10 +48,10 @@ def draw(record: dict[str, Any], path: pathlib.Path) -> None:
             color=INK,
             fontsize=8,
         )
-    axes.set_yticks(range(len(found)), [f"{topic.replace('_', ' ')}: {name}" for topic, name, _ in found], fontsize=8)
-    axes.invert_yaxis()
+    axes.set_yticks(range(len(found)), [label for label, _, _ in found], fontsize=8)
+    axes.set_ylim(len(found) - 0.4, -0.6)
     axes.set_xscale("log", base=2)
-    axes.set_xlim(1 / LIMIT / 2, LIMIT * 2)
+    axes.set_xlim(1 / LIMIT / 4, LIMIT * 4)
     ticks = [1 / 16, 1 / 4, 1, 4, 16]
     axes.set_xticks(ticks, ["1/16", "1/4", "1", "4", "16"])
     axes.axvline(1, color=INK, linewidth=0.8)

@@ -1,8 +1,8 @@
 """How many 32-byte sectors of memory the requests of a warp touch.
 
-A load or store instruction is one request for each warp; the memory answers it in whole sectors of 32 bytes (NVIDIA, CUDA C++
-Best Practices Guide, "Coalesced Access to Global Memory"). Which element a thread holds is read off the layout that Triton chose,
-and the addresses come from Triton's interpreter, so neither is a formula that might differ from the kernel.
+A load or store instruction is one request for each warp; the memory answers it in whole sectors of 32 bytes (NVIDIA, CUDA
+C++ Best Practices Guide, "Coalesced Access to Global Memory"). Which element a thread holds is read off the layout that
+Triton chose, and the addresses come from Triton's interpreter, so neither is a formula that might differ from the kernel.
 """
 
 from __future__ import annotations

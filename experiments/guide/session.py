@@ -17,7 +17,6 @@ from typing import Any
 import jax
 import numpy as np
 
-import kernels
 from experiments.comparison import machine
 from experiments.comparison.timing import TOLERANCE, Contender, OutOfTimeError, measure, refusal
 from experiments.errors import UserError
@@ -38,7 +37,7 @@ NAMES = (
 )
 _FOLDER = pathlib.Path(__file__).parent
 # What figures depend on beside the topic's own file and those of this folder that it imports.
-_SHARED = (
+_SHARED: tuple[str, ...] = (
     "experiments/guide/session.py",
     "experiments/guide/evidence.py",
     "experiments/comparison/timing.py",

@@ -10,7 +10,7 @@ from rich.table import Table
 from experiments.guide.topic import Topic
 from experiments.guide.verdict import shown
 
-# The counted figures that tables show, in this order, as far as the ways of a case have them and differ in them; with their heads.
+# The counted figures that tables show, in this order, and their heads.
 HEADS = {
     "kernels": "kernels",
     "bytes": "bytes moved",
@@ -38,7 +38,6 @@ HEADS = {
     "special_per_element": "special functions an element",
     "steps_per_element": "steps an element",
     "steps_per_step_needed": "steps a step needed",
-    "waits": "waits",
     "transfer_ms": "transfer, ms",
     "modelled_ms": "modelled ms",
 }

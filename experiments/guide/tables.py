@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from experiments.comparison import verdict as duels
@@ -25,10 +24,6 @@ def rows_of(record: Record | None) -> dict[str, Record]:
     return {row["topic"]: row for row in record["topics"]} if record is not None else {}
 
 
-def times(value: float) -> str:
-    return "all of it" if math.isinf(value) else f"{value:.2f}" if value < 10 else f"{value:.1f}"
-
-
 def overview(topics: list[Topic], gpu: Record, cpu: Record | None) -> tuple[list[str], list[list[str]]]:
     """Header and rows: of each topic, where it pays and how much, and where not."""
     way = "measured" if gpu["measured"] else "compiled"
@@ -40,7 +35,7 @@ def overview(topics: list[Topic], gpu: Record, cpu: Record | None) -> tuple[list
             value = verdict.gain(case, way)
             text = case["verdicts"][way]
             if value is not None and text is not None and text.startswith("pays") == pays:
-                found.append(f"{case['name']}: {times(value)}")
+                found.append(f"{case['name']}: {verdict.short(case, way)}")
         return "; ".join(found)
 
     rows = []
@@ -49,7 +44,9 @@ def overview(topics: list[Topic], gpu: Record, cpu: Record | None) -> tuple[list
         cases = on_gpu.get(topic.name, {"cases": []})["cases"]
         here = on_cpu.get(topic.name, {"cases": []})["cases"]
         cells = [judged(cases, way, True), judged(cases, way, False)]
-        both = [f"{case['name']}: {times(gain)}" for case in here if (gain := verdict.gain(case, "measured")) is not None]
+        both = [
+            f"{case['name']}: {verdict.short(case, 'measured')}" for case in here if verdict.gain(case, "measured") is not None
+        ]
         rows.append([link, topic.what, *cells, "; ".join(both)])
     how = "measured" if gpu["measured"] else "compiled"
     header = ["topic", "what", f"pays: times better ({how}, H200)", f"makes no difference, or costs ({how}, H200)"]
@@ -76,7 +73,8 @@ def used(topic: Topic, operators: Record | None, recurrent: Record | None) -> st
     if topic.name == "occupancy" and recurrent is not None:
         row = next(row for row in recurrent["shapes"] if row["hidden"] == 1024)["forward"]
         figures.append(
-            f"LSTM with 1,024 units: {row['blocks']} blocks on {row['resident_blocks']} places, {row['registers']} registers a thread"
+            f"LSTM with 1,024 units: {row['blocks']} blocks "
+            f"on {row['resident_blocks']} places, {row['registers']} registers a thread"
         )
     if topic.name == "unrolling" and recurrent is not None:
         steps = [f"{turn} in a turn {f['forward_kernels_per_step']:.1f}" for turn, f in recurrent["xla_unrolled"].items()]

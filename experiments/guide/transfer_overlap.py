@@ -1,16 +1,16 @@
 """Send the next batch while this one is computed.
 
-The link between host and device (PCIe 5 with 16 lanes: 64 GB a second each way on paper) is some seventy times slower than an
-H200's memory. A batch that is prepared and sent only when the step before is done adds its time to every step; one that is on its
-way meanwhile costs the longer of the two.
+The link between host and device (PCIe 5 with 16 lanes: 64 GB a second each way on paper) is some seventy times slower than
+an H200's memory. A batch that is prepared and sent only when the step before is done adds its time to every step; one that
+is on its way meanwhile costs the longer of the two.
 
-It pays as far as preparing and sending take time beside the step, at most a factor of two, and most where both take as long. It
-does not pay where batches are small, or, on a CPU, where the step already keeps all cores busy. Sending fewer bytes comes first: an
-image of bytes is a quarter of one of floats, and the device converts it in passing.
+It pays as far as preparing and sending take time beside the step, at most a factor of two, and most where both take as
+long. It does not pay where batches are small, or, on a CPU, where the step already keeps all cores busy. Sending fewer
+bytes comes first: an image of bytes is a quarter of one of floats, and the device converts it in passing.
 
 Sources: NVIDIA, CUDA C++ Best Practices Guide, "Asynchronous and Overlapping Transfers with Computation" and "Data Transfer
-Between Host and Device"; NVIDIA, H200 Tensor Core GPU data sheet (PCIe Gen5: 128 GB/s both ways); JAX documentation, "Asynchronous
-dispatch".
+Between Host and Device"; NVIDIA, H200 Tensor Core GPU data sheet (PCIe Gen5: 128 GB/s both ways); JAX documentation,
+"Asynchronous dispatch".
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def _modelled(label: str, name: str) -> Case:
         figure="modelled_ms",
         unit="ms a step by the model",
         draw=lambda rng: [],
-        reference=lambda: [],
+        reference=list,
         sizes={"check": ()},
     )
 
@@ -151,7 +151,8 @@ TOPIC = Topic(
     name="transfer_overlap",
     what="the next batch is on its way while this one is computed",
     text=__doc__ or "",
-    kernel="`experiments/data/base.py` (`reader`) reads ahead in threads, and `experiments/training/mesh.py` hands a batch to the device "
+    kernel="`experiments/data/base.py` (`reader`) reads ahead in threads, and `experiments/training/mesh.py` "
+    "hands a batch to the device "
     "without waiting for it",
     cases=(
         _modelled("ResNet-50, 256 images", "resnet50 256x224x224x3, training step"),

@@ -1,16 +1,17 @@
 """Several turns of a loop at once.
 
-A loop costs a counter and a branch in each turn, which is little. What unrolling brings is that the loads of several turns are
-issued before the first of them is needed, so that their waits overlap.
+A loop costs a counter and a branch in each turn, which is little. What unrolling brings is that the loads of several turns
+are issued before the first of them is needed, so that their waits overlap.
 
-It pays where the turns are independent, their loads come from memory, and the length is known only when the kernel runs, so that
-the compiler will not do it. It brings nothing where the length is a constant: the assembler unrolls such a loop by itself. It
-costs, for nothing, where each turn needs the result of the one before: no load can be moved ahead, and the program grows by every
-turn, which it must fetch and the compiler must compile. For XLA, `lax.scan(unroll=n)` is the same question with kernels in place
-of instructions: it can fuse across the steps of a turn, but the turn's program is n times as long.
+It pays where the turns are independent, their loads come from memory, and the length is known only when the kernel runs, so
+that the compiler will not do it. It brings nothing where the length is a constant: the assembler unrolls such a loop by
+itself. It costs, for nothing, where each turn needs the result of the one before: no load can be moved ahead, and the
+program grows by every turn, which it must fetch and the compiler must compile. For XLA, `lax.scan(unroll=n)` is the same
+question with kernels in place of instructions: it can fuse across the steps of a turn, but the turn's program is n times as
+long.
 
-Sources: NVIDIA, CUDA C++ Best Practices Guide, "Branch Predication" and "Loop Counters Signed vs. Unsigned"; NVIDIA, CUDA C++
-Programming Guide, "#pragma unroll"; Volkov 2010, Better performance at lower occupancy (GTC).
+Sources: NVIDIA, CUDA C++ Best Practices Guide, "Branch Predication" and "Loop Counters Signed vs. Unsigned"; NVIDIA, CUDA
+C++ Programming Guide, "#pragma unroll"; Volkov 2010, Better performance at lower occupancy (GTC).
 """
 
 from __future__ import annotations
@@ -135,7 +136,8 @@ TOPIC = Topic(
     name="unrolling",
     what="several turns of a loop at once",
     text=__doc__ or "",
-    kernel="`kernels/max_pool/triton.py` writes out its window (`tl.static_range`); XLA's loops over time are compared with eight steps "
+    kernel="`kernels/max_pool/triton.py` writes out its window (`tl.static_range`); XLA's loops over time are "
+    "compared with eight steps "
     "in a turn as well (`xla unroll 8` in docs/comparison.md)",
     cases=(
         _sums_case("a length known when it runs", "run time", "run time, eight"),

@@ -49,6 +49,16 @@ def gain(case: Row, way: str) -> float | None:
     return math.inf if after == 0 else before / after
 
 
+def short(case: Row, way: str) -> str:
+    """The gain in a word; the two figures where one of them is 0."""
+    figures, value = pair(case, way), gain(case, way)
+    assert figures is not None
+    assert value is not None
+    if math.isinf(value) or value == 0:
+        return " to ".join(shown(case["figure"], figure) for figure in figures)
+    return f"{value:.2f}" if value < 10 else f"{value:.1f}"
+
+
 def judged(value: float) -> str:
     return "pays" if value >= EVEN else "does not pay here" if value <= 1 / EVEN else "makes no difference here"
 

@@ -15,7 +15,17 @@ from experiments.guide import __main__ as command
 from experiments.guide import record, session, show, tables, verdict
 from kernels import aot
 
-TOPICS = "memory_hierarchy coalescing occupancy fusion block_size divergence unrolling asynchronous_execution transfer_overlap".split()
+TOPICS = [
+    "memory_hierarchy",
+    "coalescing",
+    "occupancy",
+    "fusion",
+    "block_size",
+    "divergence",
+    "unrolling",
+    "asynchronous_execution",
+    "transfer_overlap",
+]
 
 
 def case(

@@ -58,7 +58,7 @@ def test_neighbours_are_loaded_in_vectors_and_strides_are_not() -> None:
     records = counted("coalescing", "one field of sixteen", "records, x[i, f]")
     planes = counted("coalescing", "one field of sixteen", "planes, x[f, i]")
     assert (records["load_bytes"], planes["load_bytes"]) == (4, 16)
-    # A request for 32 floats 64 bytes apart touches 32 sectors; for 128 neighbours 16. The store of either: 512 bytes, 16 sectors.
+    # A request for 32 floats 64 bytes apart touches 32 sectors; for 128 neighbours 16. Either stores 512 bytes, 16 sectors.
     assert planes["sectors_per_request"] == 16
     assert records["sectors_per_request"] == pytest.approx((32 * 32 + 8 * 16) / 40)
     assert planes["sector_bytes_per_byte"] == 1
