@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import functools
 import pathlib
 import re
 import subprocess
@@ -133,10 +134,13 @@ def outputs(found: Any) -> list[np.ndarray]:
 
 
 def error(case: Case, variant: Variant, size: Size, seed: int = 0) -> float:
-    """Relative difference of a variant from the reference on random inputs; of a kernel in the interpreter."""
+    """Relative difference of a variant from the reference on random inputs; of a kernel in the interpreter, or on the GPU."""
     assert variant.call is not None
-    inputs = case.draw(np.random.default_rng(seed), *size)
-    found = variant.call(*inputs, **({"interpret": True} if case.kind == "kernel" else {}))
+    inputs, call = case.draw(np.random.default_rng(seed), *size), variant.call
+    if case.kind == "kernel":
+        on_gpu = kernels.device().platform == "cuda"
+        call = jax.jit(functools.partial(call, interpret=False)) if on_gpu else functools.partial(call, interpret=True)
+    found = call(*inputs)
     return relative_error(outputs(found), [np.asarray(x, np.float64) for x in case.reference(*inputs)])
 
 

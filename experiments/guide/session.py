@@ -121,7 +121,7 @@ def header(options: Options) -> dict[str, Any]:
         protocol = (
             f"Blocks of about {seconds} s of calls, the ways in turn, {rounds} rounds; random inputs rotated beyond the cache; "
         )
-        protocol += "each result checked before the clock starts; counts are of the compiled programs"
+        protocol += "each result checked before the clock starts"
         ceilings, where = machine.ceilings("float32"), machine.surroundings()
         return {"measured": True, "experiment": "guide", **where, "clocks": machine.clocks(), "protocol": protocol} | {
             "ceilings": ceilings
@@ -193,7 +193,7 @@ def run_case(case: Case, options: Options) -> dict[str, Any] | None:
             found[variant.name]["failed"] = refusal(variant.name, problem)
     floor = None
     if clock:
-        right = [v for v in variants if not (found[v.name]["failed"] or "").startswith("wrong")]
+        right = [v for v in variants if "wrong:" not in (found[v.name]["failed"] or "")]
         floor = floor_seconds(case, options.platform)
         for name, figures in timed(case, right, options).items():
             if "failed" in figures:

@@ -79,7 +79,9 @@ def cells(case: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
 
 
 def how(record: dict[str, Any], way: str) -> str:
-    return f"measured on {record['device']}" if way == "measured" else "compiled for an H200, not run"
+    if way == "measured":
+        return f"measured on {record['device']}"
+    return "counted in what was compiled for an H200" if record["measured"] else "compiled for an H200, not run"
 
 
 def show(topic: Topic, row: dict[str, Any], record: dict[str, Any], console: Console) -> None:
