@@ -4,7 +4,7 @@ A warp of 32 threads asks for memory together, and memory answers in sectors of 
 elements fill the sectors they get; a stride of eight floats or more leaves one useful float in each, so seven eighths of
 the bandwidth are thrown away. Neighbours also let one instruction take 16 bytes for a thread in place of four.
 
-It pays wherever data come from device memory. It pays less where the rest of each sector is used soon by the same block:
+It pays wherever data come from device memory. It does not pay in bytes where the rest of each sector is used soon by the same block:
 then the cache has it, and only the requests are more. In Triton nobody assigns threads to elements: the compiler lays a
 tile out along the axis it knows to be contiguous. What one chooses is the layout of the array and the shape of the tile; a
 tile that is wide along both axes is transposed through shared memory, so that both sides are coalesced.

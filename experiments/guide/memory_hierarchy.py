@@ -4,7 +4,7 @@ Registers, shared memory with the first-level cache, the second-level cache (50 
 larger than the one before, and gives fewer bytes a second. Device memory delivers less than half a byte for every hundred
 operations that the tensor cores can do, so the question is what has to leave the chip, and how often.
 
-Two ways of keeping things near are shown. A product in tiles reads each operand once for every tile that needs it: a tile
+Ways of keeping things near are shown. A product in tiles reads each operand once for every tile that needs it: a tile
 twice as large asks for half the bytes. And work that needs its input twice, such as a mean and then the values less the
 mean, can be cut into slices that are still in the second-level cache at the second reading. It does not pay where the data
 fit the cache anyway, where nothing is used twice, or where the slices cost more launches than the bytes they save.
@@ -96,18 +96,29 @@ def _slices(slices: int, label: str) -> Variant:
     return Variant(label, functools.partial(centred, slices=slices), functools.partial(slice_figures, slices=slices))
 
 
-def passes(x, *, chunk):
-    """Eight passes of x -> 0.999 x + 0.001, over a chunk at a time."""
-    work = lambda part: jax.lax.fori_loop(0, PASSES, lambda _, v: v * 0.999 + 0.001, part)
-    whole = x.size // chunk * chunk
-    parts = [jax.lax.map(work, x[:whole].reshape(-1, chunk)).reshape(-1)] if whole else []
-    return jnp.concatenate([*parts, work(x[whole:])]) if whole < x.size else parts[0]
+def powers(matrices, vectors, *, together):
+    """Eight times v -> tanh(A v) for each matrix and its vector, so many matrices at a time."""
+
+    def group(one):
+        turn = lambda _, v: jax.lax.map(lambda pair: jnp.tanh(pair[0] @ pair[1]), (one[0], v))
+        return jax.lax.fori_loop(0, PASSES, turn, one[1])
+
+    count = len(matrices)
+    together = min(together, count)
+    whole = count // together * together
+    split = lambda array: array[:whole].reshape(-1, together, *array.shape[1:])
+    found = jax.lax.map(group, (split(matrices), split(vectors))).reshape(whole, -1)
+    return jnp.concatenate([found, group((matrices[whole:], vectors[whole:]))]) if whole < count else found
 
 
-def passes_reference(x):
+def powers_reference(matrices, vectors):
     for _ in range(PASSES):
-        x = x * np.float32(0.999) + np.float32(0.001)
-    return [x]
+        vectors = np.tanh(np.einsum("kij,kj->ki", matrices, vectors, optimize=True))
+    return [vectors]
+
+
+def draw_matrices(rng, count, width):
+    return [normal(rng, count, width, width) / np.float32(width**0.5), normal(rng, count, width)]
 
 
 def _centring(name: str, rows: int, columns: int) -> Case:
@@ -145,20 +156,21 @@ TOPIC = Topic(
         _centring("slices that fit the cache", 128, 2**18),
         _centring("an array that fits the cache", 128, 2**16),
         Case(
-            name="eight passes, chunk by chunk",
+            name="eight products with each of 256 matrices",
             kind="xla",
             variants=tuple(
-                Variant(f"chunks of {label}", functools.partial(passes, chunk=2**power))
-                for label, power in (("64 MB", 24), ("4 MB", 20), ("256 KB", 16), ("32 KB", 13))
+                Variant(f"{label} at a time", functools.partial(powers, together=count))
+                for label, count in (("64 MB", 256), ("4 MB", 16), ("256 KB", 1))
             ),
-            baseline="chunks of 64 MB",
-            better="chunks of 256 KB",
+            baseline="64 MB at a time",
+            better="256 KB at a time",
             figure=None,
             unit="",
-            draw=lambda rng, size: [normal(rng, size)],
-            reference=passes_reference,
-            sizes={"check": (10_001,), "cpu": (2**24,)},
-            bytes=lambda size: 8 * size,
+            draw=draw_matrices,
+            reference=powers_reference,
+            sizes={"check": (9, 31), "cpu": (256, 256)},
+            bytes=lambda count, width: 4 * count * (width * width + 2 * width),
+            flops=lambda count, width: 2 * PASSES * count * width * width,
         ),
     ),
 )

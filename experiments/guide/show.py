@@ -101,5 +101,6 @@ def show(topic: Topic, row: dict[str, Any], record: dict[str, Any], console: Con
         console.print(table)
         for way, text in case["verdicts"].items():
             if text is not None:
-                console.print(f"{case['better']}: [bold]{text}[/] ({how(record, way)})", highlight=False)
+                named = f"{case['better']} in place of {case['baseline']}"
+                console.print(f"{named}: [bold]{text}[/] ({how(record, way)})", highlight=False, markup=True)
         console.print()

@@ -92,7 +92,7 @@ def cases(row: Record | None, record: Record | None, markdown: Any) -> str:
         text += markdown(heads, lines)
         for way, sentence in case["verdicts"].items():
             if sentence is not None:
-                text += f"\n{case['better'].capitalize()} for {case['baseline']}: **{sentence}** ({show.how(record, way)}).\n"
+                text += f"\n*{case['better']}* in place of *{case['baseline']}*: **{sentence}** ({show.how(record, way)}).\n"
         text += "\n"
     return text
 

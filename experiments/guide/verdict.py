@@ -56,7 +56,8 @@ def short(case: Row, way: str) -> str:
     assert value is not None
     if math.isinf(value) or value == 0:
         return " to ".join(shown(case["figure"], figure) for figure in figures)
-    return f"{value:.2f}" if value < 10 else f"{value:.1f}"
+    noise = way == "measured" and "beyond the noise" in str(timed(case))
+    return (f"{value:.2f}" if value < 10 else f"{value:.1f}") + (" (noise)" if noise else "")
 
 
 def judged(value: float) -> str:
@@ -71,7 +72,8 @@ def counted(case: Row) -> str | None:
     before, after = (shown(case["figure"], figure) for figure in figures)
     if judged(value).startswith("makes"):
         same = "either way" if before == after else f"in place of {before}"
-        return f"makes no difference here: {after} {case['unit']} {same}"
+        unit = case["unit"].replace("bytes", "byte", 1) if after == "1" else case["unit"]
+        return f"makes no difference here: {after} {unit} {same}"
     if math.isinf(value) or value == 0:
         return f"{judged(value)}: {after} in place of {before} {case['unit']}"
     grows = case["more"] == (value > 1)

@@ -111,7 +111,7 @@ def test_every_topic_teaches_names_its_sources_and_has_a_loss_or_a_tie_in_view()
         topic = session.load(name.replace("_", "-"))
         assert topic.name == name
         assert "Sources:" in topic.text
-        assert "not pay" in topic.text or "nothing" in topic.text
+        assert "not pay" in topic.text or "brings nothing" in topic.text or "does nothing" in topic.text
         assert len(topic.cases) >= 2
         assert all((report.ROOT / path).exists() for path in topic.kernel.split("`")[1::2] if "/" in path)
 
@@ -159,7 +159,7 @@ def test_a_case_measured_on_this_cpu(tmp_path: pathlib.Path) -> None:
     assert row is not None
     for variant in row["variants"].values():
         assert variant["failed"] is variant["compiled"] is None
-        assert variant["measured"]["error"] < 1e-5
+        assert variant["measured"]["error"] < 1e-4
         assert 0 < variant["measured"]["p20"] <= variant["measured"]["median"] <= variant["measured"]["p80"]
     assert row["verdicts"]["measured"] is not None
     assert session.run_case(session.load("coalescing").cases[0], options) is None  # a kernel is no matter for a CPU
