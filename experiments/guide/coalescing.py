@@ -4,10 +4,10 @@ A warp of 32 threads asks for memory together, and memory answers in sectors of 
 elements fill the sectors they get; a stride of eight floats or more leaves one useful float in each, so seven eighths of
 the bandwidth are thrown away. Neighbours also let one instruction take 16 bytes for a thread in place of four.
 
-It pays wherever data come from device memory. It does not pay in bytes where the rest of each sector is used soon by the same block:
-then the cache has it, and only the requests are more. In Triton nobody assigns threads to elements: the compiler lays a
-tile out along the axis it knows to be contiguous. What one chooses is the layout of the array and the shape of the tile; a
-tile that is wide along both axes is transposed through shared memory, so that both sides are coalesced.
+It pays wherever data come from device memory. It does not pay in bytes where the rest of each sector is used soon by the
+same block: then the cache has it, and only the requests are more. In Triton nobody assigns threads to elements: the
+compiler lays a tile out along the axis it knows to be contiguous. What one chooses is the layout of the array and the shape
+of the tile; a tile that is wide along both axes is transposed through shared memory, so that both sides are coalesced.
 
 Sources: NVIDIA, CUDA C++ Best Practices Guide, "Coalesced Access to Global Memory" and "Shared Memory"; Tillet, Kung and
 Cox 2019, Triton (MAPL).

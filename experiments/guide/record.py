@@ -61,7 +61,7 @@ VERDICTS: Fields = {"compiled": OPTIONAL_TEXT, "measured": OPTIONAL_TEXT}
 
 
 def check(record: Any) -> None:
-    """Raise a UserError that names the first field which is missing, too many, of another type, or does not follow."""
+    """Raise a UserError that names the first field which is missing, too many, or of another type than it must be."""
     _check("result file", record, RECORD)
     if record["experiment"] != "guide":
         raise UserError(f"result file: experiment is {record['experiment']!r}, 'guide' is needed")
@@ -80,12 +80,17 @@ def check(record: Any) -> None:
                 for figure, value in (variant["compiled"] or {}).items():
                     if not isinstance(value, NUMBER) or isinstance(value, bool):
                         raise UserError(f"{where}, {name}: {figure} is {value!r}, a number is needed")
-            if case["verdicts"] != verdict.of(case):
-                raise UserError(f"{where}: the verdicts do not follow from the figures")
+
+
+def judge(record: dict[str, Any]) -> None:
+    """Set every case's verdicts to what follows from its figures."""
+    for topic in record["topics"]:
+        for case in topic["cases"]:
+            case["verdicts"] = verdict.of(case)
 
 
 def read(path: pathlib.Path) -> dict[str, Any]:
-    """A result file's content, in the form that `check` holds.
+    """A result file's content, in the form that `check` holds, with the verdicts that follow from its figures.
 
     Raises:
       UserError: the file is not there, is damaged, or is no result file of the guide.
@@ -100,14 +105,13 @@ def read(path: pathlib.Path) -> dict[str, Any]:
         check(record)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
+    judge(record)
     return record
 
 
 def write(record: dict[str, Any], path: pathlib.Path) -> None:
     """Write the file as a whole or not at all. What was only compiled never takes the place of what was measured."""
-    for topic in record["topics"]:
-        for case in topic["cases"]:
-            case["verdicts"] = verdict.of(case)
+    judge(record)
     check(record)
     if path.exists() and not record["measured"] and json.loads(path.read_text()).get("measured"):
         raise UserError(f"result file: {path} was measured, and is not written over by what was only compiled")

@@ -218,7 +218,8 @@ def run_topic(topic: Topic, options: Options) -> dict[str, Any]:
 def run_topics(
     names: Sequence[str], options: Options, old: dict[str, Any] | None
 ) -> Iterator[tuple[dict[str, Any], str | None]]:
-    """The record after each topic that had to be run, with the topic's name; at the end the record with None.
+    """The record after each topic that had to be run, with the topic's name; at the end the record with None,
+    `old` where none had to.
 
     Topics that `old` holds of the same sources, options, device and versions are not run again.
     """
@@ -226,7 +227,7 @@ def run_topics(
     same = old is not None and all(old[name] == head[name] for name in ("measured", "device", "versions"))
     rows = {row["topic"]: row for row in old["topics"]} if same and old is not None else {}
     record = lambda: head | {"topics": [rows[name] for name in NAMES if name in rows]}
-    longest = 0.0
+    longest, done = 0.0, False
     for name in names:
         row = rows.get(name)
         if row is not None and row["source"] == source_digest(name) and row["options"] == options.of_row():
@@ -239,5 +240,6 @@ def run_topics(
         except OutOfTimeError:
             break
         longest = max(longest, rows[name]["seconds"])
+        done = True
         yield record(), name
-    yield record(), None
+    yield (record() if done or not same or old is None else old), None

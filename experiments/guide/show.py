@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from experiments.guide.topic import Topic
@@ -87,7 +88,7 @@ def how(record: dict[str, Any], way: str) -> str:
 def show(topic: Topic, row: dict[str, Any], record: dict[str, Any], console: Console) -> None:
     console.rule(f"[bold]{topic.name}")
     for paragraph in topic.text.strip().split("\n\n"):
-        console.print(" ".join(paragraph.split()) + "\n", highlight=False)
+        console.print(" ".join(paragraph.split()) + "\n", highlight=False, markup=False)
     console.print(f"In this repository: {topic.kernel}.\n", highlight=False)
     if not row["cases"]:
         console.print("Only a GPU can show it.\n")
@@ -97,10 +98,10 @@ def show(topic: Topic, row: dict[str, Any], record: dict[str, Any], console: Con
         for number_, head in enumerate(heads):
             table.add_column("" if number_ == 0 else head.lstrip(">"), justify="right" if head.startswith(">") else "left")
         for cells_ in rows:
-            table.add_row(*cells_)
+            table.add_row(*map(escape, cells_))
         console.print(table)
         for way, text in case["verdicts"].items():
             if text is not None:
-                named = f"{case['better']} in place of {case['baseline']}"
-                console.print(f"{named}: [bold]{text}[/] ({how(record, way)})", highlight=False, markup=True)
+                named = escape(f"{case['better']} in place of {case['baseline']}")
+                console.print(f"{named}: [bold]{text}[/] ({how(record, way)})", highlight=False)
         console.print()

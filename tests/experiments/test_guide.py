@@ -171,7 +171,9 @@ def whole() -> dict[str, Any]:
 
 @pytest.mark.parametrize("device", ["nvidia-h200", "cpu"])
 def test_result_files(device: str) -> None:
-    found = record.read(report.RESULTS / device / "guide.json")
+    path = report.RESULTS / device / "guide.json"
+    found = record.read(path)
+    assert json.loads(path.read_text()) == found, "verdicts: python -m experiments.guide all words them anew"
     rows = {topic["topic"]: topic for topic in found["topics"]}
     assert list(rows) == TOPICS
     if device == "cpu":
@@ -202,7 +204,6 @@ def test_what_does_not_fit_the_schema_is_refused(tmp_path: pathlib.Path) -> None
         (lambda found, one: found.pop("device"), "device is missing"),
         (lambda found, one: one.update(extra=1), "extra is not one of"),
         (lambda found, one: one.update(better=3), "better is 3, str is needed"),
-        (lambda found, one: one["verdicts"].update(compiled="pays: a lot"), "the verdicts do not follow from the figures"),
         (lambda found, one: variant(one)["compiled"].update(registers="many"), "registers is 'many', a number is needed"),
     ):
         with pytest.raises(UserError, match=message):
