@@ -20,7 +20,7 @@ from rich.console import Console
 import kernels
 from experiments.benchmarks.result import RESULTS
 from experiments.errors import UserError, nearest, run
-from experiments.guide import pictures, record, session, show
+from experiments.guide import pictures, record, running, session, show
 from experiments.inspect import DEVICES
 
 BEGUN = time.monotonic()
@@ -63,7 +63,7 @@ def main(arguments: list[str]) -> int:
     for device, measured in runs(given.device):
         folder = (given.out or (QUICK if given.quick else RESULTS)) / device
         folder.mkdir(parents=True, exist_ok=True)
-        path, options = folder / "guide.json", session.Options(device, measured, given.quick, deadline)
+        path, options = folder / "guide.json", running.Options(device, measured, given.quick, deadline)
         old = earlier(path)
         kept = old is not None and old["measured"] and not measured
         if kept and given.device is not None:

@@ -12,7 +12,7 @@ import pytest
 from experiments import report
 from experiments.errors import UserError, run
 from experiments.guide import __main__ as command
-from experiments.guide import record, session, show, tables, verdict
+from experiments.guide import record, running, session, show, tables, verdict
 from kernels import aot
 
 TOPICS = [
@@ -153,16 +153,16 @@ def test_a_topic_from_the_command_line(tmp_path: pathlib.Path, capsys: pytest.Ca
 
 
 def test_a_case_measured_on_this_cpu(tmp_path: pathlib.Path) -> None:
-    options = session.Options("cpu", measured=True, quick=True)
+    options = running.Options("cpu", measured=True, quick=True)
     (one,) = (c for c in session.load("transfer_overlap").cases if c.name == "bytes in place of floats")
-    row = session.run_case(one, options)
+    row = running.run_case(one, options)
     assert row is not None
     for variant in row["variants"].values():
         assert variant["failed"] is variant["compiled"] is None
         assert variant["measured"]["error"] < 1e-4
         assert 0 < variant["measured"]["p20"] <= variant["measured"]["median"] <= variant["measured"]["p80"]
     assert row["verdicts"]["measured"] is not None
-    assert session.run_case(session.load("coalescing").cases[0], options) is None  # a kernel is no matter for a CPU
+    assert running.run_case(session.load("coalescing").cases[0], options) is None  # a kernel is no matter for a CPU
 
 
 def whole() -> dict[str, Any]:

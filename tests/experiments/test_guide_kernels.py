@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from experiments.comparison.timing import TOLERANCE
-from experiments.guide import evidence, sectors, session
+from experiments.guide import evidence, running, sectors, session
 from experiments.guide.topic import Case, Counted, Variant
 from kernels import aot, dispatch, launch, residency
 
@@ -37,11 +37,11 @@ def test_a_wrong_way_is_neither_counted_nor_timed() -> None:
     case = CASES["fusion", "operation by operation, XLA"]
     wrong = Variant("wrong", lambda x, w, b: jnp.zeros(x.shape[0]))
     right = case.variants[1]
-    options = session.Options(H200, measured=False)
+    options = running.Options(H200, measured=False)
     broken = Case(
         **{f: getattr(case, f) for f in case.__dataclass_fields__} | {"variants": (wrong, right), "baseline": "wrong"}
     )
-    row = session.run_case(broken, options)
+    row = running.run_case(broken, options)
     assert row is not None
     assert row["variants"]["wrong"]["failed"].startswith("ValueError: wrong")
     assert row["variants"]["wrong"]["compiled"] is row["variants"]["wrong"]["measured"] is None
