@@ -7,7 +7,6 @@ import functools
 import hashlib
 import importlib
 import importlib.metadata
-import pathlib
 import re
 import time
 from collections.abc import Iterator, Sequence
@@ -32,7 +31,6 @@ NAMES = (
     "asynchronous_execution",
     "transfer_overlap",
 )
-_FOLDER = pathlib.Path(__file__).parent
 # What figures depend on beside the topic's own file and those of this folder that it imports.
 _SHARED: tuple[str, ...] = (
     "experiments/guide/running.py",
