@@ -40,6 +40,7 @@ HEADS = {
     "steps_per_element": "steps an element",
     "steps_per_step_needed": "steps a step needed",
     "transfer_ms": "transfer, ms",
+    "step_ms": "step, ms by the model",
     "modelled_ms": "modelled ms",
 }
 MOST = 7  # counted columns
@@ -50,7 +51,11 @@ def columns(case: dict[str, Any]) -> list[str]:
     found = [v["compiled"] for v in case["variants"].values() if v["compiled"] is not None]
     if not found:
         return []
-    differing = [name for name in HEADS if all(name in f for f in found) and len({f[name] for f in found}) > 1]
+    differing = [
+        name
+        for name in HEADS
+        if all(name in f for f in found) and (len({f[name] for f in found}) > 1 or name in ("transfer_ms", "step_ms"))
+    ]
     chosen = [name for name in differing if name != case["figure"]][: MOST - 1]
     return [name for name in HEADS if name in chosen or (name == case["figure"] and all(name in f for f in found))]
 

@@ -5,8 +5,9 @@ an H200's memory. A batch that is prepared and sent only when the step before is
 is on its way meanwhile costs the longer of the two.
 
 It pays as far as preparing and sending take time beside the step, at most a factor of two, and most where both take as
-long. It does not pay where batches are small, or, on a CPU, where the step already keeps all cores busy. Sending fewer
-bytes comes first: an image of bytes is a quarter of one of floats, and the device converts it in passing.
+long. It does not pay where batches are small, or, on a CPU, where the step already keeps all cores busy and there is no
+link to cross. Sending fewer bytes comes first: an image of bytes is a quarter of one of floats, and the device converts it
+in passing. The modelled steps are those of docs/comparison.md.
 
 Sources: NVIDIA, CUDA C++ Best Practices Guide, "Asynchronous and Overlapping Transfers with Computation" and "Data Transfer
 Between Host and Device"; NVIDIA, H200 Tensor Core GPU data sheet (PCIe Gen5: 128 GB/s both ways); JAX documentation,
