@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 VERSION := $(shell $(PYTHON) -c 'import sys; print("311" if sys.version_info < (3, 12) else "312")')
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints/python$(VERSION).txt --editable
 
-.PHONY: train test test-newest test-onnx gpu test-gpu tune-gpu compare-operators compare-models lint format clean
+.PHONY: train test test-newest test-onnx gpu test-gpu tune-gpu compare-operators compare-models guide-gpu lint format clean
 
 # Large arrays in huge pages, where glibc knows how: a training step on a CPU then takes less time.
 train: export GLIBC_TUNABLES := glibc.malloc.hugetlb=1
@@ -38,6 +38,7 @@ gpu:
 	$(MAKE) tune-gpu
 	$(MAKE) compare-operators
 	$(MAKE) compare-models
+	$(MAKE) guide-gpu
 
 test-gpu:
 	$(PYTHON) -m pytest -o addopts= -W ignore::pytest.PytestConfigWarning -m gpu tests/kernels $(ARGS)
@@ -50,6 +51,9 @@ compare-operators:
 
 compare-models:
 	$(GPU_COMPARE) models $(ARGS)
+
+guide-gpu:
+	$(PYTHON) -m experiments.guide all --minutes 9 $(ARGS)
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

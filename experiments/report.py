@@ -20,6 +20,9 @@ from experiments import inspect
 from experiments.benchmarks import comparison_tables, tables
 from experiments.comparison import pictures
 from experiments.errors import UserError, run
+from experiments.guide import pictures as guide_pictures
+from experiments.guide import session as guide_session
+from experiments.guide import tables as guide_tables
 
 ROOT = pathlib.Path(__file__).parents[1]
 RESULTS = pathlib.Path(__file__).parent / "results"
@@ -267,6 +270,25 @@ def lessons() -> str:
     return table(*comparison_tables.lessons(compiled, recurrent)) + where(compiled)
 
 
+def _guide(device: str) -> dict[str, Any] | None:
+    return result("guide", device) if (RESULTS / device / "guide.json").exists() else None
+
+
+def guide() -> str:
+    """Which GPU optimization pays: all topics."""
+    gpu, cpu = result("guide", "nvidia-h200"), _guide("cpu")
+    topics = [guide_session.load(name) for name in guide_session.NAMES]
+    text = table(*guide_tables.overview(topics, gpu, cpu)) + where(gpu)
+    return text + (where(cpu) if cpu is not None else "")
+
+
+def guide_topic(name: str) -> str:
+    """One of them: what it teaches, its cases and verdicts, and where this repository uses it."""
+    gpu, recurrent = (result(file, "nvidia-h200") for file in ("guide", "recurrent-compiled"))
+    topic = guide_session.load(name)
+    return guide_tables.topic_section(topic, gpu, _guide("cpu"), compared("operators"), recurrent, table)
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "models": models,
     "lenet5-digits": lenet5_digits,
@@ -290,6 +312,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "measured-cpu": measured_cpu,
     "measured-h200": measured_h200,
     "lessons": lessons,
+    "guide": guide,
+    **{f"guide-{name}": functools.partial(guide_topic, name) for name in guide_session.NAMES},
 }
 # By file: what draws it, and the comparisons that it is drawn from.
 PICTURES: dict[str, tuple[Callable[..., None], tuple[str, ...]]] = {
@@ -326,6 +350,9 @@ def stale_pictures() -> dict[pathlib.Path, Callable[[], None]]:
         path, records = ROOT / "docs" / "images" / name, [record for kind in kinds if (record := compared(kind))]
         if len(records) == len(kinds) and pictures.drawn_from(path) != pictures.digest(*records):
             found[path] = functools.partial(draw, *records, path)
+    path, record = ROOT / "docs" / "images" / "guide.png", _guide("nvidia-h200")
+    if record is not None and pictures.drawn_from(path) != pictures.digest(record):
+        found[path] = functools.partial(guide_pictures.draw, record, path)
     return found
 
 

@@ -12,6 +12,7 @@ What is added to Triton's own interpreter:
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import inspect
 import itertools
@@ -48,6 +49,43 @@ class _AbandonedError(Exception):
     """Ends a program because another one of its launch has failed."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Access:
+    """One load, store or atomic of one program.
+
+    Attributes:
+      addresses: of each element in bytes, from the beginning of its array; arrays are 2 ** 40 apart. Shaped like the tile.
+      mask: which elements are accessed.
+      size: of an element, in bytes.
+    """
+
+    what: str
+    program: tuple[int, ...]
+    addresses: np.ndarray
+    mask: np.ndarray
+    size: int
+
+
+_recorders: list[list[Access]] = []
+
+
+_limits: list[int] = []
+
+
+@contextlib.contextmanager
+def recording(programs: int | None = None) -> Iterator[list[Access]]:
+    """Lists what the programs that run inside the block access; with `programs`, only the first so many of a launch run."""
+    record: list[Access] = []
+    _recorders.append(record)
+    limits = [] if programs is None else [programs]
+    _limits.extend(limits)
+    try:
+        yield record
+    finally:
+        _recorders.remove(record)
+        del _limits[len(_limits) - len(limits) :]
+
+
 class _Builder(interpreter.InterpreterBuilder):
     """Triton's interpreter, one program per thread, with checked memory and right bfloat16 products."""
 
@@ -72,6 +110,12 @@ class _Builder(interpreter.InterpreterBuilder):
         inside = (array >= 0) & (addresses + np.uint64(size) <= self.bounds[array, 1])
         if not inside.all():
             raise OutOfBoundsError(f"{what} outside every array, in program {self.grid_idx}: {(~inside).sum()} addresses")
+        if _recorders:
+            valid = np.broadcast_to(mask.data, pointers.data.shape).astype(bool)
+            relative = np.zeros(valid.shape, np.int64)
+            relative[valid] = (addresses - self.bounds[array, 0]).astype(np.int64) + (array << 40)
+            for record in _recorders:
+                record.append(Access(what, tuple(self.grid_idx), relative, valid, size))
 
     def create_masked_load(self, ptrs, mask, *args, **kwargs):
         self._check(ptrs, mask, "load")
@@ -181,7 +225,7 @@ def launch(
             _builder.set_grid_idx(*index)
             fn(**arguments)
 
-        programs = list(itertools.product(*map(range, sizes)))
+        programs = list(itertools.product(*map(range, sizes)))[: min(_limits, default=None)]
         if together:
             _run_together(program, programs)
         else:

@@ -1,0 +1,119 @@
+"""Ask early, wait late.
+
+In a kernel: Hopper and Ampere copy from device to shared memory without a thread that waits (cp.async, and TMA for whole
+tiles). A loop in stages asks for the tiles of the next turns while it multiplies those of this one. In a program: JAX's
+calls return before the device is done, so that the host prepares the next while the device computes; asking for a value
+waits.
+
+Stages pay in a product, whose tiles go to shared memory in any case, until their room keeps other blocks out. They do not
+pay in a loop that uses each value once: the detour through shared memory is work, and other warps hide the wait already.
+Not waiting pays as far as the host takes time between calls; a step that takes longer than its call hides it anyway, and
+one program for all steps leaves nothing to hide.
+
+Sources: NVIDIA, CUDA C++ Programming Guide, "Asynchronous Data Copies" and "Asynchronous Concurrent Execution"; NVIDIA,
+Hopper Tuning Guide, "Tensor Memory Accelerator"; JAX documentation, "Asynchronous dispatch"; Shah et al. 2024,
+FlashAttention-3, arXiv 2407.08608.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.guide import product
+from experiments.guide.topic import Case, Topic, Variant, normal
+from experiments.guide.unrolling import ROWS, column_sums, draw_columns
+
+STEPS = 100
+
+
+@jax.jit
+def step(x, w):
+    return jnp.tanh(x @ w + 0.5)
+
+
+@jax.jit
+def all_steps(x, w):
+    return jax.lax.fori_loop(0, STEPS, lambda _, v: jnp.tanh(v @ w + 0.5), x)
+
+
+def steps(x, w, *, wait):
+    x, w = jax.device_put(x), jax.device_put(w)
+    for _ in range(STEPS):
+        x = step(x, w)
+        if wait:
+            x.block_until_ready()
+    return x
+
+
+def steps_reference(x, w):
+    x = x.astype(np.float64)
+    for _ in range(STEPS):
+        x = np.tanh(x @ w + 0.5)
+    return [x]
+
+
+def _stage(stages: int) -> Variant:
+    return product.tiles(128, 128, 64, warps=8, stages=stages, label=f"{stages} stage{'s' if stages > 1 else ''}")
+
+
+def _waits(name: str, width: int) -> Case:
+    return Case(
+        name=name,
+        kind="host",
+        variants=(
+            Variant("waiting for each", functools.partial(steps, wait=True)),
+            Variant("waiting once", functools.partial(steps, wait=False)),
+            Variant("one program", lambda x, w: all_steps(jax.device_put(x), jax.device_put(w))),
+        ),
+        baseline="waiting for each",
+        better="waiting once",
+        figure=None,
+        unit="",
+        draw=lambda rng, rows, width: [normal(rng, rows, width), normal(rng, width, width) * np.float32(0.5 / width**0.5)],
+        reference=steps_reference,
+        sizes={"check": (3, 17), "cpu": (32, width), "cuda": (32, width)},
+        bytes=lambda rows, width: 4 * (2 * rows * width + width * width),
+        flops=lambda rows, width: 2 * STEPS * rows * width * width,
+    )
+
+
+TOPIC = Topic(
+    name="asynchronous_execution",
+    what="ask early, wait late: copies in stages, calls that return at once",
+    text=__doc__ or "",
+    kernel="`kernels/linear_act/pallas.py` (`forward_kernel`) has a warpgroup that only fetches tiles, by TMA; the persistent "
+    "kernels (`kernels/recurrent/triton.py`) have no host in the loop",
+    cases=(
+        product.case(
+            "stages of a product",
+            tuple(_stage(n) for n in (1, 2, 3, 4)),
+            "1 stage",
+            "3 stages",
+            "bytes_ahead",
+            "bytes fetched ahead",
+            more=True,
+        ),
+        Case(
+            name="stages where each value is used once",
+            kind="kernel",
+            variants=(
+                Variant("1 stage", functools.partial(column_sums, how="constant", stages=1)),
+                Variant("3 stages", functools.partial(column_sums, how="constant", stages=3)),
+            ),
+            baseline="1 stage",
+            better="3 stages",
+            figure="instructions",
+            unit="instructions",
+            draw=draw_columns,
+            reference=lambda x, length: [x.sum(0, dtype=np.float64)],
+            sizes={"check": (1_301,), "cuda": (2**19,)},
+            bytes=lambda columns: 4 * columns * (ROWS + 1),
+        ),
+        _waits("a hundred small steps", 32),
+        _waits("a hundred large steps", 1024),
+    ),
+)

@@ -1,0 +1,78 @@
+"""How much work one block gets.
+
+A larger tile reads its operands less often and gives each thread several elements, so that addresses and loop counters are
+computed once for many, and one instruction loads 16 bytes. But every block should find a place: a grid of fewer blocks than
+multiprocessors leaves some with nothing to do, and a tile that needs more registers than a thread may have (255) spills to
+memory.
+
+So there is no best size but for a shape and a device: large tiles for large products, small ones for small products, four
+to sixteen elements a thread for elementwise work. Sizes below a warp are never right: the lanes that are left over do the
+same work again. Measuring the candidates decides; counting tells which are not worth measuring.
+
+Sources: NVIDIA, CUDA C++ Best Practices Guide, "Thread and Block Heuristics"; NVIDIA, Hopper Tuning Guide, "Occupancy";
+NVIDIA, Matrix Multiplication Background User's Guide, "Tile Quantization" and "Wave Quantization".
+"""
+
+from __future__ import annotations
+
+import functools
+
+from experiments.guide import product
+from experiments.guide.occupancy import scale
+from experiments.guide.topic import Case, Counted, Topic, Variant, normal
+
+
+def per_element(counted: Counted) -> dict[str, float]:
+    """The kernel has no loop: each of its instructions is executed once by every thread."""
+    f, (size,) = counted.figures, counted.size
+    return {"instructions_per_element": f["instructions"] * f["threads"] * f["blocks"] / size}
+
+
+LARGE = (
+    product.tiles(32, 32),
+    product.tiles(64, 64),
+    product.tiles(128, 128, warps=8),
+    product.tiles(128, 256, warps=8),
+    product.tiles(256, 256, warps=8),
+)
+
+TOPIC = Topic(
+    name="block_size",
+    what="enough work for a block, and enough blocks for the device",
+    text=__doc__ or "",
+    kernel="each `config.py` under `kernels/` lists candidates and a rule, for instance "
+    "`kernels/linear_act/config.py` (`choose`): the "
+    "largest tile of which there are enough for all multiprocessors; `python -m experiments.tune` measures them",
+    cases=(
+        Case(
+            name="elementwise",
+            kind="kernel",
+            variants=tuple(
+                Variant(f"blocks of {block}", functools.partial(scale, block=block), per_element)
+                for block in (32, 128, 512, 1024, 4096, 16_384)
+            ),
+            baseline="blocks of 128",
+            better="blocks of 1024",
+            figure="instructions_per_element",
+            unit="instructions for an element",
+            draw=lambda rng, size: [normal(rng, size)],
+            reference=lambda x: [2 * x + 1],
+            sizes={"check": (10_001,), "cuda": (2**25,)},
+            bytes=lambda size: 8 * size,
+        ),
+        product.case("a large product", LARGE, "tiles 32 x 32", "tiles 128 x 256", "asked_bytes", "bytes asked for"),
+        product.case(
+            "a tile too large", LARGE[-2:], "tiles 128 x 256", "tiles 256 x 256", "spilled_bytes", "bytes spilled by a thread"
+        ),
+        product.case(
+            "a small product",
+            LARGE[:3],
+            "tiles 32 x 32",
+            "tiles 128 x 128",
+            "busy_multiprocessors",
+            "multiprocessors with work",
+            more=True,
+            sizes={"cuda": (256, 4096, 512)},
+        ),
+    ),
+)

@@ -1,0 +1,140 @@
+"""Neighbouring threads should ask for neighbouring bytes.
+
+A warp of 32 threads asks for memory together, and memory answers in sectors of 32 bytes. Threads that ask for neighbouring
+elements fill the sectors they get; a stride of eight floats or more leaves one useful float in each, so seven eighths of
+the bandwidth are thrown away. Neighbours also let one instruction take 16 bytes for a thread in place of four.
+
+It pays wherever data come from device memory. It does not pay in bytes where the rest of each sector is used soon by the
+same block: then the cache has it, and only the requests are more. In Triton nobody assigns threads to elements: the
+compiler lays a tile out along the axis it knows to be contiguous. What one chooses is the layout of the array and the shape
+of the tile; a tile that is wide along both axes is transposed through shared memory, so that both sides are coalesced.
+
+Sources: NVIDIA, CUDA C++ Best Practices Guide, "Coalesced Access to Global Memory" and "Shared Memory"; Tillet, Kung and
+Cox 2019, Triton (MAPL).
+"""
+
+from __future__ import annotations
+
+import functools
+
+import triton
+import triton.language as tl
+
+from experiments.guide import sectors
+from experiments.guide.topic import Case, Topic, Variant, normal
+from kernels.launch import cdiv, launch, like
+
+FIELDS = 16
+BLOCK = 1024
+
+
+@triton.jit
+def fields_kernel(
+    x, y, SIZE: tl.constexpr, FIELDS: tl.constexpr, USED: tl.constexpr, PLANES: tl.constexpr, BLOCK: tl.constexpr
+):  # fmt: skip
+    """y[i] is the sum of the first USED fields of record i; field f of it is x[f, i] (PLANES) or x[i, f]."""
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    total = tl.zeros((BLOCK,), tl.float32)
+    for f in tl.static_range(USED):
+        if PLANES:
+            total += tl.load(x + f * SIZE + i, mask=i < SIZE, other=0.0)
+        else:
+            total += tl.load(x + i * FIELDS + f, mask=i < SIZE, other=0.0)
+    tl.store(y + i, total, mask=i < SIZE)
+
+
+@triton.jit
+def transpose_kernel(x, y, ROWS: tl.constexpr, COLUMNS: tl.constexpr, HIGH: tl.constexpr, WIDE: tl.constexpr):
+    """y = x.T, a tile of HIGH x WIDE of x at a time."""
+    row = tl.program_id(0) * HIGH + tl.arange(0, HIGH)
+    column = tl.program_id(1) * WIDE + tl.arange(0, WIDE)
+    inside = (row < ROWS)[:, None] & (column < COLUMNS)[None, :]
+    tile = tl.load(x + row[:, None] * COLUMNS + column[None, :], mask=inside)
+    tl.store(y + column[:, None] * ROWS + row[None, :], tl.trans(tile), mask=tl.trans(inside))
+
+
+def fields(records, planes, *, interpret, used, by_planes):
+    size = records.shape[0]
+    return launch(
+        fields_kernel,
+        planes if by_planes else records,
+        outputs=[like(records, (size,))],
+        grid=(cdiv(size, BLOCK),),
+        interpret=interpret,
+        SIZE=size,
+        FIELDS=FIELDS,
+        USED=used,
+        PLANES=by_planes,
+        BLOCK=BLOCK,
+    )
+
+
+def transpose(x, *, interpret, high, wide):
+    rows, columns = x.shape
+    return launch(
+        transpose_kernel,
+        x,
+        outputs=[like(x, (columns, rows))],
+        grid=(cdiv(rows, high), cdiv(columns, wide)),
+        interpret=interpret,
+        ROWS=rows,
+        COLUMNS=columns,
+        HIGH=high,
+        WIDE=wide,
+    )
+
+
+def draw_records(rng, size):
+    records = normal(rng, size, FIELDS)
+    return [records, records.T]
+
+
+def _fields_case(name: str, used: int, figure: str, unit: str) -> Case:
+    ways = (("records, x[i, f]", False), ("planes, x[f, i]", True))
+    return Case(
+        name=name,
+        kind="kernel",
+        variants=tuple(
+            Variant(label, functools.partial(fields, used=used, by_planes=planes), sectors.figures) for label, planes in ways
+        ),
+        baseline="records, x[i, f]",
+        better="planes, x[f, i]",
+        figure=figure,
+        unit=unit,
+        draw=draw_records,
+        reference=lambda records, planes: [records[:, :used].sum(1, dtype="float64")],
+        sizes={"check": (1025,), "count": (2048,), "cuda": (2**21,)},
+        bytes=lambda size: 4 * size * (used + 1),
+    )
+
+
+def _tile(high: int, wide: int) -> Variant:
+    return Variant(f"tiles {high} x {wide}", functools.partial(transpose, high=high, wide=wide), sectors.figures)
+
+
+TOPIC = Topic(
+    name="coalescing",
+    what="neighbouring threads take neighbouring bytes",
+    text=__doc__ or "",
+    kernel="`kernels/max_pool/triton.py`: neighbouring threads take neighbouring channels and columns, whatever the window; "
+    "`SECTOR` in `kernels/batch_norm_act/config.py` keeps a slice of channels from being narrower than a sector",
+    cases=(
+        _fields_case("one field of sixteen", 1, "sector_bytes_per_byte", "bytes of sectors for a byte used"),
+        _fields_case(
+            "all sixteen fields", FIELDS, "sector_bytes_per_byte_in_block", "bytes from device memory for a byte used"
+        ),
+        Case(
+            name="transposing",
+            kind="kernel",
+            variants=(_tile(1, 1024), _tile(1024, 1), _tile(16, 64), _tile(32, 32), _tile(64, 64)),
+            baseline="tiles 1 x 1024",
+            better="tiles 64 x 64",
+            figure="sector_bytes_per_byte",
+            unit="bytes of sectors for a byte used",
+            draw=lambda rng, rows, columns: [normal(rng, rows, columns)],
+            reference=lambda x: [x.T],
+            sizes={"check": (67, 131), "count": (1024, 1024), "cuda": (4096, 8192)},
+            bytes=lambda rows, columns: 8 * rows * columns,
+        ),
+    ),
+)

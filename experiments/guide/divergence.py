@@ -1,0 +1,215 @@
+"""Threads of a warp that go different ways go all of them.
+
+The 32 threads of a warp share the instructions they fetch. Where a branch splits them, the warp runs both sides, one after
+the other, with part of its threads switched off; where all agree, it skips the other side. A loop goes on for all until the
+last one is done.
+
+Triton has no branch for a single element: `tl.where` computes both sides for every element and selects, and a mask switches
+loads and stores off, which costs a predicate and no branch. What it has is a branch on a scalar, taken by the whole block.
+It pays where whole blocks agree, because the data are grouped or sorted, and does nothing where every block holds both
+kinds. Smaller blocks agree more often, at the price of everything that larger ones are good for. For XLA, `lax.cond` under
+`vmap` is a selection too.
+
+Sources: NVIDIA, CUDA C++ Programming Guide, "SIMT Architecture" and "Control Flow Instructions"; NVIDIA, CUDA C++ Best
+Practices Guide, "Branching and Divergence"; Tillet, Kung and Cox 2019, Triton (MAPL).
+"""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import triton
+import triton.language as tl
+
+from experiments.guide.topic import Case, Counted, Topic, Variant, normal
+from kernels.launch import cdiv, launch, like
+
+STEPS, BLOCK = 16, 1024
+
+
+@triton.jit
+def sides_kernel(x, y, SIZE: tl.constexpr, STEPS: tl.constexpr, BRANCH: tl.constexpr, BLOCK: tl.constexpr):
+    """STEPS times v -> exp(-v v) where x is above 0, else x / 2."""
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    value = tl.load(x + i, mask=i < SIZE, other=0.0)
+    long = value > 0.0
+    result = value * 0.5
+    if BRANCH:
+        if tl.max(long.to(tl.int32), 0) > 0:
+            power = value
+            for _ in tl.static_range(STEPS):
+                power = tl.exp(-power * power)
+            result = tl.where(long, power, result)
+    else:
+        power = value
+        for _ in tl.static_range(STEPS):
+            power = tl.exp(-power * power)
+        result = tl.where(long, power, result)
+    tl.store(y + i, result, mask=i < SIZE)
+
+
+@triton.jit
+def settle_kernel(x, counts, order, y, SIZE: tl.constexpr, SORTED: tl.constexpr, BLOCK: tl.constexpr):
+    """counts[i] times v -> exp(-v v), from x[i] on; the block goes on until its last element is done."""
+    place = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    inside = place < SIZE
+    i = tl.load(order + place, mask=inside, other=0) if SORTED else place
+    value = tl.load(x + i, mask=inside, other=0.0)
+    count = tl.load(counts + i, mask=inside, other=0)
+    for step in range(tl.max(count, 0)):
+        value = tl.where(step < count, tl.exp(-value * value), value)
+    tl.store(y + i, value, mask=inside)
+
+
+def sides(x, *, interpret, branch):
+    of = {"SIZE": x.size, "STEPS": STEPS, "BRANCH": branch, "BLOCK": BLOCK}
+    return launch(sides_kernel, x, outputs=[like(x)], grid=(cdiv(x.size, BLOCK),), interpret=interpret, **of)
+
+
+def settle(x, counts, order, *, interpret, block, warps, by_count=False):
+    return launch(
+        settle_kernel,
+        x,
+        counts,
+        order,
+        outputs=[like(x)],
+        grid=(cdiv(x.size, block),),
+        interpret=interpret,
+        num_warps=warps,
+        SIZE=x.size,
+        SORTED=by_count,
+        BLOCK=block,
+    )
+
+
+def blocks_of(values: np.ndarray, block: int) -> np.ndarray:
+    """[blocks, block], the last one filled up with zeros."""
+    padded = np.zeros(cdiv(values.size, block) * block, values.dtype)
+    padded[: values.size] = values
+    return padded.reshape(-1, block)
+
+
+def side_figures(counted: Counted, branch: bool) -> dict[str, float]:
+    """Long steps that are executed for an element, on the inputs of seed 0."""
+    (x,) = counted.case.draw(np.random.default_rng(0), *counted.size)
+    taken = (blocks_of(x, BLOCK) > 0).any(1).mean() if branch else 1.0
+    return {
+        "blocks_that_branch": float(taken),
+        "steps_per_element": STEPS * float(taken),
+        "steps_needed": STEPS * float((x > 0).mean()),
+    }
+
+
+def settle_figures(counted: Counted, block: int, by_count: bool = False) -> dict[str, float]:
+    """Steps that threads take part in, for each step that an element needs, on the inputs of seed 0."""
+    _, counts, order = counted.case.draw(np.random.default_rng(0), *counted.size)
+    blocks = blocks_of(counts[order] if by_count else counts, block)
+    return {"steps_per_step_needed": float(blocks.max(1).astype(np.int64).sum() * block / counts.sum(dtype=np.int64))}
+
+
+def draw_counts(rng, size):
+    counts = np.minimum(rng.geometric(1 / 8, (size,)), 64).astype(np.int32)
+    return [normal(rng, size), counts, np.argsort(counts, kind="stable").astype(np.int32)]
+
+
+def settle_reference(x, counts, order):
+    value = x.astype(np.float64)
+    for step in range(int(counts.max())):
+        value = np.where(step < counts, np.exp(-value * value), value)
+    return [value]
+
+
+def sides_reference(x):
+    return [np.where(x > 0, settle_reference(x, np.full(x.shape, STEPS), None)[0], x / 2)]
+
+
+def rows(x, *, select):
+    """Eight times tanh on rows that begin above 0, half of the others."""
+    long = lambda row: jax.lax.fori_loop(0, 8, lambda _, v: jnp.tanh(v + 0.1), row)
+    one = lambda row: jax.lax.cond(row[0] > 0, long, lambda row: row * 0.5, row)
+    return jax.vmap(one)(x) if select else jax.lax.map(one, x)
+
+
+def rows_reference(x):
+    long = x.astype(np.float64)
+    for _ in range(8):
+        long = np.tanh(long + 0.1)
+    return [np.where(x[:, :1] > 0, long, x / 2)]
+
+
+def _sides_case(name: str, grouped: bool) -> Case:
+    def draw(rng, size):
+        x = normal(rng, size)
+        return [np.sort(x) if grouped else x]
+
+    label = {True: "a branch for each block", False: "both sides, tl.where"}
+    return Case(
+        name=name,
+        kind="kernel",
+        variants=tuple(
+            Variant(label[branch], functools.partial(sides, branch=branch), functools.partial(side_figures, branch=branch))
+            for branch in (False, True)
+        ),
+        baseline=label[False],
+        better=label[True],
+        figure="steps_per_element",
+        unit="steps for an element",
+        draw=draw,
+        reference=sides_reference,
+        sizes={"check": (9_001,), "cuda": (2**22,)},
+        bytes=lambda size: 8 * size,
+    )
+
+
+def _settle(label: str, block: int, warps: int, by_count: bool = False) -> Variant:
+    call = functools.partial(settle, block=block, warps=warps, by_count=by_count)
+    return Variant(label, call, functools.partial(settle_figures, block=block, by_count=by_count))
+
+
+TOPIC = Topic(
+    name="divergence",
+    what="threads that run together take the same way",
+    text=__doc__ or "",
+    kernel="`kernels/max_pool/triton.py` (`backward_kernel`) asks every window that may cover an element and selects: masks, "
+    "no branch, and loops whose length is known when it is compiled",
+    cases=(
+        _sides_case("two sides, grouped data", True),
+        _sides_case("two sides, mixed data", False),
+        Case(
+            name="a loop until the last one is done",
+            kind="kernel",
+            variants=(
+                _settle("blocks of 1024", 1024, 4),
+                _settle("blocks of 32", 32, 1),
+                _settle("blocks of 1024, sorted by length", 1024, 4, True),
+            ),
+            baseline="blocks of 1024",
+            better="blocks of 1024, sorted by length",
+            figure="steps_per_step_needed",
+            unit="steps for a step that is needed",
+            draw=draw_counts,
+            reference=settle_reference,
+            sizes={"check": (3_001,), "cuda": (2**22,)},
+            bytes=lambda size: 12 * size,
+        ),
+        Case(
+            name="lax.cond on each row, XLA",
+            kind="xla",
+            variants=(
+                Variant("vmap: both sides", functools.partial(rows, select=True)),
+                Variant("lax.map: one side", functools.partial(rows, select=False)),
+            ),
+            baseline="vmap: both sides",
+            better="lax.map: one side",
+            figure="kernels",
+            unit="kernels",
+            draw=lambda rng, rows, columns: [normal(rng, rows, columns)],
+            reference=rows_reference,
+            sizes={"check": (9, 101), "cpu": (64, 16_384), "cuda": (64, 16_384)},
+            bytes=lambda rows, columns: 8 * rows * columns,
+        ),
+    ),
+)

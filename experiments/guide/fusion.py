@@ -1,0 +1,244 @@
+"""An array that one kernel writes and the next reads crosses device memory twice, for nothing.
+
+A chain of operations on the same elements is bound by memory when each is a kernel of its own: every kernel reads its
+operands and writes its result, and each launch takes a few microseconds besides. One kernel for the chain reads the input
+once, keeps what is between in registers, and writes the end.
+
+It pays for elementwise work, for reductions at its end, and for what follows a matrix product. XLA does it by itself under
+one jax.jit, but not across operations that were compiled apart, and not into every product. It does not pay where the fused
+kernel must compute again what it could have read: a window of 31 values that takes each value's exponential anew does 31
+times the arithmetic.
+
+Sources: NVIDIA, CUDA C++ Best Practices Guide, "Memory Optimizations"; NVIDIA, CUDA C++ Programming Guide, "Arithmetic
+Instructions" (16 special functions a cycle on a multiprocessor of compute capability 9.0); Snider and Liang 2023, Operator
+fusion in XLA, arXiv 2301.13062; Dao et al. 2022, FlashAttention, arXiv 2205.14135.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import triton
+import triton.language as tl
+
+from experiments.guide.evidence import LAUNCH
+from experiments.guide.topic import Case, Counted, Topic, Variant, normal
+from experiments.inspect import BANDWIDTH
+from kernels import dispatch
+from kernels.launch import cdiv, launch, like, power_of_two
+
+SPECIAL = 16  # special functions that a multiprocessor begins in a cycle, CUDA C++ Programming Guide, "Arithmetic Instructions"
+CLOCK = 1.98e9  # cycles a second at most, as XLA's description of the H200 has it (kernels/aot.py)
+BLOCK = 1024
+
+
+@triton.jit
+def affine_kernel(x, w, b, y, ROWS: tl.constexpr, COLUMNS: tl.constexpr, BLOCK: tl.constexpr):
+    """y = x w + b, w and b a value for each column."""
+    row, column = tl.program_id(0), tl.arange(0, BLOCK)
+    inside = column < COLUMNS
+    value = tl.load(x + row * COLUMNS + column, mask=inside, other=0.0)
+    value = value * tl.load(w + column, mask=inside, other=0.0) + tl.load(b + column, mask=inside, other=0.0)
+    tl.store(y + row * COLUMNS + column, value, mask=inside)
+
+
+@triton.jit
+def silu_kernel(x, y, ROWS: tl.constexpr, COLUMNS: tl.constexpr, BLOCK: tl.constexpr):
+    row, column = tl.program_id(0), tl.arange(0, BLOCK)
+    value = tl.load(x + row * COLUMNS + column, mask=column < COLUMNS, other=0.0)
+    tl.store(y + row * COLUMNS + column, value / (1.0 + tl.exp(-value)), mask=column < COLUMNS)
+
+
+@triton.jit
+def row_sums_kernel(x, y, ROWS: tl.constexpr, COLUMNS: tl.constexpr, BLOCK: tl.constexpr):
+    row, column = tl.program_id(0), tl.arange(0, BLOCK)
+    value = tl.load(x + row * COLUMNS + column, mask=column < COLUMNS, other=0.0)
+    tl.store(y + row, tl.sum(value, 0))
+
+
+@triton.jit
+def fused_kernel(x, w, b, y, ROWS: tl.constexpr, COLUMNS: tl.constexpr, BLOCK: tl.constexpr):
+    """The three above in one."""
+    row, column = tl.program_id(0), tl.arange(0, BLOCK)
+    inside = column < COLUMNS
+    value = tl.load(x + row * COLUMNS + column, mask=inside, other=0.0)
+    value = value * tl.load(w + column, mask=inside, other=0.0) + tl.load(b + column, mask=inside, other=0.0)
+    value = value / (1.0 + tl.exp(-value))
+    tl.store(y + row, tl.sum(tl.where(inside, value, 0.0), 0))
+
+
+@triton.jit
+def window_kernel(x, y, SIZE: tl.constexpr, TAPS: tl.constexpr, POWERS: tl.constexpr, BLOCK: tl.constexpr):
+    """y[i] is the sum of TAPS neighbours from i on; of their exponentials where POWERS."""
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    total = tl.zeros((BLOCK,), tl.float32)
+    for tap in tl.static_range(TAPS):
+        value = tl.load(x + i + tap, mask=i + tap < SIZE, other=float("-inf") if POWERS else 0.0)
+        total += tl.exp(value) if POWERS else value
+    tl.store(y + i, total, mask=i < SIZE)
+
+
+@triton.jit
+def exp_kernel(x, y, SIZE: tl.constexpr, BLOCK: tl.constexpr):
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    tl.store(y + i, tl.exp(tl.load(x + i, mask=i < SIZE)), mask=i < SIZE)
+
+
+def chain(x, w, b, *, interpret, one):
+    rows, columns = x.shape
+    launch_rows = functools.partial(
+        launch, grid=(rows,), interpret=interpret, ROWS=rows, COLUMNS=columns, BLOCK=power_of_two(columns)
+    )
+    if one:
+        return launch_rows(fused_kernel, x, w, b, outputs=[like(x, (rows,))])
+    (y,) = launch_rows(affine_kernel, x, w, b, outputs=[like(x)])
+    (y,) = launch_rows(silu_kernel, y, outputs=[like(x)])
+    return launch_rows(row_sums_kernel, y, outputs=[like(x, (rows,))])
+
+
+def windows(x, *, interpret, taps, one):
+    of = {"grid": (cdiv(x.size, BLOCK),), "interpret": interpret, "SIZE": x.size, "BLOCK": BLOCK}
+    if not one:
+        (x,) = launch(exp_kernel, x, outputs=[like(x)], **of)
+    return launch(window_kernel, x, outputs=[like(x)], TAPS=taps, POWERS=one, **of)
+
+
+def chain_bytes(counted: Counted) -> dict[str, float]:
+    rows, columns = counted.size
+    one = counted.figures["kernels"] == 1
+    moved = 4 * (rows * columns * (1 if one else 5) + 2 * columns + rows)
+    return {"bytes": moved, "modelled_ms": 1e3 * (moved / BANDWIDTH["nvidia-h200"] + counted.figures["kernels"] * LAUNCH)}
+
+
+def window_figures(counted: Counted) -> dict[str, float]:
+    """A kernel takes the longer of its bytes' time and its special functions' time, and its launch."""
+    (size,) = counted.size
+    kernels, seconds = counted.figures["kernels"], 0.0
+    per_element = counted.figures["special"] * counted.figures["threads"] / BLOCK
+    rate = SPECIAL * dispatch.H200.cores * CLOCK
+    # Where there are two kernels, the special functions are all in the first.
+    for number in range(int(kernels)):
+        special = size * per_element / rate if number == 0 else 0.0
+        seconds += max(8 * size / BANDWIDTH["nvidia-h200"], special) + LAUNCH
+    return {"bytes": 8 * size * kernels, "special_per_element": per_element, "modelled_ms": 1e3 * seconds}
+
+
+def steps(x, w, b, *, apart):
+    """The sum over a row of a few operations; `apart`: with a barrier after each, so that none are fused."""
+    hold = jax.lax.optimization_barrier if apart else lambda v: v
+    y = hold(x * w)
+    y = hold(y + b)
+    y = hold(y * hold(jax.nn.sigmoid(y)))
+    return jnp.sum(hold(y * y), axis=1)
+
+
+_APART = (jax.jit(jnp.multiply), jax.jit(jnp.add), jax.jit(jax.nn.sigmoid), jax.jit(lambda y: jnp.sum(y, axis=1)))
+_ONE = jax.jit(functools.partial(steps, apart=False))
+
+
+def dispatched(x, w, b, *, one):
+    """The same from Python, each operation compiled by itself, as without a jax.jit around them."""
+    x, w, b = (jax.device_put(v) for v in (x, w, b))
+    if one:
+        return _ONE(x, w, b)
+    times, plus, sigmoid, total = _APART
+    y = plus(times(x, w), b)
+    y = times(y, sigmoid(y))
+    return total(times(y, y))
+
+
+def draw_rows(rng, rows, columns):
+    return [normal(rng, rows, columns), normal(rng, columns), normal(rng, columns)]
+
+
+def silu(x, w, b):
+    y = x.astype(np.float64) * w + b
+    return y / (1 + np.exp(-y))
+
+
+def window_reference(x, taps):
+    power = np.concatenate([np.exp(x.astype(np.float64)), np.zeros(taps - 1)])
+    return [np.lib.stride_tricks.sliding_window_view(power, taps).sum(1)]
+
+
+def _window_case(taps: int) -> Case:
+    return Case(
+        name=f"a window of {taps}, computed again",
+        kind="kernel",
+        variants=(
+            Variant("two kernels", functools.partial(windows, taps=taps, one=False), window_figures),
+            Variant("one, each value again", functools.partial(windows, taps=taps, one=True), window_figures),
+        ),
+        baseline="two kernels",
+        better="one, each value again",
+        figure="modelled_ms",
+        unit="ms by the model",
+        draw=lambda rng, size: [normal(rng, size)],
+        reference=functools.partial(window_reference, taps=taps),
+        sizes={"check": (5_003,), "cuda": (2**25,)},
+        bytes=lambda size: 8 * size,
+    )
+
+
+TOPIC = Topic(
+    name="fusion",
+    what="one kernel for a chain of operations",
+    text=__doc__ or "",
+    kernel="`kernels/lenet5/triton.py` is a whole network in one launch, `kernels/mlp/triton.py` two products, "
+    "`kernels/linear_act/triton.py` a product with its bias and activation",
+    cases=(
+        Case(
+            name="operation by operation, XLA",
+            kind="xla",
+            variants=(
+                Variant("apart", functools.partial(steps, apart=True)),
+                Variant("fused", functools.partial(steps, apart=False)),
+            ),
+            baseline="apart",
+            better="fused",
+            figure="modelled_ms",
+            unit="ms by the model",
+            draw=draw_rows,
+            reference=lambda x, w, b: [np.square(silu(x, w, b)).sum(1)],
+            sizes={"check": (37, 1001), "cuda": (16_384, 2048)},
+            bytes=lambda rows, columns: 4 * rows * columns,
+        ),
+        Case(
+            name="without jax.jit around the chain",
+            kind="host",
+            variants=(
+                Variant("each operation by itself", functools.partial(dispatched, one=False)),
+                Variant("one jax.jit", functools.partial(dispatched, one=True)),
+            ),
+            baseline="each operation by itself",
+            better="one jax.jit",
+            figure=None,
+            unit="",
+            draw=draw_rows,
+            reference=lambda x, w, b: [np.square(silu(x, w, b)).sum(1)],
+            sizes={"check": (37, 1001), "cpu": (4096, 1024), "cuda": (16_384, 2048)},
+            bytes=lambda rows, columns: 4 * rows * columns,
+        ),
+        Case(
+            name="a chain and its sum, by hand",
+            kind="kernel",
+            variants=(
+                Variant("three kernels", functools.partial(chain, one=False), chain_bytes),
+                Variant("one kernel", functools.partial(chain, one=True), chain_bytes),
+            ),
+            baseline="three kernels",
+            better="one kernel",
+            figure="modelled_ms",
+            unit="ms by the model",
+            draw=draw_rows,
+            reference=lambda x, w, b: [silu(x, w, b).sum(1)],
+            sizes={"check": (37, 1001), "cuda": (16_384, 2048)},
+            bytes=lambda rows, columns: 4 * rows * columns,
+        ),
+        _window_case(3),
+        _window_case(31),
+    ),
+)

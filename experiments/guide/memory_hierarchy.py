@@ -1,0 +1,176 @@
+"""What is used again should be near.
+
+Registers, shared memory with the first-level cache, the second-level cache (50 MB on an H200) and device memory: each is
+larger than the one before, and gives fewer bytes a second. Device memory delivers less than half a byte for every hundred
+operations that the tensor cores can do, so the question is what has to leave the chip, and how often.
+
+Ways of keeping things near are shown. A product in tiles reads each operand once for every tile that needs it: a tile
+twice as large asks for half the bytes. And work that needs its input twice, such as a mean and then the values less the
+mean, can be cut into slices that are still in the second-level cache at the second reading. It does not pay where the data
+fit the cache anyway, where nothing is used twice, or where the slices cost more launches than the bytes they save.
+
+Sources: NVIDIA, CUDA C++ Programming Guide, "Memory Hierarchy" and "Shared Memory"; NVIDIA, CUDA C++ Best Practices Guide,
+"L2 Cache"; NVIDIA, Hopper Tuning Guide, "Memory System"; Lam, Rothberg and Wolf 1991, The cache performance and
+optimizations of blocked algorithms (ASPLOS).
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import triton
+import triton.language as tl
+
+from experiments.guide import product
+from experiments.guide.evidence import modelled
+from experiments.guide.topic import Case, Counted, Topic, Variant, normal
+from kernels import dispatch
+from kernels.launch import cdiv, launch, like
+
+PARTS = 16  # blocks that share a row
+BLOCK = 2048
+PASSES = 8
+
+
+@triton.jit
+def sums_kernel(
+    x, start_row, sums, COLUMNS: tl.constexpr, PARTS: tl.constexpr, LENGTH: tl.constexpr, BLOCK: tl.constexpr
+):  # fmt: skip
+    """sums[row, part] of rows from start_row[0] on; LENGTH columns belong to a part."""
+    row, part = tl.program_id(0), tl.program_id(1)
+    first = tl.load(start_row)
+    total = tl.zeros((BLOCK,), tl.float32)
+    for start in range(0, LENGTH, BLOCK):
+        within = start + tl.arange(0, BLOCK)
+        column = part * LENGTH + within
+        total += tl.load(x + (first + row) * COLUMNS + column, mask=(within < LENGTH) & (column < COLUMNS), other=0.0)
+    tl.store(sums + row * PARTS + part, tl.sum(total, 0))
+
+
+@triton.jit
+def centre_kernel(
+    x, start_row, sums, y, COLUMNS: tl.constexpr, PARTS: tl.constexpr, LENGTH: tl.constexpr, BLOCK: tl.constexpr
+):  # fmt: skip
+    """y = x less the mean of its row, from the sums of its parts."""
+    row, part = tl.program_id(0), tl.program_id(1)
+    first = tl.load(start_row)
+    mean = tl.sum(tl.load(sums + row * PARTS + tl.arange(0, PARTS)), 0) / COLUMNS
+    for start in range(0, LENGTH, BLOCK):
+        within = start + tl.arange(0, BLOCK)
+        column = part * LENGTH + within
+        inside = (within < LENGTH) & (column < COLUMNS)
+        value = tl.load(x + (first + row) * COLUMNS + column, mask=inside, other=0.0)
+        tl.store(y + row * COLUMNS + column, value - mean, mask=inside)
+
+
+def centred(x, *, interpret, slices):
+    """Rows less their means, in so many slices of rows; the slices are returned one by one."""
+    rows, columns = x.shape
+    bounds = np.linspace(0, rows, slices + 1).astype(int).tolist()
+    found = []
+    for first, end in itertools.pairwise(bounds):
+        if end == first:
+            continue
+        start, of = jnp.array([first], jnp.int32), {"grid": (end - first, PARTS), "interpret": interpret, "num_stages": 1}
+        of |= {"COLUMNS": columns, "PARTS": PARTS, "LENGTH": cdiv(columns, PARTS), "BLOCK": BLOCK}
+        (sums,) = launch(sums_kernel, x, start, outputs=[like(x, (end - first, PARTS))], **of)
+        found += launch(centre_kernel, x, start, sums, outputs=[like(x, (end - first, columns))], **of)
+    return found
+
+
+def slice_figures(counted: Counted, slices: int) -> Mapping[str, float]:
+    """Device memory's bytes: x and y once, and x again unless a slice of it stays in the second-level cache of an H200."""
+    rows, columns = counted.size
+    whole = 4 * rows * columns
+    again = 0 if whole / slices <= dispatch.H200.l2_cache else whole
+    moved = 2 * whole + again
+    return {"device_bytes": moved, "modelled_ms": modelled(moved, int(counted.figures["kernels"]))}
+
+
+def _slices(slices: int, label: str) -> Variant:
+    return Variant(label, functools.partial(centred, slices=slices), functools.partial(slice_figures, slices=slices))
+
+
+def powers(matrices, vectors, *, together):
+    """Eight times v -> tanh(A v) for each matrix and its vector, so many matrices at a time."""
+
+    def group(one):
+        turn = lambda _, v: jnp.tanh(jnp.einsum("kij,kj->ki", one[0], v))
+        return jax.lax.fori_loop(0, PASSES, turn, one[1])
+
+    count = len(matrices)
+    together = min(together, count)
+    whole = count // together * together
+    split = lambda array: array[:whole].reshape(-1, together, *array.shape[1:])
+    found = jax.lax.map(group, (split(matrices), split(vectors))).reshape(whole, -1)
+    return jnp.concatenate([found, group((matrices[whole:], vectors[whole:]))]) if whole < count else found
+
+
+def powers_reference(matrices, vectors):
+    for _ in range(PASSES):
+        vectors = np.tanh(np.einsum("kij,kj->ki", matrices, vectors, optimize=True))
+    return [vectors]
+
+
+def draw_matrices(rng, count, width):
+    return [normal(rng, count, width, width) / np.float32(width**0.5), normal(rng, count, width)]
+
+
+def _centring(name: str, rows: int, columns: int) -> Case:
+    return Case(
+        name=name,
+        kind="kernel",
+        variants=(_slices(1, "all rows, then all again"), _slices(4, "four slices"), _slices(16, "sixteen slices")),
+        baseline="all rows, then all again",
+        better="four slices",
+        figure="modelled_ms",
+        unit="ms by the model",
+        draw=lambda rng, rows, columns: [normal(rng, rows, columns) + 1],
+        reference=lambda x: [x - x.mean(1, dtype=np.float64, keepdims=True)],
+        sizes={"check": (5, 4099), "cuda": (rows, columns)},
+        bytes=lambda rows, columns: 8 * rows * columns,
+    )
+
+
+TOPIC = Topic(
+    name="memory_hierarchy",
+    what="what is used again stays near: registers, shared memory, caches",
+    text=__doc__ or "",
+    kernel="`kernels/batch_norm_act/config.py` (`choose`) cuts the channels into slices that stay in the second-level cache "
+    "between the two readings; `kernels/max_pool/triton.py` keeps a position in a byte, so that the backward pass reads "
+    "neither x nor y",
+    cases=(
+        product.case(
+            "tiles of a product",
+            (product.tiles(16, 16), product.tiles(32, 32), product.tiles(64, 64), product.tiles(128, 128, warps=8)),
+            "tiles 16 x 16",
+            "tiles 128 x 128",
+            "asked_bytes",
+            "bytes asked for",
+        ),
+        _centring("slices that fit the cache", 128, 2**18),
+        _centring("an array that fits the cache", 128, 2**16),
+        Case(
+            name="eight products with each of 256 matrices",
+            kind="xla",
+            variants=tuple(
+                Variant(f"{label} at a time", functools.partial(powers, together=count))
+                for label, count in (("64 MB", 256), ("16 MB", 64), ("4 MB", 16), ("1 MB", 4))
+            ),
+            baseline="64 MB at a time",
+            better="1 MB at a time",
+            figure=None,
+            unit="",
+            draw=draw_matrices,
+            reference=powers_reference,
+            sizes={"check": (9, 31), "cpu": (256, 256)},
+            bytes=lambda count, width: 4 * count * (width * width + 2 * width),
+            flops=lambda count, width: 2 * PASSES * count * width * width,
+        ),
+    ),
+)

@@ -1,0 +1,122 @@
+"""Enough work must be on its way to hide the wait for memory.
+
+A multiprocessor of Hopper holds up to 2,048 threads in 32 blocks, as far as its 65,536 registers and 228 KB of shared
+memory go. While one warp waits for memory, hundreds of cycles, others run. Occupancy is the share of the 64 warps that are
+there. What counts in the end is how many bytes are on their way: many warps with one load each, or fewer that have several
+each.
+
+More occupancy pays where each thread waits for one thing at a time and registers or shared memory keep others out. It does
+not pay where a thread has enough loads or arithmetic of its own, and it costs where it is bought with smaller tiles, which
+read their operands more often. Too few warps for a large row run out of registers and spill to memory, which is worse than
+either.
+
+Sources: NVIDIA, Hopper Tuning Guide, "Occupancy"; NVIDIA, CUDA C++ Best Practices Guide, "Occupancy" and "Calculating
+Occupancy"; Volkov 2010, Better performance at lower occupancy (GTC); Volkov 2016, Understanding latency hiding on GPUs
+(thesis, Berkeley).
+"""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import triton
+import triton.language as tl
+
+from experiments.guide import product
+from experiments.guide.topic import Case, Counted, Topic, Variant, normal
+from kernels.launch import cdiv, launch, like, power_of_two
+
+
+@triton.jit
+def scale_kernel(x, y, SIZE: tl.constexpr, BLOCK: tl.constexpr):
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    tl.store(y + i, tl.load(x + i, mask=i < SIZE) * 2.0 + 1.0, mask=i < SIZE)
+
+
+@triton.jit
+def softmax_kernel(x, y, COLUMNS: tl.constexpr, BLOCK: tl.constexpr):
+    """A row for each program, all of it in registers."""
+    row, column = tl.program_id(0), tl.arange(0, BLOCK)
+    value = tl.load(x + row * COLUMNS + column, mask=column < COLUMNS, other=float("-inf"))
+    power = tl.exp(value - tl.max(value, 0))
+    tl.store(y + row * COLUMNS + column, power / tl.sum(power, 0), mask=column < COLUMNS)
+
+
+def scale(x, *, interpret, block, warps=4):
+    grid = (cdiv(x.size, block),)
+    return launch(scale_kernel, x, outputs=[like(x)], grid=grid, interpret=interpret, num_warps=warps, SIZE=x.size, BLOCK=block)
+
+
+def softmax(x, *, interpret, warps):
+    rows, columns = x.shape
+    block = power_of_two(columns)
+    return launch(
+        softmax_kernel, x, outputs=[like(x)], grid=(rows,), interpret=interpret, num_warps=warps, COLUMNS=columns, BLOCK=block
+    )
+
+
+def in_flight(counted: Counted) -> dict[str, float]:
+    """Bytes that the loads of a multiprocessor's threads ask for before the first of them is needed."""
+    f = counted.figures
+    threads = f["resident_blocks"] * f["threads"]
+    return {"bytes_in_flight": threads * f["loads_in_a_row"] * f["load_bytes"], "resident_threads": threads}
+
+
+def softmax_reference(x):
+    power = np.exp(x.astype(np.float64) - x.max(1, keepdims=True))
+    return [power / power.sum(1, keepdims=True)]
+
+
+def _rows(name: str, warps: tuple[int, ...], figure: str, unit: str, more: bool) -> Case:
+    return Case(
+        name=name,
+        kind="kernel",
+        variants=tuple(Variant(f"{n} warps", functools.partial(softmax, warps=n), in_flight) for n in warps),
+        baseline=f"{warps[0]} warps",
+        better=f"{warps[-1]} warps",
+        figure=figure,
+        unit=unit,
+        more=more,
+        draw=lambda rng, rows, columns: [normal(rng, rows, columns)],
+        reference=softmax_reference,
+        sizes={"check": (5, 1001), "cuda": (2048, 16_384)},
+        bytes=lambda rows, columns: 8 * rows * columns,
+    )
+
+
+TOPIC = Topic(
+    name="occupancy",
+    what="enough warps, or enough loads in each, to hide the wait for memory",
+    text=__doc__ or "",
+    kernel="`kernels/residency.py` computes the resident blocks of a compiled kernel; the persistent LSTM "
+    "(`kernels/recurrent/config.py`, `plan`) takes one block for each multiprocessor with all its registers, on purpose",
+    cases=(
+        Case(
+            name="loads of one thread",
+            kind="kernel",
+            variants=tuple(
+                Variant(f"{count} a thread", functools.partial(scale, block=128 * count), in_flight) for count in (1, 4, 16, 64)
+            ),
+            baseline="1 a thread",
+            better="16 a thread",
+            figure="bytes_in_flight",
+            unit="bytes on their way",
+            more=True,
+            draw=lambda rng, size: [normal(rng, size)],
+            reference=lambda x: [2 * x + 1],
+            sizes={"check": (10_001,), "cuda": (2**25,)},
+            bytes=lambda size: 8 * size,
+        ),
+        _rows("too few warps for a row of 16,384", (2, 4, 8), "spilled_bytes", "bytes spilled by a thread", False),
+        _rows("more warps for a row of 16,384", (8, 16, 32), "bytes_in_flight", "bytes on their way", True),
+        product.case(
+            "occupancy bought with small tiles",
+            (product.tiles(128, 256, 64, warps=8), product.tiles(64, 64), product.tiles(32, 32)),
+            "tiles 128 x 256",
+            "tiles 32 x 32",
+            "asked_bytes",
+            "bytes asked for",
+        ),
+    ),
+)

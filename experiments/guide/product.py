@@ -1,0 +1,94 @@
+"""A plain matrix product in tiles, which several topics take apart: how large a tile, how many at once, how far ahead."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import triton
+import triton.language as tl
+
+from experiments.guide.topic import Case, Counted, Variant, normal
+from kernels.launch import cdiv, launch, like
+
+
+@triton.jit
+def product_kernel(
+    a, b, c, M: tl.constexpr, N: tl.constexpr, K: tl.constexpr, HIGH: tl.constexpr, WIDE: tl.constexpr, DEEP: tl.constexpr
+):  # fmt: skip
+    """c = a b, a tile of HIGH x WIDE for each program, DEEP columns of a at a time."""
+    row = tl.program_id(0) * HIGH + tl.arange(0, HIGH)
+    column = tl.program_id(1) * WIDE + tl.arange(0, WIDE)
+    total = tl.zeros((HIGH, WIDE), tl.float32)
+    for start in range(0, K, DEEP):
+        k = start + tl.arange(0, DEEP)
+        left = tl.load(a + row[:, None] * K + k[None, :], mask=(row < M)[:, None] & (k < K)[None, :], other=0.0)
+        right = tl.load(b + k[:, None] * N + column[None, :], mask=(k < K)[:, None] & (column < N)[None, :], other=0.0)
+        total = tl.dot(left, right, total)
+    inside = (row < M)[:, None] & (column < N)[None, :]
+    tl.store(c + row[:, None] * N + column[None, :], total.to(c.dtype.element_ty), mask=inside)
+
+
+def product(a, b, *, interpret, high, wide, deep=32, warps=4, stages=3):
+    m, k = a.shape
+    n = b.shape[1]
+    return launch(
+        product_kernel,
+        a,
+        b,
+        outputs=[like(a, (m, n))],
+        grid=(cdiv(m, high), cdiv(n, wide)),
+        interpret=interpret,
+        num_warps=warps,
+        num_stages=stages,
+        M=m,
+        N=n,
+        K=k,
+        HIGH=high,
+        WIDE=wide,
+        DEEP=deep,
+    )
+
+
+def asked_bytes(m: int, k: int, n: int, high: int, wide: int, deep: int, itemsize: int = 2) -> int:
+    """Bytes that all blocks load of a and b together: each block reads its rows of a and its columns of b."""
+    return itemsize * k * (cdiv(n, wide) * m + cdiv(m, high) * n)
+
+
+def figures(counted: Counted, high: int, wide: int, deep: int, stages: int, warps: int) -> Mapping[str, float]:
+    m, k, n = counted.size
+    busy = min(counted.figures["blocks"], 132)
+    return {
+        "asked_bytes": asked_bytes(m, k, n, high, wide, deep),
+        "products_per_byte": m * k * n / asked_bytes(m, k, n, high, wide, deep),
+        "busy_multiprocessors": busy,
+        "bytes_ahead": counted.figures["resident_blocks"] * (stages - 1) * 2 * deep * (high + wide),
+    }
+
+
+def tiles(high: int, wide: int, deep: int = 32, warps: int = 4, stages: int = 3, label: str = "") -> Variant:
+    of: dict[str, Any] = {"high": high, "wide": wide, "deep": deep, "warps": warps, "stages": stages}
+    return Variant(label or f"tiles {high} x {wide}", functools.partial(product, **of), functools.partial(figures, **of))
+
+
+def case(name: str, variants: tuple[Variant, ...], baseline: str, better: str, figure: str, unit: str, **other: Any) -> Case:
+    """A product of float16 matrices, [m, k] and [k, n]."""
+    sizes = {"check": (70, 50, 45), "cuda": (4096, 4096, 4096)} | other.pop("sizes", {})
+    return Case(
+        name=name,
+        kind="kernel",
+        variants=variants,
+        baseline=baseline,
+        better=better,
+        figure=figure,
+        unit=unit,
+        draw=lambda rng, m, k, n: [normal(rng, m, k, dtype=np.float16), normal(rng, k, n, dtype=np.float16)],
+        reference=lambda a, b: [a.astype(np.float32) @ b.astype(np.float32)],
+        sizes=sizes,
+        bytes=lambda m, k, n: 2 * (m * k + k * n + m * n),
+        flops=lambda m, k, n: 2 * m * k * n,
+        dtype="float16",
+        **other,
+    )

@@ -1,0 +1,117 @@
+"""One case of the guide: every way is checked, counted and timed."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from experiments.comparison import machine
+from experiments.comparison.timing import TOLERANCE, Contender, measure, refusal
+from experiments.errors import UserError
+from experiments.guide import evidence, verdict
+from experiments.guide.topic import Case, Variant
+from kernels import aot
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What to do, and how long.
+
+    Attributes:
+      device: the kind to compile for or to measure on, as folders under experiments/results/ are called.
+      measured: time the ways on the device at hand, which must be of that kind.
+      quick: only the two ways that are held against each other, and few rounds.
+      deadline: on time.monotonic; no topic is begun that would end after it.
+    """
+
+    device: str
+    measured: bool
+    quick: bool = False
+    deadline: float = float("inf")
+
+    @property
+    def compiled(self) -> bool:
+        return self.device in aot.TARGETS
+
+    @property
+    def platform(self) -> str:
+        return "cpu" if self.device == "cpu" else "cuda"
+
+    def of_row(self) -> dict[str, Any]:
+        """What the figures of a topic depend on besides its sources."""
+        clock = {"rounds": 3, "block_seconds": 0.03} if self.quick else {"rounds": 9, "block_seconds": 0.1}
+        return {"quick": self.quick} | (clock if self.measured else {})
+
+
+def contender(case: Case, variant: Variant) -> Contender:
+    assert variant.call is not None
+    if case.kind == "host":  # the procedure itself decides when its inputs go to the device
+        return Contender(variant.call, prepare=lambda inputs: inputs, to_numpy=evidence.outputs, profiled=False)
+    call = functools.partial(variant.call, interpret=False) if case.kind == "kernel" else variant.call
+    return Contender(jax.jit(call), to_numpy=evidence.outputs)
+
+
+def timed(case: Case, variants: Sequence[Variant], options: Options) -> dict[str, dict[str, Any]]:
+    """Figures of the clock by variant, or why there are none."""
+    size, clock = case.sizes[options.platform], options.of_row()
+    reference = [np.asarray(x, np.float64) for x in case.reference(*case.draw(np.random.default_rng(0), *size))]
+    made: dict[str, Callable[[], Contender]] = {v.name: functools.partial(contender, case, v) for v in variants}
+    return measure(
+        made,
+        lambda rng: case.draw(rng, *size),
+        reference,
+        TOLERANCE[case.dtype],
+        platform=options.platform,
+        rounds=clock["rounds"],
+        block_seconds=clock["block_seconds"],
+        deadline=options.deadline,
+    )
+
+
+def floor_seconds(case: Case, platform: str) -> float | None:
+    """The longer of the bytes and the products at what this device reaches."""
+    limits, size = machine.ceilings(case.dtype), case.sizes[platform]
+    needed = [work(*size) / limits[name] for name, work in _works(case)]
+    return max(needed, default=None)
+
+
+def _works(case: Case) -> list[tuple[str, Callable[..., float]]]:
+    works = (("bytes_per_second", case.bytes), ("flops_per_second", case.flops))
+    return [(name, work) for name, work in works if work is not None]
+
+
+def run_case(case: Case, options: Options) -> dict[str, Any] | None:
+    """A case's row; None where there is nothing to count and nothing to time."""
+    count = options.compiled and case.figure is not None
+    clock = options.measured and case.runnable(options.platform)
+    if not (count or clock):
+        return None
+    variants = [v for v in case.variants if not options.quick or v.name in (case.baseline, case.better)]
+    found: dict[str, dict[str, Any]] = {v.name: {"compiled": None, "measured": None, "failed": None} for v in variants}
+    for variant in variants if count else ():
+        try:
+            if variant.call is not None:
+                evidence.require_right(case, variant)
+            found[variant.name]["compiled"] = dict(evidence.counted(case, variant, options.device))
+        except UserError:
+            raise
+        except Exception as problem:  # what is wrong or cannot be compiled is a row of the table, not the end of the run
+            found[variant.name]["failed"] = refusal(variant.name, problem)
+    floor = None
+    if clock:
+        right = [v for v in variants if "wrong:" not in (found[v.name]["failed"] or "")]
+        floor = floor_seconds(case, options.platform)
+        for name, figures in timed(case, right, options).items():
+            if "failed" in figures:
+                found[name]["failed"] = figures["failed"]
+            else:
+                found[name]["measured"] = figures | {"floor_fraction": None if floor is None else floor / figures["median"]}
+    size = case.sizes.get(options.platform, case.sizes["check"])
+    row = {name: getattr(case, name) for name in ("name", "kind", "dtype", "baseline", "better", "figure", "unit", "more")}
+    row |= {"size": list(size), "floor_seconds": floor, "variants": found}
+    return row | {"verdicts": verdict.of(row)}

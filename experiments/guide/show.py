@@ -1,0 +1,112 @@
+"""A topic in the terminal: what it teaches, and its figures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from experiments.guide.topic import Topic
+from experiments.guide.verdict import shown
+
+# The counted figures that tables show, in this order, and their heads.
+HEADS = {
+    "kernels": "kernels",
+    "bytes": "bytes moved",
+    "device_bytes": "bytes of device memory",
+    "asked_bytes": "bytes asked for",
+    "sent_bytes": "bytes sent",
+    "sectors_per_request": "sectors a request",
+    "sector_bytes_per_byte": "sector bytes a byte used",
+    "sector_bytes_per_byte_in_block": "the same, once a block",
+    "load_bytes": "bytes a load",
+    "store_bytes": "bytes a store",
+    "registers": "registers",
+    "spilled_bytes": "bytes spilled",
+    "shared_bytes": "shared bytes",
+    "resident_blocks": "blocks resident",
+    "occupancy": "occupancy",
+    "bytes_in_flight": "bytes on their way",
+    "bytes_ahead": "bytes ahead",
+    "busy_multiprocessors": "busy multiprocessors",
+    "asynchronous_copies": "asynchronous copies",
+    "loads_in_a_row": "loads in a row",
+    "instructions": "instructions",
+    "instructions_per_element": "instructions an element",
+    "branches": "branches",
+    "special_per_element": "special functions an element",
+    "steps_per_element": "steps an element",
+    "steps_per_step_needed": "steps a step needed",
+    "transfer_ms": "transfer, ms",
+    "step_ms": "step, ms by the model",
+    "modelled_ms": "modelled ms",
+}
+MOST = 7  # counted columns
+
+
+def columns(case: dict[str, Any]) -> list[str]:
+    """The counted figures worth showing: the one that decides, and those in which the ways differ."""
+    found = [v["compiled"] for v in case["variants"].values() if v["compiled"] is not None]
+    if not found:
+        return []
+    differing = [
+        name
+        for name in HEADS
+        if all(name in f for f in found) and (len({f[name] for f in found}) > 1 or name in ("transfer_ms", "step_ms"))
+    ]
+    chosen = [name for name in differing if name != case["figure"]][: MOST - 1]
+    return [name for name in HEADS if name in chosen or (name == case["figure"] and all(name in f for f in found))]
+
+
+def cells(case: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Heads and rows of a case's table; heads of numbers begin with >."""
+    names = columns(case)
+    timed = any(v["measured"] for v in case["variants"].values())
+    heads = [case["name"], *(f">{HEADS[name]}" for name in names)]
+    heads += [">median ms", ">p20 to p80", ">of the floor"] if timed else []
+    rows = []
+    for name, variant in case["variants"].items():
+        row = [name]
+        if variant["failed"] is not None:
+            row[0] += f" ({variant['failed']})"
+        row += [shown(n, variant["compiled"][n]) if variant["compiled"] else "" for n in names]
+        if timed:
+            m = variant["measured"]
+            floor = "" if m is None or m["floor_fraction"] is None else f"{m['floor_fraction']:.0%}"
+            row += (
+                ["", "", ""]
+                if m is None
+                else [f"{m['median'] * 1e3:.3g}", f"{m['p20'] * 1e3:.3g} to {m['p80'] * 1e3:.3g}", floor]
+            )
+        rows.append(row)
+    return heads, rows
+
+
+def how(record: dict[str, Any], way: str) -> str:
+    if way == "measured":
+        return f"measured on {record['device']}"
+    return "counted in what was compiled for an H200" if record["measured"] else "compiled for an H200, not run"
+
+
+def show(topic: Topic, row: dict[str, Any], record: dict[str, Any], console: Console) -> None:
+    console.rule(f"[bold]{topic.name}")
+    for paragraph in topic.text.strip().split("\n\n"):
+        console.print(" ".join(paragraph.split()) + "\n", highlight=False, markup=False)
+    console.print(f"In this repository: {topic.kernel}.\n", highlight=False)
+    if not row["cases"]:
+        console.print("Only a GPU can show it.\n")
+    for case in row["cases"]:
+        heads, rows = cells(case)
+        table = Table(title=f"{case['name']} ({case['dtype']}, {' x '.join(map(str, case['size']))})")
+        for number_, head in enumerate(heads):
+            table.add_column("" if number_ == 0 else head.lstrip(">"), justify="right" if head.startswith(">") else "left")
+        for cells_ in rows:
+            table.add_row(*map(escape, cells_))
+        console.print(table)
+        for way, text in case["verdicts"].items():
+            if text is not None:
+                named = escape(f"{case['better']} in place of {case['baseline']}")
+                console.print(f"{named}: [bold]{text}[/] ({how(record, way)})", highlight=False)
+        console.print()

@@ -1,0 +1,176 @@
+"""Several turns of a loop at once.
+
+A loop costs a counter and a branch in each turn, which is little. What unrolling brings is that the loads of several turns
+are issued before the first of them is needed, so that their waits overlap.
+
+It pays where the turns are independent, their loads come from memory, and the length is known only when the kernel runs, so
+that the compiler will not do it. It brings nothing where the length is a constant: the assembler unrolls such a loop by
+itself. It costs, for nothing, where each turn needs the result of the one before: no load can be moved ahead, and the
+program grows by every turn, which it must fetch and the compiler must compile. For XLA, `lax.scan(unroll=n)` is the same
+question with kernels in place of instructions: it can fuse across the steps of a turn, but the turn's program is n times as
+long.
+
+Sources: NVIDIA, CUDA C++ Best Practices Guide, "Branch Predication" and "Loop Counters Signed vs. Unsigned"; NVIDIA, CUDA
+C++ Programming Guide, "#pragma unroll"; Volkov 2010, Better performance at lower occupancy (GTC).
+"""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import triton
+import triton.language as tl
+
+from experiments.guide.topic import Case, Topic, Variant, normal
+from kernels.launch import cdiv, launch, like
+
+ROWS, STEPS, BLOCK = 64, 256, 512
+
+
+@triton.jit
+def column_sums_kernel(
+    x, length, y, COLUMNS: tl.constexpr, ROWS: tl.constexpr, HOW: tl.constexpr, STAGES: tl.constexpr, BLOCK: tl.constexpr
+):  # fmt: skip
+    """y[c] is the sum of the first length[0] rows of x[:, c]; ROWS is the same number, known when it is compiled."""
+    column = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    inside = column < COLUMNS
+    total = tl.zeros((BLOCK,), tl.float32)
+    rows = tl.load(length)
+    if HOW == "run time":
+        for row in tl.range(0, rows, num_stages=STAGES):
+            total += tl.load(x + row * COLUMNS + column, mask=inside, other=0.0)
+    elif HOW == "run time, eight":
+        for row in tl.range(0, rows, loop_unroll_factor=8):
+            total += tl.load(x + row * COLUMNS + column, mask=inside, other=0.0)
+    elif HOW == "constant":
+        for row in tl.range(0, ROWS, num_stages=STAGES):
+            total += tl.load(x + row * COLUMNS + column, mask=inside, other=0.0)
+    else:
+        for row in tl.static_range(ROWS):
+            total += tl.load(x + row * COLUMNS + column, mask=inside, other=0.0)
+    tl.store(y + column, total, mask=inside)
+
+
+@triton.jit
+def chain_kernel(x, length, y, SIZE: tl.constexpr, STEPS: tl.constexpr, HOW: tl.constexpr, BLOCK: tl.constexpr):
+    """STEPS times v -> exp(-v v): each step needs the one before."""
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    value = tl.load(x + i, mask=i < SIZE, other=0.0)
+    if HOW == "run time":
+        for _ in range(tl.load(length)):
+            value = tl.exp(-value * value)
+    else:
+        for _ in tl.static_range(STEPS):
+            value = tl.exp(-value * value)
+    tl.store(y + i, value, mask=i < SIZE)
+
+
+def column_sums(x, length, *, interpret, how, stages=1):
+    rows, columns = x.shape
+    return launch(
+        column_sums_kernel,
+        x,
+        length,
+        outputs=[like(x, (columns,))],
+        grid=(cdiv(columns, BLOCK),),
+        interpret=interpret,
+        num_stages=stages,
+        COLUMNS=columns,
+        ROWS=rows,
+        HOW=how,
+        STAGES=stages,
+        BLOCK=BLOCK,
+    )
+
+
+def chain(x, length, *, interpret, how):
+    of = {"SIZE": x.size, "STEPS": STEPS, "HOW": how, "BLOCK": BLOCK}
+    return launch(chain_kernel, x, length, outputs=[like(x)], grid=(cdiv(x.size, BLOCK),), interpret=interpret, **of)
+
+
+def recurrence(x, w, *, unroll):
+    """The last state of h -> tanh(x_t + h w)."""
+    step = lambda h, x: (jnp.tanh(x + h @ w), None)
+    return jax.lax.scan(step, jnp.zeros_like(x[0]), x, unroll=unroll)[0]
+
+
+def recurrence_reference(x, w):
+    h = np.zeros_like(x[0], np.float64)
+    for step in x:
+        h = np.tanh(step + h @ w)
+    return [h]
+
+
+def chain_reference(x, length):
+    value = x.astype(np.float64)
+    for _ in range(STEPS):
+        value = np.exp(-value * value)
+    return [value]
+
+
+def draw_columns(rng, columns):
+    return [normal(rng, ROWS, columns), np.full(1, ROWS, np.int32)]
+
+
+def _sums_case(name: str, baseline: str, better: str) -> Case:
+    return Case(
+        name=name,
+        kind="kernel",
+        variants=tuple(Variant(how, functools.partial(column_sums, how=how)) for how in (baseline, better)),
+        baseline=baseline,
+        better=better,
+        figure="loads_in_a_row",
+        unit="loads issued before the first is needed",
+        more=True,
+        draw=draw_columns,
+        reference=lambda x, length: [x.sum(0, dtype=np.float64)],
+        sizes={"check": (1_301,), "cuda": (2**19,)},
+        bytes=lambda columns: 4 * columns * (ROWS + 1),
+    )
+
+
+TOPIC = Topic(
+    name="unrolling",
+    what="several turns of a loop at once",
+    text=__doc__ or "",
+    kernel="`kernels/max_pool/triton.py` writes out its window (`tl.static_range`); XLA's loops over time are "
+    "compared with eight steps "
+    "in a turn as well (`xla unroll 8` in docs/comparison.md)",
+    cases=(
+        _sums_case("a length known when it runs", "run time", "run time, eight"),
+        _sums_case("a length known when it is compiled", "constant", "written out"),
+        Case(
+            name="256 steps that need each other",
+            kind="kernel",
+            variants=tuple(Variant(how, functools.partial(chain, how=how)) for how in ("run time", "written out")),
+            baseline="run time",
+            better="written out",
+            figure="instructions",
+            unit="instructions in the program",
+            draw=lambda rng, size: [normal(rng, size), np.full(1, STEPS, np.int32)],
+            reference=chain_reference,
+            sizes={"check": (1_301,), "cuda": (2**22,)},
+            bytes=lambda size: 8 * size,
+        ),
+        Case(
+            name="lax.scan over 128 steps, XLA",
+            kind="xla",
+            variants=tuple(Variant(f"unroll {n}", functools.partial(recurrence, unroll=n)) for n in (1, 8, 32)),
+            baseline="unroll 1",
+            better="unroll 8",
+            figure="modelled_ms",
+            unit="ms by the model",
+            draw=lambda rng, steps, batch, width: [
+                normal(rng, steps, batch, width),
+                normal(rng, width, width) / np.float32(width),
+            ],
+            reference=recurrence_reference,
+            sizes={"check": (33, 5, 17), "cpu": (128, 32, 128), "cuda": (128, 32, 128)},
+            bytes=lambda steps, batch, width: 4 * (steps * batch * width + width * width),
+            flops=lambda steps, batch, width: 2 * steps * batch * width * width,
+        ),
+    ),
+)

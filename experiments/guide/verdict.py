@@ -1,0 +1,111 @@
+"""Whether an optimization pays, in a sentence that follows from two figures."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+EVEN = 1.05  # a gain below this, or a loss above its inverse, is none
+
+Row = dict[str, Any]
+
+
+def number(value: float) -> str:
+    """Four digits at most, thousands apart."""
+    if value != value or math.isinf(value):
+        return str(value)
+    return f"{value:,.0f}" if abs(value) >= 1000 or value == int(value) else f"{value:.3g}"
+
+
+def shown(figure: str, value: float) -> str:
+    """A counted figure; large numbers of bytes in KB, MB or GB."""
+    if figure.endswith("bytes") or figure.startswith("bytes_"):
+        for limit, unit in ((1e9, "GB"), (1e6, "MB"), (1e4, "KB")):
+            if value >= limit:
+                return f"{value / (limit if unit != 'KB' else 1e3):.3g} {unit}"
+    return number(value)
+
+
+def pair(case: Row, way: str) -> tuple[float, float] | None:
+    """The figures of the baseline and of the optimized way: `way` is "compiled" or "measured"; None where one has none."""
+    found = []
+    for name in (case["baseline"], case["better"]):
+        figures = case["variants"].get(name, {}).get(way)
+        key = case["figure"] if way == "compiled" else "median"
+        if figures is None or key not in figures:
+            return None
+        found.append(float(figures[key]))
+    return found[0], found[1]
+
+
+def gain(case: Row, way: str) -> float | None:
+    """How many times better the optimized way is; below 1 it is worse, infinite or 0 where a figure is 0."""
+    figures = pair(case, way)
+    if figures is None:
+        return None
+    before, after = figures if way == "measured" or not case["more"] else figures[::-1]
+    if before == after:
+        return 1.0
+    return math.inf if after == 0 else before / after
+
+
+def short(case: Row, way: str) -> str:
+    """The gain in a word; the two figures where one of them is 0."""
+    figures, value = pair(case, way), gain(case, way)
+    assert figures is not None
+    assert value is not None
+    if math.isinf(value) or value == 0:
+        return " to ".join(shown(case["figure"], figure) for figure in figures)
+    noise = way == "measured" and "beyond the noise" in str(timed(case))
+    return (f"{value:.2f}" if value < 10 else f"{value:.1f}") + (" (noise)" if noise else "")
+
+
+def judged(value: float) -> str:
+    return "pays" if value >= EVEN else "does not pay here" if value <= 1 / EVEN else "makes no difference here"
+
+
+def counted(case: Row) -> str | None:
+    """The verdict on the compiled programs."""
+    figures, value = pair(case, "compiled"), gain(case, "compiled")
+    if figures is None or value is None:
+        return None
+    before, after = (shown(case["figure"], figure) for figure in figures)
+    if judged(value).startswith("makes"):
+        same = "either way" if before == after else f"in place of {before}"
+        unit = case["unit"].replace("bytes", "byte", 1) if after == "1" else case["unit"]
+        return f"makes no difference here: {after} {unit} {same}"
+    if math.isinf(value) or value == 0:
+        return f"{judged(value)}: {after} in place of {before} {case['unit']}"
+    grows = case["more"] == (value > 1)
+    factor = value if value > 1 else 1 / value
+    return f"{judged(value)}: {number(factor)} times {'more' if grows else 'fewer'} {case['unit']} ({before} to {after})"
+
+
+def timed(case: Row) -> str | None:
+    """The verdict of the clock; a difference within the noise of either way is none."""
+    figures, value = pair(case, "measured"), gain(case, "measured")
+    if figures is None or value is None:
+        return None
+    before, after = (case["variants"][case[role]]["measured"] for role in ("baseline", "better"))
+    span = f"{number(figures[0] * 1e3)} to {number(figures[1] * 1e3)} ms"
+    if before["p20"] <= after["p80"] and after["p20"] <= before["p80"]:
+        text = f"makes no difference beyond the noise ({span})"
+    elif judged(value).startswith("makes"):
+        text = f"makes no difference worth the name ({span})"
+    else:
+        speed = f"{number(value)} times as fast" if value > 1 else f"{number(1 / value)} times as slow"
+        text = f"{judged(value)}: {speed} ({span})"
+    best = fastest(case)
+    return text if best is None else f"{text}; fastest: {best}"
+
+
+def fastest(case: Row) -> str | None:
+    """A third way that is faster than both beyond the noise; None if there is none."""
+    timed = {name: found["measured"] for name, found in case["variants"].items() if found.get("measured")}
+    best = min(timed, key=lambda name: timed[name]["median"])
+    beaten = [timed[case[role]]["p20"] > timed[best]["p80"] for role in ("baseline", "better")]
+    return best if all(beaten) else None
+
+
+def of(case: Row) -> dict[str, str | None]:
+    return {"compiled": counted(case), "measured": timed(case)}

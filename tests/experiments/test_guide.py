@@ -1,0 +1,277 @@
+"""The guide's command, its result file, its verdicts and its page."""
+
+from __future__ import annotations
+
+import copy
+import json
+import pathlib
+from typing import Any
+
+import pytest
+
+from experiments import report
+from experiments.errors import UserError, run
+from experiments.guide import __main__ as command
+from experiments.guide import record, running, session, show, tables, verdict
+from kernels import aot
+
+TOPICS = [
+    "memory_hierarchy",
+    "coalescing",
+    "occupancy",
+    "fusion",
+    "block_size",
+    "divergence",
+    "unrolling",
+    "asynchronous_execution",
+    "transfer_overlap",
+]
+
+
+def case(
+    before: float, after: float, *, more: bool = False, times: tuple[float, float] | None = None, noise: float = 0.01
+) -> dict:
+    clock = lambda t: {"error": 0.0, "median": t, "p20": t * (1 - noise), "p80": t * (1 + noise), "calls": 1} | {
+        "kernel_seconds": None, "floor_fraction": None}  # fmt: skip
+    variant = lambda figure, t: {"compiled": {"figure": figure}, "measured": None if t is None else clock(t), "failed": None}
+    found = {
+        "name": "a case",
+        "kind": "kernel",
+        "dtype": "float32",
+        "size": [3],
+        "baseline": "bad",
+        "better": "good",
+        "figure": "figure",
+        "unit": "sectors",
+        "more": more,
+        "floor_seconds": None,
+        "variants": {"bad": variant(before, times and times[0]), "good": variant(after, times and times[1])},
+    }
+    return found | {"verdicts": verdict.of(found)}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "more", "sentence"),
+    [
+        (8, 2, False, "pays: 4 times fewer sectors (8 to 2)"),
+        (2, 8, False, "does not pay here: 4 times more sectors (2 to 8)"),
+        (2, 8, True, "pays: 4 times more sectors (2 to 8)"),
+        (8, 2, True, "does not pay here: 4 times fewer sectors (8 to 2)"),
+        (100, 101, False, "makes no difference here: 101 sectors in place of 100"),
+        (5, 5, True, "makes no difference here: 5 sectors either way"),
+        (7, 0, False, "pays: 0 in place of 7 sectors"),
+        (0, 7, False, "does not pay here: 7 in place of 0 sectors"),
+        (0, 7, True, "pays: 7 in place of 0 sectors"),
+        (0, 0, False, "makes no difference here: 0 sectors either way"),
+    ],
+)
+def test_verdicts_follow_from_counts(before: float, after: float, more: bool, sentence: str) -> None:
+    assert case(before, after, more=more)["verdicts"] == {"compiled": sentence, "measured": None}
+
+
+@pytest.mark.parametrize(
+    ("times", "noise", "sentence"),
+    [
+        ((0.004, 0.001), 0.01, "pays: 4 times as fast (4 to 1 ms)"),
+        ((0.001, 0.004), 0.01, "does not pay here: 4 times as slow (1 to 4 ms)"),
+        ((0.0012, 0.001), 0.2, "makes no difference beyond the noise (1.2 to 1 ms)"),
+        ((0.00103, 0.001), 0.001, "makes no difference worth the name (1.03 to 1 ms)"),
+    ],
+)
+def test_verdicts_follow_from_times(times: tuple[float, float], noise: float, sentence: str) -> None:
+    assert case(8, 2, times=times, noise=noise)["verdicts"]["measured"] == sentence
+
+
+def test_a_way_that_beats_both_is_named() -> None:
+    found = case(8, 2, times=(0.004, 0.002))
+    found["variants"]["third"] = copy.deepcopy(found["variants"]["good"])
+    found["variants"]["third"]["measured"] |= {"median": 0.001, "p20": 0.0009, "p80": 0.0011}
+    assert verdict.timed(found) == "pays: 2 times as fast (4 to 2 ms); fastest: third"
+    found["variants"]["third"]["measured"]["p80"] = 0.003  # within the noise
+    assert verdict.timed(found) == "pays: 2 times as fast (4 to 2 ms)"
+
+
+def test_bytes_are_shown_in_units() -> None:
+    assert [verdict.shown("sent_bytes", value) for value in (500, 2e4, 3e6, 17_179_869_184)] == [
+        "500",
+        "20 KB",
+        "3 MB",
+        "17.2 GB",
+    ]
+    assert verdict.shown("kernels", 12304) == "12,304"
+
+
+def test_list_prints_all_nine(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(command.main, ["list"]) == 0
+    out = capsys.readouterr().out
+    assert list(session.NAMES) == TOPICS
+    assert all(name in out for name in TOPICS)
+
+
+def test_every_topic_names_its_sources_and_a_file_of_this_repository() -> None:
+    for name in TOPICS:
+        topic = session.load(name.replace("_", "-"))
+        assert topic.name == name
+        assert "Sources:" in topic.text
+        assert len(topic.cases) >= 2
+        assert all((report.ROOT / path).exists() for path in topic.kernel.split("`")[1::2] if "/" in path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["colaescing"], "topic: 'colaescing' given, it is one of memory_hierarchy, coalescing, "),
+        (["fusion", "--device", "h300"], "--device: 'h300' is not known; did you mean h200"),
+        (["fusion", "--minutes", "0"], "--minutes: 0 given, a number above 0 is needed"),
+    ],
+)
+def test_bad_input_is_one_clear_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(command.main, arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_a_topic_from_the_command_line(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["transfer-overlap", "--device", "h200", "--quick", "--out", str(tmp_path)]
+    assert run(command.main, arguments) == 0
+    out = capsys.readouterr().out
+    assert "PCIe" in out
+    assert "pays:" in out
+    path = tmp_path / "nvidia-h200" / "guide.json"
+    found = record.read(path)
+    assert found["measured"] is False
+    assert [topic["topic"] for topic in found["topics"]] == ["transfer_overlap"]
+    assert (path.parent / "guide.png").stat().st_size > 5_000
+    before = path.read_bytes()
+    assert run(command.main, arguments) == 0  # what stands there of the same sources is not done again
+    assert "nothing had to be done again" in capsys.readouterr().out
+    assert path.read_bytes() == before
+    found["measured"] = True
+    path.write_text(json.dumps(found))
+    assert run(command.main, arguments) == 2
+    assert "is not written over by what is only compiled" in capsys.readouterr().err
+
+
+def test_a_case_measured_on_this_cpu(tmp_path: pathlib.Path) -> None:
+    options = running.Options("cpu", measured=True, quick=True)
+    (one,) = (c for c in session.load("transfer_overlap").cases if c.name == "bytes in place of floats")
+    row = running.run_case(one, options)
+    assert row is not None
+    for variant in row["variants"].values():
+        assert variant["failed"] is variant["compiled"] is None
+        assert variant["measured"]["error"] < 1e-4
+        assert 0 < variant["measured"]["p20"] <= variant["measured"]["median"] <= variant["measured"]["p80"]
+    assert row["verdicts"]["measured"] is not None
+    assert running.run_case(session.load("coalescing").cases[0], options) is None  # a kernel is no matter for a CPU
+
+
+@pytest.mark.parametrize(
+    ("topic", "name"), [("coalescing", "one field of sixteen"), ("memory_hierarchy", "tiles of a product")]
+)
+def test_a_run_on_a_gpu_but_for_the_clock(topic: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What would be timed there compiles for it, at the size of the run, and the row says what a measured row says."""
+    (one,) = (c for c in session.load(topic).cases if c.name == name)
+
+    def clock(made: dict, draw: Any, reference: list, tolerance: float, **options: Any) -> dict:
+        assert options["platform"] == "cuda"
+        assert [x.shape for x in reference] == [(2**21,)] if topic == "coalescing" else [(64, 64)]
+        for make in made.values():
+            hlo = aot.compile_for("nvidia-h200", make().call, *one.shapes(one.sizes["cuda"])).as_text()
+            assert "triton_kernel_call" in hlo
+        return {n: case(8, 2, times=(0.004, 0.001))["variants"]["good"]["measured"] for n in made}
+
+    monkeypatch.setattr(running, "measure", clock)
+    monkeypatch.setattr(running.machine, "ceilings", lambda dtype: {"bytes_per_second": 4e12, "flops_per_second": 5e14})
+    if topic == "memory_hierarchy":  # a smaller reference than 4096 wide
+        monkeypatch.setitem(one.sizes, "cuda", (64, 32, 64))  # type: ignore[arg-type]
+    row = running.run_case(one, running.Options("nvidia-h200", measured=True, quick=True))
+    assert row is not None
+    assert row["floor_seconds"] > 0
+    for variant in row["variants"].values():
+        assert variant["failed"] is None
+        assert variant["compiled"]["registers"] > 0
+        assert variant["measured"]["floor_fraction"] == row["floor_seconds"] / 0.001
+    assert row["verdicts"]["measured"] is not None
+
+
+def whole() -> dict[str, Any]:
+    return record.read(report.RESULTS / "nvidia-h200" / "guide.json")
+
+
+@pytest.mark.parametrize("device", ["nvidia-h200", "cpu"])
+def test_result_files(device: str) -> None:
+    path = report.RESULTS / device / "guide.json"
+    found = record.read(path)
+    assert json.loads(path.read_text()) == found, "verdicts: python -m experiments.guide all words them anew"
+    rows = {topic["topic"]: topic for topic in found["topics"]}
+    assert list(rows) == TOPICS
+    if device == "cpu":
+        assert found["measured"]
+        return
+    for name, row in rows.items():
+        sentences = [sentence for one in row["cases"] for sentence in one["verdicts"].values() if sentence]
+        assert any(sentence.startswith("pays") for sentence in sentences), name
+        assert not all(sentence.startswith("pays") for sentence in sentences), f"{name}: where does it not pay?"
+        for one in row["cases"]:
+            for variant in one["variants"].values():
+                assert variant["failed"] is None
+                assert not variant["compiled"] or variant["compiled"].get("registers", 1) <= 255
+    every = [verdict.gain(one, "compiled") for row in rows.values() for one in row["cases"]]
+    assert {verdict.judged(gain) for gain in every if gain is not None} == {
+        "pays",
+        "does not pay here",
+        "makes no difference here",
+    }
+
+
+def test_what_does_not_fit_the_schema_is_refused(tmp_path: pathlib.Path) -> None:
+    def broken(change: Any) -> dict[str, Any]:
+        found = copy.deepcopy(whole())
+        change(found, found["topics"][0]["cases"][0])
+        return found
+
+    variant = lambda one: next(iter(one["variants"].values()))
+    for change, message in (
+        (lambda found, one: found.pop("device"), "device is missing"),
+        (lambda found, one: one.update(extra=1), "extra is not one of"),
+        (lambda found, one: one.update(better=3), "better is 3, str is needed"),
+        (lambda found, one: variant(one)["compiled"].update(registers="many"), "registers is 'many', a number is needed"),
+    ):
+        with pytest.raises(UserError, match=message):
+            record.check(broken(change))
+    path = tmp_path / "guide.json"
+    path.write_text("{")
+    with pytest.raises(UserError, match="is damaged"):
+        record.read(path)
+    with pytest.raises(UserError, match="does not exist"):
+        record.read(tmp_path / "none.json")
+
+
+def test_a_time_in_a_file_that_was_not_measured_is_refused() -> None:
+    found = whole() | {"measured": False}
+    timed = case(8, 2, times=(0.004, 0.001))
+    found["topics"][0]["cases"].append(timed)
+    with pytest.raises(UserError, match="a time in a file that says it was not measured"):
+        record.check(found)
+
+
+def test_tables_show_losses_like_wins() -> None:
+    found = {
+        "measured": False,
+        "device": "nvidia-h200",
+        "topics": [{"topic": "fusion", "cases": [case(8, 2), case(2, 8) | {"name": "a loss"}]}],
+    }
+    _, rows = tables.overview([session.load("fusion")], found, None)
+    assert rows[0][2:] == ["a case: 4.00", "a loss: 0.25", ""]
+    heads, lines = show.cells(case(8, 2, times=(0.004, 0.001)))
+    assert heads == ["a case", ">median ms", ">p20 to p80", ">of the floor"]
+    assert lines == [["bad", "4", "3.96 to 4.04", ""], ["good", "1", "0.99 to 1.01", ""]]
+
+
+def test_the_picture_was_drawn_from_the_file() -> None:
+    assert not {path.name for path in report.stale_pictures()} & {"guide.png"}
+
+
+def test_the_guide_compiles_for_what_it_names() -> None:
+    assert set(command.KNOWN.values()) - {"cpu"} <= set(aot.TARGETS)
