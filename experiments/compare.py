@@ -90,7 +90,7 @@ def main(arguments: list[str]) -> int:
         record.write(found, path)
         path.with_suffix(".md").write_text(record.markdown(found))
 
-    found, left = session.compare(options, earlier(path), save)
+    found, left = session.compare(options, record.earlier(path), save)
     save(found)
     pictures.draw_speedups(found, folder / f"compare-{given.kind}.png")
     pictures.draw_roofline(found, folder / f"roofline-{given.kind}.png")
@@ -98,17 +98,6 @@ def main(arguments: list[str]) -> int:
     if left:
         print(f"stopped for time; left: {len(left)} cases, next {left[0]}. The same command goes on with them.")
     return 0
-
-
-def earlier(path: pathlib.Path) -> dict | None:
-    """What stands in the result file; None where there is none, or one that cannot be gone on with."""
-    if not path.exists():
-        return None
-    try:
-        return record.read(path)
-    except UserError as error:
-        print(f"{error}; everything is measured again")
-        return None
 
 
 if __name__ == "__main__":

@@ -66,24 +66,19 @@ class Access:
     size: int
 
 
-_recorders: list[list[Access]] = []
-
-
-_limits: list[int] = []
+# For each `recording` in force: its list, and how many programs of a launch are to run.
+_recorders: list[tuple[list[Access], int | None]] = []
 
 
 @contextlib.contextmanager
 def recording(programs: int | None = None) -> Iterator[list[Access]]:
     """Lists what the programs that run inside the block access; with `programs`, only the first so many of a launch run."""
     record: list[Access] = []
-    _recorders.append(record)
-    limits = [] if programs is None else [programs]
-    _limits.extend(limits)
+    _recorders.append((record, programs))
     try:
         yield record
     finally:
-        _recorders.remove(record)
-        del _limits[len(_limits) - len(limits) :]
+        _recorders.pop()
 
 
 class _Builder(interpreter.InterpreterBuilder):
@@ -114,7 +109,7 @@ class _Builder(interpreter.InterpreterBuilder):
             valid = np.broadcast_to(mask.data, pointers.data.shape).astype(bool)
             relative = np.zeros(valid.shape, np.int64)
             relative[valid] = (addresses - self.bounds[array, 0]).astype(np.int64) + (array << 40)
-            for record in _recorders:
+            for record, _ in _recorders:
                 record.append(Access(what, tuple(self.grid_idx), relative, valid, size))
 
     def create_masked_load(self, ptrs, mask, *args, **kwargs):
@@ -225,7 +220,9 @@ def launch(
             _builder.set_grid_idx(*index)
             fn(**arguments)
 
-        programs = list(itertools.product(*map(range, sizes)))[: min(_limits, default=None)]
+        programs = list(itertools.product(*map(range, sizes)))[
+            : min((limit for _, limit in _recorders if limit is not None), default=None)
+        ]
         if together:
             _run_together(program, programs)
         else:

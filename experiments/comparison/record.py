@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from experiments.errors import UserError
@@ -55,7 +55,7 @@ TIMED: Fields = {
 FAILED: Fields = {"failed": (str,)}
 
 
-def _check(where: str, found: Any, fields: Fields) -> None:
+def check_fields(where: str, found: Any, fields: Fields) -> None:
     if not isinstance(found, dict):
         raise UserError(f"{where}: {type(found).__name__} given, an object is needed")
     for name in (*fields, *found):
@@ -71,24 +71,24 @@ def _check(where: str, found: Any, fields: Fields) -> None:
 
 def check(record: Any) -> None:
     """Raise a UserError that names the first field which is missing, too many, or of another type than it must be."""
-    _check("result file", record, RECORD)
-    _check("ceilings", record["ceilings"], CEILINGS)
+    check_fields("result file", record, RECORD)
+    check_fields("ceilings", record["ceilings"], CEILINGS)
     kinds = {"operators": OPERATOR, "models": MODEL}
     if record["experiment"] not in kinds:
         raise UserError(f"result file: experiment is {record['experiment']!r}, {' or '.join(kinds)} is needed")
     for row in record["cases"]:
         where = f"case {row.get('name')!r}" if isinstance(row, dict) else "case"
-        _check(where, row, {**CASE, **kinds[record["experiment"]]})
+        check_fields(where, row, {**CASE, **kinds[record["experiment"]]})
         for name, figures in row["contenders"].items():
             timed = isinstance(figures, dict) and "failed" not in figures
-            _check(f"{where}, {name}", figures, TIMED if timed else FAILED)
+            check_fields(f"{where}, {name}", figures, TIMED if timed else FAILED)
 
 
-def read(path: pathlib.Path) -> dict[str, Any]:
-    """A result file's content, in the form that `check` holds.
+def read(path: pathlib.Path, check: Callable[[Any], None] = check) -> dict[str, Any]:
+    """A result file's content, in the form that `check` holds: a comparison's, if not given.
 
     Raises:
-      UserError: the file is not there, is damaged, or is no result file of a comparison.
+      UserError: the file is not there, is damaged, or is no such result file.
     """
     try:
         record = json.loads(path.read_text())
@@ -103,10 +103,21 @@ def read(path: pathlib.Path) -> dict[str, Any]:
     return record
 
 
-def write(record: dict[str, Any], path: pathlib.Path) -> None:
+def earlier(path: pathlib.Path, read: Callable[[pathlib.Path], dict[str, Any]] = read) -> dict[str, Any] | None:
+    """What stands in the result file; None where there is none, or one that cannot be gone on with, which is said."""
+    if not path.exists():
+        return None
+    try:
+        return read(path)
+    except UserError as error:
+        print(f"{error}; everything is done again")
+        return None
+
+
+def write(record: dict[str, Any], path: pathlib.Path, check: Callable[[Any], None] = check) -> None:
     """Write the file as a whole or not at all. What was only compiled never takes the place of what was measured."""
     check(record)
-    if path.exists() and not record["measured"] and read(path)["measured"]:
+    if path.exists() and not record["measured"] and read(path, check)["measured"]:
         raise UserError(f"result file: {path} was measured, and is not written over by what was only compiled")
     beside = path.with_suffix(".tmp")
     beside.write_text(json.dumps(record, indent=1) + "\n")

@@ -19,6 +19,7 @@ from rich.console import Console
 
 import kernels
 from experiments.benchmarks.result import RESULTS
+from experiments.comparison import record as comparison
 from experiments.errors import UserError, nearest, run
 from experiments.guide import pictures, record, running, session, show
 from experiments.inspect import DEVICES
@@ -64,7 +65,7 @@ def main(arguments: list[str]) -> int:
         folder = (given.out or (QUICK if given.quick else RESULTS)) / device
         folder.mkdir(parents=True, exist_ok=True)
         path, options = folder / "guide.json", running.Options(device, measured, given.quick, deadline)
-        old = earlier(path)
+        old = comparison.earlier(path, record.read)
         kept = old is not None and old["measured"] and not measured
         if kept and given.device is not None:
             raise UserError(f"--device: {path} was measured, and is not written over by what is only compiled; give --out")
@@ -87,17 +88,6 @@ def main(arguments: list[str]) -> int:
         if left := [name for name in names if name not in rows]:
             console.print(f"stopped for time; left: {', '.join(left)}. The same command goes on with them.")
     return 0
-
-
-def earlier(path: pathlib.Path) -> dict | None:
-    """What stands in the result file; None where there is none, or one that cannot be gone on with."""
-    if not path.exists():
-        return None
-    try:
-        return record.read(path)
-    except UserError as error:
-        print(f"{error}; everything is done again")
-        return None
 
 
 if __name__ == "__main__":

@@ -31,6 +31,13 @@ STEPS, BLOCK = 16, 1024
 
 
 @triton.jit
+def long_way(value, STEPS: tl.constexpr):
+    for _ in tl.static_range(STEPS):
+        value = tl.exp(-value * value)
+    return value
+
+
+@triton.jit
 def sides_kernel(x, y, SIZE: tl.constexpr, STEPS: tl.constexpr, BRANCH: tl.constexpr, BLOCK: tl.constexpr):
     """STEPS times v -> exp(-v v) where x is above 0, else x / 2."""
     i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
@@ -39,15 +46,9 @@ def sides_kernel(x, y, SIZE: tl.constexpr, STEPS: tl.constexpr, BRANCH: tl.const
     result = value * 0.5
     if BRANCH:
         if tl.max(long.to(tl.int32), 0) > 0:
-            power = value
-            for _ in tl.static_range(STEPS):
-                power = tl.exp(-power * power)
-            result = tl.where(long, power, result)
+            result = tl.where(long, long_way(value, STEPS), result)
     else:
-        power = value
-        for _ in tl.static_range(STEPS):
-            power = tl.exp(-power * power)
-        result = tl.where(long, power, result)
+        result = tl.where(long, long_way(value, STEPS), result)
     tl.store(y + i, result, mask=i < SIZE)
 
 

@@ -15,13 +15,14 @@ import jax
 import numpy as np
 
 import kernels
+from experiments.benchmarks.recurrent_compiled import CONSTANTS
 from experiments.comparison.timing import TOLERANCE, relative_error
 from experiments.guide.sectors import instruction_widths
 from experiments.guide.topic import Case, Counted, Size, Variant
 from experiments.inspect import BANDWIDTH
 from kernels import aot, dispatch, launch, residency, traffic
 
-LAUNCH = 2e-6  # seconds: what a launch costs beside its work, as docs/comparison.md has it
+LAUNCH = CONSTANTS["xla_kernel"]  # seconds that a launch costs beside its work
 WARPS = residency.THREADS // 32  # that a multiprocessor holds at most
 _OPCODE = re.compile(r"^\s+/\*[0-9a-f]+\*/\s+(?:@!?U?P\w+ )?([A-Z][\w.]*)", re.M)
 

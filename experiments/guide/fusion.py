@@ -24,14 +24,13 @@ import numpy as np
 import triton
 import triton.language as tl
 
-from experiments.guide.evidence import LAUNCH
+from experiments.benchmarks.recurrent_compiled import CONSTANTS
+from experiments.guide.evidence import LAUNCH, modelled
 from experiments.guide.topic import Case, Counted, Topic, Variant, normal
-from experiments.inspect import BANDWIDTH
 from kernels import dispatch
 from kernels.launch import cdiv, launch, like, power_of_two
 
 SPECIAL = 16  # special functions that a multiprocessor begins in a cycle, CUDA C++ Programming Guide, "Arithmetic Instructions"
-CLOCK = 1.98e9  # cycles a second at most, as XLA's description of the H200 has it (kernels/aot.py)
 BLOCK = 1024
 
 
@@ -110,20 +109,19 @@ def chain_bytes(counted: Counted) -> dict[str, float]:
     rows, columns = counted.size
     one = counted.figures["kernels"] == 1
     moved = 4 * (rows * columns * (1 if one else 5) + 2 * columns + rows)
-    return {"bytes": moved, "modelled_ms": 1e3 * (moved / BANDWIDTH["nvidia-h200"] + counted.figures["kernels"] * LAUNCH)}
+    return {"bytes": moved, "modelled_ms": modelled(moved, int(counted.figures["kernels"]))}
 
 
 def window_figures(counted: Counted) -> dict[str, float]:
     """A kernel takes the longer of its bytes' time and its special functions' time, and its launch."""
     (size,) = counted.size
-    kernels, seconds = counted.figures["kernels"], 0.0
+    kernels = int(counted.figures["kernels"])
     per_element = counted.figures["special"] * counted.figures["threads"] / BLOCK
-    rate = SPECIAL * dispatch.H200.cores * CLOCK
-    # Where there are two kernels, the special functions are all in the first.
-    for number in range(int(kernels)):
-        special = size * per_element / rate if number == 0 else 0.0
-        seconds += max(8 * size / BANDWIDTH["nvidia-h200"], special) + LAUNCH
-    return {"bytes": 8 * size * kernels, "special_per_element": per_element, "modelled_ms": 1e3 * seconds}
+    rate = SPECIAL * dispatch.H200.cores * CONSTANTS["clock"]
+    # Where there are two kernels, the special functions are all in the first; the other has its bytes alone.
+    first = max(modelled(8 * size, 1), 1e3 * (size * per_element / rate + LAUNCH))
+    time = first + (kernels - 1) * modelled(8 * size, 1)
+    return {"bytes": 8 * size * kernels, "special_per_element": per_element, "modelled_ms": time}
 
 
 def steps(x, w, b, *, apart):
@@ -148,6 +146,14 @@ def dispatched(x, w, b, *, one):
     y = plus(times(x, w), b)
     y = times(y, sigmoid(y))
     return total(times(y, y))
+
+
+def squares_reference(x, w, b):
+    return [np.square(silu(x, w, b)).sum(1)]
+
+
+def read_bytes(rows, columns):
+    return 4 * rows * columns
 
 
 def draw_rows(rng, rows, columns):
@@ -202,9 +208,9 @@ TOPIC = Topic(
             figure="modelled_ms",
             unit="ms by the model",
             draw=draw_rows,
-            reference=lambda x, w, b: [np.square(silu(x, w, b)).sum(1)],
+            reference=squares_reference,
             sizes={"check": (37, 1001), "cuda": (16_384, 2048)},
-            bytes=lambda rows, columns: 4 * rows * columns,
+            bytes=read_bytes,
         ),
         Case(
             name="without jax.jit around the chain",
@@ -218,9 +224,9 @@ TOPIC = Topic(
             figure=None,
             unit="",
             draw=draw_rows,
-            reference=lambda x, w, b: [np.square(silu(x, w, b)).sum(1)],
+            reference=squares_reference,
             sizes={"check": (37, 1001), "cpu": (4096, 1024), "cuda": (16_384, 2048)},
-            bytes=lambda rows, columns: 4 * rows * columns,
+            bytes=read_bytes,
         ),
         Case(
             name="a chain and its sum, by hand",
@@ -236,7 +242,7 @@ TOPIC = Topic(
             draw=draw_rows,
             reference=lambda x, w, b: [silu(x, w, b).sum(1)],
             sizes={"check": (37, 1001), "cuda": (16_384, 2048)},
-            bytes=lambda rows, columns: 4 * rows * columns,
+            bytes=read_bytes,
         ),
         _window_case(3),
         _window_case(31),

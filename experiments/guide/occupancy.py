@@ -59,8 +59,7 @@ def softmax(x, *, interpret, warps):
 def in_flight(counted: Counted) -> dict[str, float]:
     """Bytes that the loads of a multiprocessor's threads ask for before the first of them is needed."""
     f = counted.figures
-    threads = f["resident_blocks"] * f["threads"]
-    return {"bytes_in_flight": threads * f["loads_in_a_row"] * f["load_bytes"], "resident_threads": threads}
+    return {"bytes_in_flight": f["resident_blocks"] * f["threads"] * f["loads_in_a_row"] * f["load_bytes"]}
 
 
 def softmax_reference(x):

@@ -11,6 +11,7 @@ import triton
 import triton.language as tl
 
 from experiments.guide.topic import Case, Counted, Variant, normal
+from kernels import dispatch
 from kernels.launch import cdiv, launch, like
 
 
@@ -52,18 +53,16 @@ def product(a, b, *, interpret, high, wide, deep=32, warps=4, stages=3):
     )
 
 
-def asked_bytes(m: int, k: int, n: int, high: int, wide: int, deep: int, itemsize: int = 2) -> int:
+def asked_bytes(m: int, k: int, n: int, high: int, wide: int, itemsize: int = 2) -> int:
     """Bytes that all blocks load of a and b together: each block reads its rows of a and its columns of b."""
     return itemsize * k * (cdiv(n, wide) * m + cdiv(m, high) * n)
 
 
 def figures(counted: Counted, high: int, wide: int, deep: int, stages: int, warps: int) -> Mapping[str, float]:
     m, k, n = counted.size
-    busy = min(counted.figures["blocks"], 132)
     return {
-        "asked_bytes": asked_bytes(m, k, n, high, wide, deep),
-        "products_per_byte": m * k * n / asked_bytes(m, k, n, high, wide, deep),
-        "busy_multiprocessors": busy,
+        "asked_bytes": asked_bytes(m, k, n, high, wide),
+        "busy_multiprocessors": min(counted.figures["blocks"], dispatch.H200.cores),
         "bytes_ahead": counted.figures["resident_blocks"] * (stages - 1) * 2 * deep * (high + wide),
     }
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import os
 import pathlib
 from typing import Any
 
-from experiments.comparison.record import NUMBER, OPTIONAL_NUMBER, Fields, _check
+from experiments.comparison import record as comparison
+from experiments.comparison.record import NUMBER, OPTIONAL_NUMBER, Fields, check_fields
 from experiments.errors import UserError
 from experiments.guide import verdict
 
@@ -62,19 +61,19 @@ VERDICTS: Fields = {"compiled": OPTIONAL_TEXT, "measured": OPTIONAL_TEXT}
 
 def check(record: Any) -> None:
     """Raise a UserError that names the first field which is missing, too many, or of another type than it must be."""
-    _check("result file", record, RECORD)
+    check_fields("result file", record, RECORD)
     if record["experiment"] != "guide":
         raise UserError(f"result file: experiment is {record['experiment']!r}, 'guide' is needed")
     for topic in record["topics"]:
-        _check("topic", topic, TOPIC)
+        check_fields("topic", topic, TOPIC)
         for case in topic["cases"]:
             where = f"{topic['topic']}, {case.get('name')}"
-            _check(where, case, CASE)
-            _check(f"{where}, verdicts", case["verdicts"], VERDICTS)
+            check_fields(where, case, CASE)
+            check_fields(f"{where}, verdicts", case["verdicts"], VERDICTS)
             for name, variant in case["variants"].items():
-                _check(f"{where}, {name}", variant, VARIANT)
+                check_fields(f"{where}, {name}", variant, VARIANT)
                 if variant["measured"] is not None:
-                    _check(f"{where}, {name}, measured", variant["measured"], MEASURED)
+                    check_fields(f"{where}, {name}, measured", variant["measured"], MEASURED)
                     if not record["measured"]:
                         raise UserError(f"{where}, {name}: a time in a file that says it was not measured")
                 for figure, value in (variant["compiled"] or {}).items():
@@ -95,26 +94,12 @@ def read(path: pathlib.Path) -> dict[str, Any]:
     Raises:
       UserError: the file is not there, is damaged, or is no result file of the guide.
     """
-    try:
-        record = json.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise UserError(f"result file: {path} does not exist") from error
-    except ValueError as error:
-        raise UserError(f"result file: {path} is damaged ({error})") from error
-    try:
-        check(record)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
+    record = comparison.read(path, check)
     judge(record)
     return record
 
 
 def write(record: dict[str, Any], path: pathlib.Path) -> None:
-    """Write the file as a whole or not at all. What was only compiled never takes the place of what was measured."""
+    """Write the file with its verdicts, under the rules of a comparison's."""
     judge(record)
-    check(record)
-    if path.exists() and not record["measured"] and json.loads(path.read_text()).get("measured"):
-        raise UserError(f"result file: {path} was measured, and is not written over by what was only compiled")
-    beside = path.with_suffix(".tmp")
-    beside.write_text(json.dumps(record, indent=1) + "\n")
-    os.replace(beside, path)
+    comparison.write(record, path, check)

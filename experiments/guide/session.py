@@ -73,6 +73,7 @@ def source_digest(name: str) -> str:
             names = re.findall(r"^from experiments\.guide\.(\w+) import", text, re.M)
             names += re.findall(r"\w+", " ".join(re.findall(r"^from experiments\.guide import (.*)", text, re.M)))
             waiting += [f"experiments/guide/{n}.py" for n in names if n != "verdict"]
+    found |= {f"experiments/results/{path}" for path in load(name).reads}
     digest = hashlib.sha256()
     for path in sorted(found):
         digest.update(path.encode() + b"\0" + (machine.ROOT / path).read_bytes() + b"\0")

@@ -98,6 +98,7 @@ class Topic:
       what: in one line.
       text: what the hardware does, when it pays and when not, with sources.
       kernel: the file of this repository where it is used, and what it does there.
+      reads: result files that its figures are computed from, below experiments/results/.
     """
 
     name: str
@@ -105,6 +106,7 @@ class Topic:
     text: str
     kernel: str
     cases: tuple[Case, ...]
+    reads: tuple[str, ...] = ()
 
 
 class _NoValues:

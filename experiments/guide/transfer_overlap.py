@@ -31,6 +31,7 @@ from experiments.guide.topic import Case, Counted, Topic, Variant, normal
 
 LINK = 64e9  # bytes a second from the host, on paper; see the sources
 PAD = 4
+COMPILED = "nvidia-h200/compiled-models.json"
 # The training step whose time is taken from the compiled comparison, and the bytes of one batch of it.
 BATCHES = {
     "resnet50 256x224x224x3, training step": 256 * (224 * 224 * 3 * 2 + 4),
@@ -40,8 +41,8 @@ BATCHES = {
 
 
 def model_figures(counted: Counted, name: str, ahead: bool) -> Mapping[str, float]:
-    """A step's modelled time (experiments/results/nvidia-h200/compiled-models.json) and its batch's on the link."""
-    path = RESULTS / "nvidia-h200" / "compiled-models.json"
+    """A step's modelled time, as COMPILED has it, and its batch's on the link."""
+    path = RESULTS / COMPILED
     try:
         rows = {row["name"]: row["contenders"] for row in json.loads(path.read_text())["cases"]}
         step = min(found["modelled_seconds"] for found in rows[name].values() if "modelled_seconds" in found)
@@ -150,11 +151,11 @@ def draw_training(rng, batches, batch, side, width):
 
 TOPIC = Topic(
     name="transfer_overlap",
+    reads=(COMPILED,),
     what="the next batch is on its way while this one is computed",
     text=__doc__ or "",
-    kernel="`experiments/data/base.py` (`reader`) reads ahead in threads, and `experiments/training/mesh.py` "
-    "hands a batch to the device "
-    "without waiting for it",
+    kernel="`experiments/data/base.py` (`reader`) reads ahead in threads, and `experiments/training/mesh.py` hands a "
+    "batch to the device without waiting for it",
     cases=(
         _modelled("ResNet-50, 256 images", "resnet50 256x224x224x3, training step"),
         _modelled("LeNet-5, 4,096 images", "lenet5 4096x32x32x1, training step"),

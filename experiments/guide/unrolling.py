@@ -136,9 +136,8 @@ TOPIC = Topic(
     name="unrolling",
     what="several turns of a loop at once",
     text=__doc__ or "",
-    kernel="`kernels/max_pool/triton.py` writes out its window (`tl.static_range`); XLA's loops over time are "
-    "compared with eight steps "
-    "in a turn as well (`xla unroll 8` in docs/comparison.md)",
+    kernel="`kernels/max_pool/triton.py` writes out its window (`tl.static_range`); XLA's loops over time are compared with "
+    "eight steps in a turn as well (`xla unroll 8` in docs/comparison.md)",
     cases=(
         _sums_case("a length known when it runs", "run time", "run time, eight"),
         _sums_case("a length known when it is compiled", "constant", "written out"),

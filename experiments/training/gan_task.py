@@ -148,9 +148,8 @@ class GanTask:
         return [batch | {"keys": keys[i], "latent": z[i]} for i, batch in enumerate(batches)]
 
     def train_step(self, state: TrainState, batch: dict[str, jax.Array]) -> tuple[TrainState, jax.Array]:
-        """One discriminator step and, after every `d_steps` of them, one generator step. Returns state and metrics."""
-        if "latent" not in batch:
-            (batch,) = self.prepare(state, [batch])
+        """One discriminator step and, after every `d_steps` of them, one generator step, on a batch that `prepare` made.
+        Returns state and metrics."""
         keys, z = batch["keys"], batch["latent"]
         batch = self.dataset.preprocess(batch, keys[0], True)
         real, labels = batch["image"], batch["label"] if self.conditional else None

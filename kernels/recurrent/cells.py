@@ -73,8 +73,8 @@ class Transposed(NamedTuple):
 def held(w: jax.Array, batch: int) -> jax.Array | Transposed:
     """A matrix [d, n, m] as the products of the loop read it fastest.
 
-    A CPU's product rearranges its operands for the cache in every step. With the matrix on the left it takes less time over
-    a large one, up to seven times at 1024 x 4096; a few examples or very many leave nothing to gain.
+    A CPU's product rearranges its operands for the cache in every step, and takes less time over a large matrix on the left;
+    a few examples or very many leave nothing to gain.
     """
     transposed = dispatch.device().platform == "cpu" and w.shape[1] * w.shape[2] >= 2**18 and 8 <= batch <= 64
     return Transposed(jnp.swapaxes(w, 1, 2)) if transposed else w

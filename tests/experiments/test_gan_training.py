@@ -83,7 +83,7 @@ def test_each_loss_trains_both_networks(loss: str, model: str) -> None:
     built = task(model, task_options=f"loss={loss},conditional=True", model_options=base + more)
     state = built.init()
     batch = built.dataset.training_batches(16, 0)[0]
-    after, metrics = jax.jit(built.train_step)(state, batch)
+    after, metrics = jax.jit(built.train_step)(state, *built.prepare(state, [batch]))
     figures = dict(zip(built.metric_names, np.asarray(metrics), strict=True))
     assert figures["finite"] == 1
     for part in ("generator", "discriminator"):
@@ -95,7 +95,7 @@ def test_gradient_penalty_equals_a_direct_evaluation() -> None:
     built = task(task_options="loss=wasserstein_gp,penalty=7", optimizer="sgd", learning_rate=1e-9, ema=None)
     state = built.init()
     batch = built.dataset.training_batches(8, 0)[0]
-    _, metrics = jax.jit(built.train_step)(state, batch)
+    _, metrics = jax.jit(built.train_step)(state, *built.prepare(state, [batch]))
     keys = jax.random.split(jax.random.fold_in(jax.random.key(built.recipe.seed), 0), 3)
     model, real = built.model(state), batch["image"]
     fake = model.generator(jax.random.normal(keys[1], (8, 100)))
@@ -116,7 +116,7 @@ def test_discriminator_steps_between_generator_steps() -> None:
     step = jax.jit(built.train_step)
     state, moved = built.init(), []
     for number in range(6):
-        after, _ = step(state, built.dataset.training_batches(16, 0)[number])
+        after, _ = step(state, *built.prepare(state, [built.dataset.training_batches(16, 0)[number]]))
         changed = jax.tree.map(lambda a, b: bool((a != b).any()), state.params["generator"], after.params["generator"])
         moved.append(any(jax.tree.leaves(changed)))
         state = after

@@ -187,7 +187,7 @@ def test_bytes_asked_for_are_those_that_the_blocks_load() -> None:
     with interpret.recording() as seen:
         np.asarray(product.product(a, b, interpret=True, high=32, wide=16)[0])
     loaded = sum(int(access.mask.sum()) * access.size for access in seen if access.what == "load")
-    assert loaded == product.asked_bytes(m, k, n, 32, 16, 32)
+    assert loaded == product.asked_bytes(m, k, n, 32, 16)
 
 
 def test_only_the_first_programs_run_where_that_is_asked_for() -> None:
