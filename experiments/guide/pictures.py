@@ -11,15 +11,17 @@ from experiments.guide import verdict
 LIMIT = 32.0  # gains beyond it are drawn there, with their figure
 
 
-def bars(record: dict[str, Any], way: str) -> list[tuple[str, str, float]]:
-    """Label, gain in a word and gain of each case that has one, in the record's order."""
+def bars(record: dict[str, Any], way: str) -> list[tuple[str, str, float, str]]:
+    """Label, gain in a word, gain and colour of each case that has one, in the record's order: pale where its verdict says that
+    it makes no difference."""
     found = []
     for topic in record["topics"]:
         for case in topic["cases"]:
             value = verdict.gain(case, way)
             if value is not None:
                 label = f"{topic['topic'].replace('_', ' ')}: {case['name']}"
-                found.append((label, verdict.short(case, way), value))
+                pale = str(case["verdicts"][way]).startswith("makes no difference")
+                found.append((label, verdict.short(case, way), value, PALE if pale else BETTER if value > 1 else WORSE))
     return found
 
 
@@ -33,9 +35,8 @@ def draw(record: dict[str, Any], path: pathlib.Path) -> None:
     way = "measured" if record["measured"] else "compiled"
     found = bars(record, way)
     figure, axes = pyplot.subplots(figsize=(9, 1.4 + 0.27 * max(1, len(found))), layout="constrained")
-    for y, (_, text, value) in enumerate(found):
+    for y, (_, text, value, colour) in enumerate(found):
         shown = min(max(value, 1 / LIMIT), LIMIT)
-        colour = BETTER if value >= verdict.EVEN else WORSE if value <= 1 / verdict.EVEN else PALE
         axes.barh(y, shown - 1, left=1, color=colour, height=0.7)
         side = 1 if value >= 1 else -1
         axes.annotate(
@@ -48,7 +49,7 @@ def draw(record: dict[str, Any], path: pathlib.Path) -> None:
             color=INK,
             fontsize=8,
         )
-    axes.set_yticks(range(len(found)), [label for label, _, _ in found], fontsize=8)
+    axes.set_yticks(range(len(found)), [label for label, *_ in found], fontsize=8)
     axes.set_ylim(len(found) - 0.4, -0.6)
     axes.set_xscale("log", base=2)
     axes.set_xlim(1 / LIMIT / 4, LIMIT * 4)

@@ -12,7 +12,7 @@ import pytest
 from experiments import report
 from experiments.errors import UserError, run
 from experiments.guide import __main__ as command
-from experiments.guide import record, running, session, show, tables, verdict
+from experiments.guide import pictures, record, running, session, show, tables, verdict
 from kernels import aot
 
 TOPICS = [
@@ -267,6 +267,12 @@ def test_tables_show_losses_like_wins() -> None:
     heads, lines = show.cells(case(8, 2, times=(0.004, 0.001)))
     assert heads == ["a case", ">median ms", ">p20 to p80", ">of the floor"]
     assert lines == [["bad", "4", "3.96 to 4.04", ""], ["good", "1", "0.99 to 1.01", ""]]
+
+
+def test_the_picture_is_pale_where_the_verdict_sees_no_difference() -> None:
+    cases = [case(8, 2, times=times, noise=noise) for times, noise in (((4, 1), 0.01), ((1, 4), 0.01), ((1, 1.3), 0.2))]
+    drawn = pictures.bars({"topics": [{"topic": "fusion", "cases": cases}]}, "measured")
+    assert [colour for *_, colour in drawn] == [pictures.BETTER, pictures.WORSE, pictures.PALE]
 
 
 def test_the_picture_was_drawn_from_the_file() -> None:
