@@ -29,7 +29,7 @@ from rich.table import Table
 import kernels
 import zoo
 from experiments.errors import UserError, run
-from kernels import aot, traffic
+from kernels.verification import aot, traffic
 
 DEVICES = {"h200": "nvidia-h200"}
 BANDWIDTH = {"nvidia-h200": 4.3e12}  # bytes per second that well-written kernels reach; 4.8e12 on paper

@@ -30,7 +30,7 @@ import numpy as np
 import kernels
 from experiments.comparison.machine import python_digest
 from experiments.errors import UserError, run
-from kernels import checks, dispatch, tuning
+from kernels.runtime import checks, dispatch, tuning
 
 BF16 = jnp.bfloat16
 BEGUN = time.monotonic()

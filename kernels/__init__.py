@@ -1,12 +1,12 @@
 """Operators with hand-written GPU kernels, one public function each; every one also runs as plain JAX.
 
-Imports neither zoo/ nor experiments/: one kernel can be taken alone. How an implementation is chosen: kernels/dispatch.py.
+Imports neither zoo/ nor experiments/: one kernel can be taken alone. Beside the operators' folders: runtime/
+(how an implementation is chosen and launched), verification/ (what proves kernels without a GPU), tuned/ (block sizes).
 A function has the name of the folder it comes from, and hides it: write `from kernels.max_pool import xla` to reach inside.
 """
 
 from kernels.batch_norm_act.api import batch_norm_act
 from kernels.conv.api import conv
-from kernels.dispatch import ImplementationError, available, device, target, use
 from kernels.gru.api import gru
 from kernels.lenet5.api import lenet5
 from kernels.linear_act.api import linear_act
@@ -16,6 +16,7 @@ from kernels.max_pool.api import max_pool
 from kernels.mlp.api import mlp
 from kernels.recurrent.cells import CellWeights
 from kernels.rnn.api import rnn
+from kernels.runtime.dispatch import ImplementationError, available, device, target, use
 from kernels.softmax_cross_entropy.api import softmax_cross_entropy
 
 __all__ = [

@@ -25,7 +25,7 @@ from experiments.recipes import find
 from experiments.training import mesh as meshes
 from experiments.training.loop import Stepper
 from experiments.training.tasks import make_task
-from kernels import aot, traffic
+from kernels.verification import aot, traffic
 from zoo.layers.conv_transpose import conv_transpose
 
 BATCH, RATE, BETA1 = 64, 2e-4, 0.5

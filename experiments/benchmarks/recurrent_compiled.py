@@ -20,9 +20,11 @@ import jax.numpy as jnp
 
 import kernels
 from experiments.benchmarks import result
-from kernels import CellWeights, aot, dispatch, launch, residency, traffic
+from kernels import CellWeights
 from kernels.recurrent import config
 from kernels.recurrent.cells import CELLS
+from kernels.runtime import dispatch, launch
+from kernels.verification import aot, residency, traffic
 
 DEVICE = "nvidia-h200"
 # What the model assumes: value, unit and where it is from.

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import kernels
-from kernels import activations
+from kernels.runtime import activations
 
 # Why the hand-written kernel of an operator can win, and what it cannot win: one reason each, shown beside the figures.
 WHY = {

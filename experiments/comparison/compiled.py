@@ -41,9 +41,10 @@ from experiments.comparison.programs import program
 from experiments.comparison.timing import refusal
 from experiments.errors import UserError, nearest, run
 from experiments.inspect import BANDWIDTH, DEVICES, kind_of
-from kernels import aot, launch, traffic
 from kernels.recurrent import config
 from kernels.recurrent.cells import CELLS
+from kernels.runtime import launch
+from kernels.verification import aot, traffic
 
 # Operations per second of the tensor cores on paper, dense; float32 products run in tf32.
 PEAK = {"nvidia-h200": {"bfloat16": 989e12, "float16": 989e12, "float32": 494e12}}

@@ -22,7 +22,7 @@ import triton.language as tl
 
 from experiments.guide import sectors
 from experiments.guide.topic import Case, Topic, Variant, normal
-from kernels.launch import cdiv, launch, like
+from kernels.runtime.launch import cdiv, launch, like
 
 FIELDS = 16
 BLOCK = 1024

@@ -25,7 +25,7 @@ import triton
 import triton.language as tl
 
 from experiments.guide.topic import Case, Counted, Topic, Variant, normal
-from kernels.launch import cdiv, launch, like
+from kernels.runtime.launch import cdiv, launch, like
 
 STEPS, BLOCK = 16, 1024
 

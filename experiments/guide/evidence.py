@@ -20,7 +20,8 @@ from experiments.comparison.timing import TOLERANCE, relative_error
 from experiments.guide.sectors import instruction_widths
 from experiments.guide.topic import Case, Counted, Size, Variant
 from experiments.inspect import BANDWIDTH
-from kernels import aot, dispatch, launch, residency, traffic
+from kernels.runtime import dispatch, launch
+from kernels.verification import aot, residency, traffic
 
 LAUNCH = CONSTANTS["xla_kernel"]  # seconds that a launch costs beside its work
 WARPS = residency.THREADS // 32  # that a multiprocessor holds at most

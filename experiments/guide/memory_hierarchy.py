@@ -29,8 +29,8 @@ import triton.language as tl
 from experiments.guide import product
 from experiments.guide.evidence import modelled
 from experiments.guide.topic import Case, Counted, Topic, Variant, normal
-from kernels import dispatch
-from kernels.launch import cdiv, launch, like
+from kernels.runtime import dispatch
+from kernels.runtime.launch import cdiv, launch, like
 
 PARTS = 16  # blocks that share a row
 BLOCK = 2048

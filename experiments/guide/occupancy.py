@@ -25,7 +25,7 @@ import triton.language as tl
 
 from experiments.guide import product
 from experiments.guide.topic import Case, Counted, Topic, Variant, normal
-from kernels.launch import cdiv, launch, like, power_of_two
+from kernels.runtime.launch import cdiv, launch, like, power_of_two
 
 
 @triton.jit
@@ -88,7 +88,7 @@ TOPIC = Topic(
     name="occupancy",
     what="enough warps, or enough loads in each, to hide the wait for memory",
     text=__doc__ or "",
-    kernel="`kernels/residency.py` computes the resident blocks of a compiled kernel; the persistent LSTM "
+    kernel="`kernels/verification/residency.py` computes the resident blocks of a compiled kernel; the persistent LSTM "
     "(`kernels/recurrent/config.py`, `plan`) takes one block for each multiprocessor with all its registers, on purpose",
     cases=(
         Case(

@@ -11,8 +11,8 @@ import triton
 import triton.language as tl
 
 from experiments.guide.topic import Case, Counted, Variant, normal
-from kernels import dispatch
-from kernels.launch import cdiv, launch, like
+from kernels.runtime import dispatch
+from kernels.runtime.launch import cdiv, launch, like
 
 
 @triton.jit

@@ -15,7 +15,7 @@ from experiments.comparison.timing import TOLERANCE, Contender, measure, refusal
 from experiments.errors import UserError
 from experiments.guide import evidence, verdict
 from experiments.guide.topic import Case, Variant
-from kernels import aot
+from kernels.verification import aot
 
 
 @dataclasses.dataclass(frozen=True)

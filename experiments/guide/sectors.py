@@ -122,9 +122,9 @@ def figures(counted: Counted) -> Mapping[str, float]:
 def first_program(counted: Counted) -> list[Any]:
     """What the first program of a variant's kernel accesses, at the size named "count", where its whole tile is inside.
 
-    Returns `kernels.interpret.Access` objects.
+    Returns `kernels.verification.interpret.Access` objects.
     """
-    from kernels import interpret
+    from kernels.verification import interpret
 
     (variant,) = (v for v in counted.case.variants if v.name == counted.variant)
     assert variant.call is not None

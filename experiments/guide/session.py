@@ -38,7 +38,8 @@ _SHARED: tuple[str, ...] = (
     "experiments/comparison/timing.py",
     "experiments/inspect.py",
 )
-_SHARED += tuple(f"kernels/{name}.py" for name in ("aot", "dispatch", "interpret", "launch", "residency", "traffic"))
+_SHARED += tuple(f"kernels/runtime/{name}.py" for name in ("dispatch", "launch"))
+_SHARED += tuple(f"kernels/verification/{name}.py" for name in ("aot", "interpret", "residency", "traffic"))
 
 
 def load(name: str) -> Topic:

@@ -9,7 +9,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from kernels import aot, launch
+from kernels.runtime import launch
+from kernels.verification import aot
 
 Size = tuple[int, ...]
 

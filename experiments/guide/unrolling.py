@@ -25,7 +25,7 @@ import triton
 import triton.language as tl
 
 from experiments.guide.topic import Case, Topic, Variant, normal
-from kernels.launch import cdiv, launch, like
+from kernels.runtime.launch import cdiv, launch, like
 
 ROWS, STEPS, BLOCK = 64, 256, 512
 

@@ -52,7 +52,7 @@ class Recipe:
     precision: Literal["float32", "bfloat16"] = "float32"
     """Dtype of the computation; parameters stay float32."""
     implementation: Literal["auto", "xla", "triton", "pallas", "interpret"] = "auto"
-    """Kernels to use; see kernels/dispatch.py."""
+    """Kernels to use; see kernels/runtime/dispatch.py."""
     seed: int = 0
     """Of the initial weights, the order of the data and every random draw."""
     evaluate_every: float = 1

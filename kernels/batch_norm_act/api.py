@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import jax
 
-from kernels import activations, checks, dispatch
 from kernels.batch_norm_act import xla
+from kernels.runtime import activations, checks, dispatch
 
 IMPLEMENTATIONS = ("xla", "triton", "interpret")
 
@@ -45,7 +45,7 @@ def batch_norm_act(
         place of its own mean and variance, from the same launch. They move by `momentum` towards the batch's mean and unbiased
         variance, as torch's do, and have no gradient.
       momentum: weight of this batch in `running`.
-      implementation: see `kernels.dispatch`. In evaluation all are the same: one fusion of XLA's.
+      implementation: see `kernels.runtime.dispatch`. In evaluation all are the same: one fusion of XLA's.
 
     Returns:
       y like x, and mean and var, [channels], float32 (float64 where x is); with `running`, that pair after this batch,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 
-from kernels import dispatch
-from kernels.launch import cdiv, power_of_two
-from kernels.tuning import tuned_config
+from kernels.runtime import dispatch
+from kernels.runtime.launch import cdiv, power_of_two
+from kernels.runtime.tuning import tuned_config
 
 
 @dataclasses.dataclass(frozen=True)

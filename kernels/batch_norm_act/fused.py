@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from kernels.batch_norm_act import sharded, triton
-from kernels.batching import over_batch
+from kernels.runtime.batching import over_batch
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(5, 6, 7, 8))

@@ -9,8 +9,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from kernels import activations
 from kernels.batch_norm_act import xla
+from kernels.runtime import activations
 
 
 def forward(axis, x, residual, scale, bias, running, activation, epsilon, momentum, signs):

@@ -19,10 +19,10 @@ import jax.numpy as jnp
 import triton
 import triton.language as tl
 
-from kernels import activations
 from kernels.batch_norm_act import config
-from kernels.launch import cdiv, launch, like, power_of_two
-from kernels.triton_math import activate, activation_gradient
+from kernels.runtime import activations
+from kernels.runtime.launch import cdiv, launch, like, power_of_two
+from kernels.runtime.triton_math import activate, activation_gradient
 
 GROUP = tl.constexpr(16)  # blocks whose sums one of them adds up
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import jax
 
-from kernels import checks, dispatch
 from kernels.conv import xla
+from kernels.runtime import checks, dispatch
 
 IMPLEMENTATIONS = ("xla",)
 
@@ -37,7 +37,7 @@ def conv(
       padding: "SAME" (ceil(size / stride) outputs), "VALID", or ((top, bottom), (left, right)).
       groups: how many groups the channels are split into; divides in and out.
       dilation: (vertical, horizontal) spacing of the window's elements, or one int.
-      implementation: see `kernels.dispatch`.
+      implementation: see `kernels.runtime.dispatch`.
 
     Returns:
       [batch, out_height, out_width, out] of x's dtype.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import jax
 
-from kernels import dispatch
 from kernels.conv import cpu
+from kernels.runtime import dispatch
 
 Pair = tuple[int, int]
 Pads = tuple[Pair, Pair]

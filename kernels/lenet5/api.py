@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import jax
 
-from kernels import checks, dispatch
 from kernels.lenet5 import xla
+from kernels.runtime import checks, dispatch
 
 IMPLEMENTATIONS = ("xla", "triton", "interpret")
 CHANNELS = 5  # of the images, up to which a block of the hand-written kernel holds a tile of patches
@@ -29,7 +29,7 @@ def lenet5(
       x: [batch, 32, 32, in], floating point.
       weights: [5, 5, in, 6], [5, 5, 6, 16], [400, 120], [120, 84], [84, classes], all of x's dtype.
       biases: [6], [16], [120], [84], [classes], floating point of any width.
-      implementation: see `kernels.dispatch`.
+      implementation: see `kernels.runtime.dispatch`.
 
     Returns:
       [batch, classes] of x's dtype.

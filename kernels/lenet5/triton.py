@@ -15,10 +15,10 @@ import jax
 import triton
 import triton.language as tl
 
-from kernels.batching import over_batch
-from kernels.launch import cdiv, launch, like, power_of_two
 from kernels.lenet5 import xla
 from kernels.linear_act.triton import precision
+from kernels.runtime.batching import over_batch
+from kernels.runtime.launch import cdiv, launch, like, power_of_two
 
 IMAGES = 16  # of a block: the least number of rows of a matrix product
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from kernels import activations, checks, dispatch
 from kernels.linear_act import xla
+from kernels.runtime import activations, checks, dispatch
 
 IMPLEMENTATIONS = ("xla", "triton", "pallas", "interpret")
 
@@ -39,8 +39,8 @@ def linear_act(
       negative_slope: of "leaky_relu".
       dropout_rate: in [0, 1).
       dropout_seed: an int or an integer scalar; needed where dropout_rate > 0.
-      implementation: see `kernels.dispatch`. "pallas", for Hopper, runs where it is named and where it was measured to be the
-        fastest: unmeasured, the choice falls on "triton", which takes every shape and dtype.
+      implementation: see `kernels.runtime.dispatch`. "pallas", for Hopper, runs where it is named and where it was measured to
+        be the fastest: unmeasured, the choice falls on "triton", which takes every shape and dtype.
 
     Returns:
       [..., out] of x's dtype.

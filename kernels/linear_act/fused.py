@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kernels.batching import over_batch
 from kernels.linear_act import triton
 from kernels.linear_act.xla import threshold
+from kernels.runtime.batching import over_batch
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6, 7, 8))

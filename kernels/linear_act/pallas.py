@@ -18,9 +18,9 @@ import jax.experimental.pallas.mosaic_gpu as plgpu
 import jax.numpy as jnp
 from jax import lax
 
-from kernels import dispatch
-from kernels.launch import cdiv, like
 from kernels.linear_act import config
+from kernels.runtime import dispatch
+from kernels.runtime.launch import cdiv, like
 
 WARPGROUPS = 2  # that multiply
 SWIZZLE = 128  # bytes of a row of a tile in shared memory, interleaved so that wgmma meets no bank twice
@@ -51,7 +51,7 @@ def erf(x: jax.Array) -> jax.Array:
 
 
 def activate(z: jax.Array, activation: str | None, slope: float) -> jax.Array:
-    """kernels.activations.apply in the primitives that Mosaic GPU lowers: it takes no function with a derivative of its own."""
+    """activations.apply in the primitives that Mosaic GPU lowers: it takes no function with a derivative of its own."""
     match activation:
         case "relu":
             return jnp.maximum(z, 0.0)

@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import triton
 import triton.language as tl
 
-from kernels import dispatch
-from kernels.launch import cdiv, launch, like
 from kernels.linear_act import config
-from kernels.triton_math import activate, activation_gradient
+from kernels.runtime import dispatch
+from kernels.runtime.launch import cdiv, launch, like
+from kernels.runtime.triton_math import activate, activation_gradient
 
 
 @triton.jit

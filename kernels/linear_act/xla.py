@@ -5,8 +5,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from kernels import activations
-from kernels.activations import accumulation_dtype
+from kernels.runtime import activations
+from kernels.runtime.activations import accumulation_dtype
 
 
 def linear_act(

@@ -6,8 +6,8 @@ import operator
 
 import jax
 
-from kernels import checks, dispatch
 from kernels.local_response_norm import xla
+from kernels.runtime import checks, dispatch
 
 IMPLEMENTATIONS = ("xla", "triton", "interpret")
 CHANNELS = 4096  # what a tile of the hand-written kernel holds
@@ -33,7 +33,7 @@ def local_response_norm(
       x: [..., channels], floating point.
       size: channels in a window, centred on the output's; of an even number one more lies before it than after, as in torch.
       alpha, beta, k: the constants of the formula.
-      implementation: see `kernels.dispatch`.
+      implementation: see `kernels.runtime.dispatch`.
 
     Returns:
       An array like x.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from kernels.launch import power_of_two
-from kernels.tuning import tuned_config
+from kernels.runtime.launch import power_of_two
+from kernels.runtime.tuning import tuned_config
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,9 +13,9 @@ import jax
 import triton
 import triton.language as tl
 
-from kernels.batching import over_batch
-from kernels.launch import cdiv, launch, like
 from kernels.local_response_norm import config
+from kernels.runtime.batching import over_batch
+from kernels.runtime.launch import cdiv, launch, like
 
 
 @triton.jit

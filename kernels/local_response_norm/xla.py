@@ -7,7 +7,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from kernels.activations import accumulation_dtype
+from kernels.runtime.activations import accumulation_dtype
 
 
 def local_response_norm(x: jax.Array, size: int, alpha: float, beta: float, k: float) -> jax.Array:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import jax
 
-from kernels import dispatch
 from kernels.recurrent import stack
+from kernels.runtime import dispatch
 
 IMPLEMENTATIONS = (*stack.IMPLEMENTATIONS, "cudnn")
 
@@ -43,7 +43,7 @@ def lstm(
       reverse: read from the last step to the first; only for layers of one direction.
       dropout: probability with which each value between two layers is dropped, in [0, 1); the others are scaled up.
       dropout_key: a jax.random.key; needed where `dropout` is not zero and there are at least two layers.
-      implementation: see `kernels.dispatch`. "cudnn" is float32 only, and runs where it is named.
+      implementation: see `kernels.runtime.dispatch`. "cudnn" is float32 only, and runs where it is named.
 
     Returns:
       outputs [batch, time, directions * out] in x's dtype, and the final state (h, c), shaped as the initial one.

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import jax
 
-from kernels import checks, dispatch
 from kernels.max_pool import xla
+from kernels.runtime import checks, dispatch
 
 IMPLEMENTATIONS = ("xla", "triton", "interpret")
 POSITIONS = 255  # what one byte can tell apart
@@ -37,8 +37,8 @@ def max_pool(
       padding: "VALID", "SAME", or ((top, bottom), (left, right)), each less than the window.
       ceil_mode: keep a last window that hangs over the end, as long as it starts inside the input or the leading padding
         (torch's rule).
-      implementation: see `kernels.dispatch`. Where none is named, the hand-written kernel runs where a gradient is taken; a
-        forward pass alone is left to XLA, which fuses it with the norm and the ReLU before it.
+      implementation: see `kernels.runtime.dispatch`. Where none is named, the hand-written kernel runs where a gradient is
+        taken; a forward pass alone is left to XLA, which fuses it with the norm and the ReLU before it.
 
     Returns:
       [batch, out_height, out_width, channels] of x's dtype.

@@ -15,10 +15,10 @@ import jax.numpy as jnp
 import triton
 import triton.language as tl
 
-from kernels.batching import over_batch
-from kernels.launch import cdiv, launch, like
 from kernels.max_pool import config, xla
 from kernels.max_pool.xla import Pads, Pair
+from kernels.runtime.batching import over_batch
+from kernels.runtime.launch import cdiv, launch, like
 
 
 @triton.jit

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kernels import dispatch
+from kernels.runtime import dispatch
 
 Pair = tuple[int, int]
 Pads = tuple[Pair, Pair]

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import jax
 
-from kernels import activations, checks, dispatch
 from kernels.mlp import xla
+from kernels.runtime import activations, checks, dispatch
 
 IMPLEMENTATIONS = ("xla", "triton", "interpret")
 HIDDEN = 256  # hidden units that a block of the hand-written kernel holds
@@ -35,7 +35,7 @@ def mlp(
       activation: after every layer but the last: "relu", "leaky_relu", "tanh", "gelu" (exact) or None.
       final_activation: after the last.
       negative_slope: of "leaky_relu".
-      implementation: see `kernels.dispatch`.
+      implementation: see `kernels.runtime.dispatch`.
 
     Returns:
       [..., out of the last layer] of x's dtype.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from kernels.tuning import tuned_config
+from kernels.runtime.tuning import tuned_config
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,11 +13,11 @@ import jax
 import triton
 import triton.language as tl
 
-from kernels.batching import over_batch
-from kernels.launch import cdiv, launch, like, power_of_two
 from kernels.linear_act.triton import precision
 from kernels.mlp import config, xla
-from kernels.triton_math import activate
+from kernels.runtime.batching import over_batch
+from kernels.runtime.launch import cdiv, launch, like, power_of_two
+from kernels.runtime.triton_math import activate
 
 
 @triton.jit

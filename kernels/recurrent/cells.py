@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from kernels import dispatch
+from kernels.runtime import dispatch
 
 
 class CellWeights(NamedTuple):

@@ -2,8 +2,8 @@
 
 A block holds the recurrent weights of a few units for the whole sequence, so that a step reads nothing but the state; it
 waits for the other blocks of its group at a barrier in every step. That ends only if every block of the grid runs: the grid
-is kept within one block per multiprocessor, and RESERVED of those are left to whatever else runs. `kernels.residency` holds
-that against the compiled kernel.
+is kept within one block per multiprocessor, and RESERVED of those are left to whatever else runs.
+`kernels.verification.residency` compares that with the compiled kernel.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from collections.abc import Sequence
 
 import jax
 
-from kernels import dispatch
-from kernels.launch import RESERVED, cdiv, power_of_two
 from kernels.recurrent.cells import CELLS, CellWeights
+from kernels.runtime import dispatch
+from kernels.runtime.launch import RESERVED, cdiv, power_of_two
 
 ROWS = 64  # of the recurrent weights that one block multiplies: a warp group's matrix instruction takes 64
 SHARED_MEMORY_SPARE = 8192  # bytes for what the compiler needs besides the operands

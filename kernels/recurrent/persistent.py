@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from kernels import residency
-from kernels.launch import launch, like, power_of_two, unrecorded
 from kernels.recurrent import config
 from kernels.recurrent.cells import CELLS, CellWeights, weight_gradient
 from kernels.recurrent.triton import backward_kernel, forward_kernel
+from kernels.runtime.launch import launch, like, power_of_two, unrecorded
+from kernels.verification import residency
 
 SAVED = {"rnn_tanh": 0, "rnn_relu": 0, "lstm": 4, "gru": 4}  # values per unit and step kept for the backward pass
 PARTS_AT_ONCE = 2048  # values that a block adds up at a time: 8 registers of each of 256 threads, what there is left of them

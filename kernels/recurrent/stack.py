@@ -13,10 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kernels import checks, dispatch
 from kernels.recurrent import config as plans
 from kernels.recurrent import cudnn, xla
 from kernels.recurrent.cells import CELLS, CellWeights
+from kernels.runtime import checks, dispatch
 
 IMPLEMENTATIONS = ("xla", "triton", "interpret")
 Layers = Sequence[CellWeights | Sequence[CellWeights]]

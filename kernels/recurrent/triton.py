@@ -19,7 +19,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from kernels.triton_math import tanh
+from kernels.runtime.triton_math import tanh
 
 
 @triton.jit

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from kernels.recurrent.cells import CELLS, Cell, CellWeights, Params, held, input_product
 
-# Known to jax.jit, as the choices in kernels.dispatch are.
+# Known to jax.jit, as the choices in kernels.runtime.dispatch are.
 _unroll = jax.make_user_context(1)
 
 

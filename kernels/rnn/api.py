@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import jax
 
-from kernels import dispatch
 from kernels.recurrent import stack
+from kernels.runtime import dispatch
 
 IMPLEMENTATIONS = stack.IMPLEMENTATIONS
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from kernels import checks, dispatch
+from kernels.runtime import checks, dispatch
 from kernels.softmax_cross_entropy import xla
 
 IMPLEMENTATIONS = ("xla", "triton", "interpret")
@@ -25,7 +25,7 @@ def softmax_cross_entropy(
       labels: class numbers, an integer array [...]; or class probabilities, floating point, [..., classes]. A class number
         outside [0, classes) gives NaN.
       label_smoothing: in [0, 1]; the target is (1 - label_smoothing) * labels + label_smoothing / classes, as in torch.
-      implementation: see `kernels.dispatch`.
+      implementation: see `kernels.runtime.dispatch`.
 
     Returns:
       The loss of each example, [...], float32 (float64 where the logits are).

@@ -14,8 +14,8 @@ import numpy as np
 import triton
 import triton.language as tl
 
-from kernels.batching import over_batch
-from kernels.launch import cdiv, launch, like
+from kernels.runtime.batching import over_batch
+from kernels.runtime.launch import cdiv, launch, like
 from kernels.softmax_cross_entropy import config
 
 

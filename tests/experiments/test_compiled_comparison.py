@@ -17,7 +17,7 @@ from experiments.comparison import arithmetic, compiled, pictures, verdict
 from experiments.comparison.cases import linear_case, pool_case
 from experiments.comparison.recurrent_cases import recurrent_case
 from experiments.errors import run
-from kernels import aot, traffic
+from kernels.verification import aot, traffic
 
 DEVICE = "nvidia-h200"
 ROOT = pathlib.Path(__file__).parents[2]

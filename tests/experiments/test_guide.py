@@ -13,7 +13,7 @@ from experiments import report
 from experiments.errors import UserError, run
 from experiments.guide import __main__ as command
 from experiments.guide import pictures, record, running, session, show, tables, verdict
-from kernels import aot
+from kernels.verification import aot
 
 TOPICS = [
     "memory_hierarchy",

@@ -12,7 +12,8 @@ import pytest
 from experiments.comparison.timing import TOLERANCE
 from experiments.guide import evidence, running, sectors, session
 from experiments.guide.topic import Case, Counted, Variant
-from kernels import aot, dispatch, launch, residency
+from kernels.runtime import dispatch, launch
+from kernels.verification import aot, residency
 
 H200 = "nvidia-h200"
 CASES = {(name, case.name): case for name in session.NAMES for case in session.load(name).cases}
@@ -179,7 +180,7 @@ def test_compiled_figures_say_what_the_topics_teach() -> None:
 def test_bytes_asked_for_are_those_that_the_blocks_load() -> None:
     """Counted in the interpreter, where every access is seen."""
     from experiments.guide import product
-    from kernels import interpret
+    from kernels.verification import interpret
 
     m, k, n = 64, 32, 96
     case = CASES["memory_hierarchy", "tiles of a product"]
@@ -192,7 +193,7 @@ def test_bytes_asked_for_are_those_that_the_blocks_load() -> None:
 
 def test_only_the_first_programs_run_where_that_is_asked_for() -> None:
     from experiments.guide import occupancy
-    from kernels import interpret
+    from kernels.verification import interpret
 
     x = np.ones(1000, np.float32)
     with interpret.recording(programs=1) as seen:

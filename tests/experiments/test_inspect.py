@@ -8,7 +8,7 @@ import pathlib
 import pytest
 
 from experiments import inspect
-from kernels import traffic
+from kernels.verification import traffic
 
 ROOT = pathlib.Path(__file__).parents[2]
 

@@ -11,9 +11,10 @@ import pytest
 
 import kernels
 from experiments import tune
-from kernels import aot, dispatch, tuning
 from kernels.linear_act import config as linear
+from kernels.runtime import dispatch, tuning
 from kernels.softmax_cross_entropy import config
+from kernels.verification import aot
 
 
 def test_what_is_measured_is_written_and_taken(tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import kernels
-from kernels import activations
+from kernels.runtime import activations
 from tests.kernels.checking import DTYPES, HAND, TOLERANCE, assert_close, assert_matches_float64, few, normal
 
 

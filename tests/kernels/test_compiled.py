@@ -12,13 +12,14 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 import kernels
-from kernels import aot, dispatch, launch, traffic, tuning
 from kernels.batch_norm_act import config as batch_norm_config
 from kernels.linear_act import config as linear_config
 from kernels.local_response_norm import config as lrn_config
 from kernels.max_pool import config as pool_config
 from kernels.mlp import config as mlp_config
+from kernels.runtime import dispatch, launch, tuning
 from kernels.softmax_cross_entropy import config as loss_config
+from kernels.verification import aot, traffic
 
 S = jax.ShapeDtypeStruct
 H200 = "nvidia-h200"

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import pytest
 
 import kernels
-from kernels import dispatch
+from kernels.runtime import dispatch
 
 
 def test_a_named_implementation_that_cannot_run_says_why():

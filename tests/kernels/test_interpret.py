@@ -11,8 +11,8 @@ import pytest
 import triton
 import triton.language as tl
 
-from kernels import interpret
 from kernels.recurrent import triton as recurrent
+from kernels.verification import interpret
 
 
 @triton.jit

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import kernels
-from kernels import activations
 from kernels.linear_act import xla
+from kernels.runtime import activations
 from tests.kernels.checking import DTYPES, HAND, TOLERANCE, assert_matches_float64, few, normal
 
 

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from jax.sharding import PartitionSpec as P
 
 import kernels
-from kernels import activations, aot, dispatch, traffic, tuning
 from kernels.linear_act import config, fused, pallas, xla
+from kernels.runtime import activations, dispatch, tuning
+from kernels.verification import aot, traffic
 from tests.kernels.checking import TOLERANCE, assert_close, assert_matches_float64, few, normal
 
 S = jax.ShapeDtypeStruct

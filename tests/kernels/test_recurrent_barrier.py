@@ -9,8 +9,9 @@ import jax
 import numpy as np
 import pytest
 
-from kernels import interpret, launch
 from kernels.recurrent import persistent, triton
+from kernels.runtime import launch
+from kernels.verification import interpret
 from tests.kernels.recurrent_operands import exact_results, operands, results
 
 STEPS = 4

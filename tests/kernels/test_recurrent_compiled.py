@@ -9,7 +9,9 @@ import jax.numpy as jnp
 import pytest
 
 import kernels
-from kernels import CellWeights, aot, dispatch, launch, residency, traffic
+from kernels import CellWeights
+from kernels.runtime import dispatch, launch
+from kernels.verification import aot, residency, traffic
 from tests.kernels.recurrent_operands import GATES
 
 H200 = "nvidia-h200"

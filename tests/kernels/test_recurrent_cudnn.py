@@ -7,8 +7,9 @@ import pytest
 from jax.experimental import rnn
 
 import kernels
-from kernels import CellWeights, aot
+from kernels import CellWeights
 from kernels.recurrent import cudnn
+from kernels.verification import aot
 from tests.kernels.recurrent_operands import assert_close, operands, results
 
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 import kernels
-from kernels import CellWeights, launch
+from kernels import CellWeights
 from kernels.recurrent import config
+from kernels.runtime import launch
 from tests.kernels.recurrent_operands import assert_close, exact_results, operands, results
 
 ONE_LAYER = [

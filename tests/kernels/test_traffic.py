@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kernels import traffic
+from kernels.verification import traffic
 
 HLO = """
 HloModule step

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kernels import dispatch
+from kernels.runtime import dispatch
 
 # A multiplication and an addition become one instruction, as in every version of Triton so far; from 3.9 on it asks to be told.
 os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
@@ -93,7 +93,7 @@ def launch(
     for record in _recorders:
         record.append(call)
     if interpret:
-        from kernels import interpret as interpreter
+        from kernels.verification import interpret as interpreter
 
         def on_host(*arrays):
             shapes = [(o.shape, np.dtype(o.dtype)) for o in outputs]

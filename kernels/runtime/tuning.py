@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from kernels import dispatch
+from kernels.runtime import dispatch
 
 # Known to jax.jit: a function traced with one candidate is traced anew with the next.
 _candidate = jax.make_user_context(None)

@@ -22,7 +22,7 @@ import numpy as np
 from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from kernels import dispatch, launch
+from kernels.runtime import dispatch, launch
 
 _H200 = """
 gpu_device_info {

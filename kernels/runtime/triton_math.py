@@ -13,7 +13,7 @@ def tanh(x):
 
 @triton.jit
 def activate(z, ACTIVATION: tl.constexpr, SLOPE: tl.constexpr):
-    """The activation of that name (kernels/activations.py) of a float32 tile."""
+    """The activation of that name (kernels/runtime/activations.py) of a float32 tile."""
     if ACTIVATION == "relu":
         z = tl.where(z > 0, z, tl.where(z != z, z, 0.0))  # a NaN stays one, as jax.nn.relu has it
     elif ACTIVATION == "leaky_relu":

@@ -133,7 +133,7 @@ def device_reason(implementation: str) -> str | None:
 @functools.cache
 def tuned(kind: str) -> Mapping[str, dict]:
     """What was measured on a device kind: {operator: {shape class: {"implementation": ..., ...}}}; empty if nothing was."""
-    path = pathlib.Path(__file__).parent / "tuned" / f"{kind}.json"
+    path = pathlib.Path(__file__).parents[1] / "tuned" / f"{kind}.json"
     return json.loads(path.read_text())["operators"] if path.exists() else {}
 
 
@@ -142,7 +142,7 @@ def available(operator: str) -> dict[str, str | None]:
 
     Whether one also takes certain arguments is known when it is called with them.
     """
-    folder = pathlib.Path(__file__).parent
+    folder = pathlib.Path(__file__).parents[1]
     operators = sorted(path.parent.name for path in folder.glob("*/api.py"))
     if operator not in operators:
         raise ValueError(f"operator: {operator!r} is none of {', '.join(operators)}")

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 
-from kernels import aot, dispatch, launch
+from kernels.runtime import dispatch, launch
+from kernels.verification import aot
 
 # Of a multiprocessor, the same from compute capability 8.0 to 9.0.
 REGISTERS, REGISTERS_AT_ONCE, THREADS, BLOCKS = 65_536, 256, 2048, 32
