@@ -30,7 +30,7 @@ import numpy as np
 import kernels
 from experiments.comparison.machine import python_digest
 from experiments.errors import UserError, run
-from kernels.runtime import checks, dispatch, tuning
+from kernels.runtime import checks, dispatch, measured, tuning
 
 BF16 = jnp.bfloat16
 BEGUN = time.monotonic()
@@ -211,7 +211,7 @@ def tune(
         whole = path.with_suffix(".tmp")
         whole.write_text(json.dumps(record, indent=1) + "\n")
         os.replace(whole, path)  # at once: a run that is cut off leaves the file as it was
-    dispatch.tuned.cache_clear()
+    measured.forget()
     return [case.name for case in left]
 
 

@@ -24,7 +24,6 @@ from kernels.runtime import dispatch, launch
 from kernels.verification import aot, residency, traffic
 
 LAUNCH = CONSTANTS["xla_kernel"]  # seconds that a launch costs beside its work
-WARPS = residency.THREADS // 32  # that a multiprocessor holds at most
 _OPCODE = re.compile(r"^\s+/\*[0-9a-f]+\*/\s+(?:@!?U?P\w+ )?([A-Z][\w.]*)", re.M)
 
 
@@ -33,12 +32,12 @@ def machine_code(ptx: str) -> list[str]:
     import triton
 
     tools = pathlib.Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
-    architecture = re.search(r"\.target\s+(\w+)", ptx)
+    architecture = re.search(r"\.target\s+(sm_(\d+)\w?)", ptx)
     assert architecture is not None
     with tempfile.TemporaryDirectory() as folder:
         source, binary = pathlib.Path(folder) / "kernel.ptx", pathlib.Path(folder) / "kernel.cubin"
         source.write_text(ptx)
-        assembler = str(aot.toolkit() / "bin" / "ptxas")
+        assembler = str(aot.toolkit(int(architecture[2]) // 10) / "bin" / "ptxas")
         subprocess.run(
             [assembler, f"--gpu-name={architecture[1]}", str(source), "-o", str(binary)], check=True, capture_output=True
         )
@@ -70,7 +69,7 @@ def of_kernel(call: launch.Launch, found: aot.Resources, device: dispatch.Device
         "spilled_bytes": found.spilled,
         "shared_bytes": found.shared_memory,
         "resident_blocks": resident,
-        "occupancy": resident * call.num_warps / WARPS,
+        "occupancy": resident * call.num_warps * 32 / device.core_threads,
         "load_bytes": float(np.mean(instruction_widths(found.ptx, "load"))),
         "store_bytes": float(np.mean(instruction_widths(found.ptx, "store"))),
         "asynchronous_copies": kinds["LDGSTS"],

@@ -15,7 +15,7 @@ from experiments.comparison.timing import TOLERANCE, Contender, measure, refusal
 from experiments.errors import UserError
 from experiments.guide import evidence, verdict
 from experiments.guide.topic import Case, Variant
-from kernels.verification import aot
+from kernels.runtime import gpus
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Options:
 
     @property
     def compiled(self) -> bool:
-        return self.device in aot.TARGETS
+        return gpus.is_known(self.device)
 
     @property
     def platform(self) -> str:

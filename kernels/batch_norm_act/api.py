@@ -78,7 +78,7 @@ def batch_norm_act(
     if residual is not None and residual.dtype != x.dtype:
         reason = f"it takes a residual of x's dtype, {x.dtype}, and was given {residual.dtype}"
     has = {"xla": None, "triton": reason, "interpret": reason}
-    chosen = dispatch.choose("batch_norm_act", implementation, has, checks.shape_class(x))
+    chosen = dispatch.choose("batch_norm_act", implementation, has, checks.shape_class(x), cooperative=("triton",))
     if mean is not None and var is not None:
         return xla.normalize(x, scale, bias, residual, activation, epsilon, mean, var), mean, var
     if chosen != "xla" and x.size:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from kernels.runtime import dispatch
-from kernels.runtime.launch import cdiv, power_of_two
+from kernels.runtime.launch import cdiv, power_of_two, usable_cores
 from kernels.runtime.tuning import tuned_config
 
 
@@ -17,8 +17,9 @@ class Config:
     lag: int  # slices summed ahead of the one being normalized: 1 hides the barrier, and doubles what must stay in L2
 
 
-# All blocks must be resident at once, or the barrier never opens. There is one for each multiprocessor, of at most 512 threads:
-# the assembler gives a block of that size at most 128 registers a thread, so that one always fits.
+# All blocks must be resident at once, or the barrier never opens. There is one for each multiprocessor less `launch.RESERVED`,
+# of at most 512 threads: the assembler gives a block of that size at most 128 registers a thread, so that one always fits;
+# `residency.require_a_core_each` makes sure of it.
 MOST_WARPS = 16
 CANDIDATES = (
     Config(32, 256, 16, 0),
@@ -31,7 +32,7 @@ CANDIDATES = (
     Config(64, 64, 8, 1),
 )
 L2_SHARE = 0.6  # of the cache that slices may take; the rest is for what streams past them
-SECTOR = 64  # bytes that device memory hands over at a time: narrower slices would fetch some of them twice
+SECTOR = 64  # bytes that a fetch from device memory brings, two sectors of 32: narrower slices would fetch some of them twice
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +52,7 @@ def choose(rows: int, channels: int, itemsize: int, arrays: int) -> Plan:
     measured = tuned_config("batch_norm_act", f"{rows}x{channels}x{itemsize}x{arrays}")
     row_bytes = itemsize * arrays
     chosen = Config(**measured) if measured is not None else _rule(rows, channels, itemsize, row_bytes, here.l2_cache)
-    blocks = min(here.cores or 4, cdiv(rows, chosen.block_rows))
+    blocks = min(usable_cores(here.cores or 8), cdiv(rows, chosen.block_rows))
     held = rows * min(chosen.slice, channels) * row_bytes * (1 + min(chosen.lag, cdiv(channels, chosen.slice) - 1))
     return Plan(chosen, blocks, held <= here.l2_cache * L2_SHARE)
 

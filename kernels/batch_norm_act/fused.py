@@ -49,7 +49,7 @@ def _forward(x, scale, bias, residual, running, activation, epsilon, momentum, i
         return sharded.forward(axis, *split(arrays), **static)
 
     whole = (1, 2, 3) if running else (1,)
-    run = over_batch(on_device, shared=len(per_channel), whole=whole, on_shard=on_shard)
+    run = over_batch(on_device, shared=len(per_channel), whole=whole, on_shard=on_shard, cooperative=True)
     y, statistics, *others = run(*batched, *per_channel)
     kept = None if signs or activation is None else residual  # the residual itself only where its values are needed again
     had_residual = None if residual is None else ()  # told by structure: a bool would become an array
@@ -79,7 +79,7 @@ def _backward(activation, epsilon, momentum, interpret, residuals, cotangents):
     def on_shard(axis, *arrays):
         return sharded.backward(axis, **split(arrays), **static)[: 4 if wants_residual else 3]
 
-    run = over_batch(on_device, shared=5, whole=(1, 2), on_shard=on_shard)
+    run = over_batch(on_device, shared=5, whole=(1, 2), on_shard=on_shard, cooperative=True)
     dx, dscale, dbias, *dresidual = run(x, dy, *optional, scale, bias, statistics, dmean, dvar)
     return (
         *(dx, dscale.astype(scale.dtype), dbias.astype(bias.dtype)),

@@ -23,6 +23,7 @@ from kernels.batch_norm_act import config
 from kernels.runtime import activations
 from kernels.runtime.launch import cdiv, launch, like, power_of_two
 from kernels.runtime.triton_math import activate, activation_gradient
+from kernels.verification import residency
 
 GROUP = tl.constexpr(16)  # blocks whose sums one of them adds up
 
@@ -328,6 +329,7 @@ def _launch(kernel, inputs, outputs, plan, interpret, read_again, CHANNELS, **co
         num_warps=plan.config.num_warps,
         zeroed=(len(outputs) + 1, len(outputs) + 2),
         together=True,
+        check=residency.require_a_core_each,
         read_again=read_again,
         CHANNELS=CHANNELS,
         SLOPE=activations.SLOPE,

@@ -2,7 +2,7 @@
 
 A block holds the recurrent weights of a few units for the whole sequence, so that a step reads nothing but the state; it
 waits for the other blocks of its group at a barrier in every step. That ends only if every block of the grid runs: the grid
-is kept within one block per multiprocessor, and RESERVED of those are left to whatever else runs.
+is kept within one block per multiprocessor, and `launch.RESERVED` of those are left to whatever else runs.
 `kernels.verification.residency` compares that with the compiled kernel.
 """
 
@@ -15,8 +15,8 @@ from collections.abc import Sequence
 import jax
 
 from kernels.recurrent.cells import CELLS, CellWeights
-from kernels.runtime import dispatch
-from kernels.runtime.launch import RESERVED, cdiv, power_of_two
+from kernels.runtime import devices
+from kernels.runtime.launch import cdiv, power_of_two, usable_cores
 
 ROWS = 64  # of the recurrent weights that one block multiplies: a warp group's matrix instruction takes 64
 SHARED_MEMORY_SPARE = 8192  # bytes for what the compiler needs besides the operands
@@ -42,9 +42,10 @@ def plan(gates: int, hidden: int, batch: int, directions: int, item_size: int, l
       item_size: bytes per value of weights and state in the products.
       layers: of one direction, where there is more than one.
     """
-    here = dispatch.device()
-    cores = (here.cores or 132) - RESERVED
-    memory = (here.shared_memory or dispatch.H200.shared_memory) - SHARED_MEMORY_SPARE
+    here = devices.device()
+    plan_for = here if here.cores else devices.H200  # the interpreter's grid is that of an H200
+    cores = usable_cores(plan_for.cores)
+    memory = plan_for.shared_memory - SHARED_MEMORY_SPARE
     padded = max(16, power_of_two(hidden))
     depth = padded if layers == 1 else 2 * padded  # of a step's product: the state, and the layer below's
     units = ROWS // (1 if gates == 1 else 4)
@@ -76,6 +77,13 @@ def layers_at_once(cell: str, batch: int, layers: Sequence[tuple[CellWeights, ..
         return 1
     fits = lambda count: isinstance(plan(gates, hidden, batch, 1, item_size, count), Plan)
     return next((count for count in range(len(layers), 1, -1) if fits(count)), 1)
+
+
+def shape_class(cell: str, x: jax.Array, layers: Sequence[tuple[CellWeights, ...]]) -> str:
+    """Key of the measured choice: "lstm 32x128x256:bfloat16 3x2x512", where x is [32, 128, 256], and there are three layers of
+    two directions of 512 units."""
+    stack = "x".join(map(str, (len(layers), len(layers[0]), layers[0][0].w_h.shape[-1] // CELLS[cell].gates)))
+    return f"{cell} {'x'.join(map(str, x.shape))}:{x.dtype} {stack}"
 
 
 def reason(cell: str, x: jax.Array, layers: Sequence[tuple[CellWeights, ...]]) -> str | None:

@@ -13,7 +13,7 @@ from kernels.recurrent import config
 from kernels.recurrent.cells import CELLS, CellWeights, weight_gradient
 from kernels.recurrent.triton import backward_kernel, forward_kernel
 from kernels.runtime.launch import launch, like, power_of_two, unrecorded
-from kernels.verification import residency
+from kernels.verification import aot, residency
 
 SAVED = {"rnn_tanh": 0, "rnn_relu": 0, "lstm": 4, "gru": 4}  # values per unit and step kept for the backward pass
 PARTS_AT_ONCE = 2048  # values that a block adds up at a time: 8 registers of each of 256 threads, what there is left of them
@@ -87,7 +87,7 @@ def reason(*arguments: Any) -> str | None:
     try:
         with unrecorded():
             jax.eval_shape(with_gradients, *arguments[1:4])
-    except residency.NotResidentError as error:
+    except (residency.NotResidentError, aot.CompilationError) as error:
         return str(error)
     return None
 

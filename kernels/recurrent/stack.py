@@ -52,12 +52,16 @@ def run(
     reason = checks.hand_written(x) or plans.reason(cell, x, stack)
     arguments = (cell, x, stack, state, lengths, reverse, scales)
 
+    operator = cell.split("_")[0]
+    key = plans.shape_class(cell, x, stack)
+
     def choose(triton: str | None) -> str:
-        # A persistent grid must have the device to itself, which only its user can know: it runs where it is asked for.
         has = {"xla": None, "triton": triton, "interpret": reason}
         if cell == "lstm":
             has["cudnn"] = cudnn.reason(x, stack, reverse)
-        return dispatch.choose(cell.split("_")[0], implementation, has, on_request=("triton",))
+        if triton is None and jax.device_count() > 1 and dispatch.named(implementation, has) is None:
+            has["triton"] = "of several devices, it may run beside a collective that its barrier then waits for"
+        return dispatch.choose(operator, implementation, has, key, cooperative=("triton",))
 
     chosen = choose(reason)
     if chosen in ("triton", "interpret"):

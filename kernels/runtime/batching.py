@@ -20,6 +20,7 @@ def over_batch(
     whole: Sequence[int] = (),
     on_shard: Callable[..., Sequence[jax.Array]] | None = None,
     joined: bool = True,
+    cooperative: bool = False,
 ) -> Callable:
     """`fn`, for batches (its arrays' first axis) that are mapped over or sharded.
 
@@ -33,13 +34,16 @@ def over_batch(
       on_shard: on_shard(axis, *arrays) runs on each device instead of `fn` where the batch is sharded over mesh axis `axis`;
         it reduces `whole` over that axis. By default they are taken to be sums.
       joined: an axis mapped by jax.vmap may join the first one; else it is looped over.
+      cooperative: `fn` has a barrier across its grid, which must not run beside the collectives of a program of several
+        devices: there `on_shard` runs in its place where the batch is not sharded either, with axis None.
     """
 
     def sums_reduced(axis, *arrays):
         return [jax.lax.psum(r, axis) if i in whole else r for i, r in enumerate(fn(*arrays))]
 
     def partitioned(*arrays):
-        return _partitioned(fn, on_shard or sums_reduced, len(arrays) - shared, len(arrays), frozenset(whole))(*arrays)
+        counts = len(arrays) - shared, len(arrays)
+        return _partitioned(fn, on_shard or sums_reduced, *counts, frozenset(whole), cooperative)(*arrays)
 
     mapped = jax.custom_batching.custom_vmap(lambda *arrays: list(partitioned(*arrays)))
 
@@ -76,7 +80,9 @@ def _looped(fn: Callable, in_batched: Sequence[bool], arrays: Sequence[jax.Array
     return jax.lax.map(one, [a for a, is_batched in zip(arrays, in_batched, strict=True) if is_batched])
 
 
-def _partitioned(fn: Callable, on_shard: Callable, batched: int, total: int, whole: frozenset[int]) -> Callable:
+def _partitioned(
+    fn: Callable, on_shard: Callable, batched: int, total: int, whole: frozenset[int], cooperative: bool
+) -> Callable:
     run = custom_partitioning(lambda *arrays: fn(*arrays))  # it looks at the signature, which a partial complicates
 
     def shardings(mesh: Mesh, arg_shapes, result_shapes):
@@ -92,7 +98,8 @@ def _partitioned(fn: Callable, on_shard: Callable, batched: int, total: int, who
 
     def partition(mesh, arg_shapes, result_shapes):
         axis, ins, outs = shardings(mesh, arg_shapes, result_shapes)
-        return mesh, fn if axis is None else (lambda *arrays: on_shard(axis, *arrays)), outs, ins
+        alone = axis is None and not (cooperative and mesh.size > 1)
+        return mesh, fn if alone else (lambda *arrays: on_shard(axis, *arrays)), outs, ins
 
     def rule(mesh, value_types, result_types):
         names = (f"d{i}" for i in itertools.count())

@@ -4,8 +4,8 @@ Every public operator takes ``implementation=``:
 
 - a name ("xla", "triton", "pallas", "cudnn", "interpret"): that one runs, or an `ImplementationError` says why it cannot;
 - None: the default of the surrounding ``with kernels.use(name):`` block where the operator has that implementation;
-  else the measured winner for this device kind and shape class (kernels/tuned/); else the hand kernel where it can run;
-  else "xla".
+  else the measured winner for this device kind and shape class (kernels/runtime/measured.py); else the hand kernel where it
+  can run, and has no barrier across its grid or was checked on this device; else "xla".
 
 An operator's ``api.py`` hands `choose` a dict with one entry per implementation it has: None where the kernel takes these
 arguments, or a sentence saying why not. What the device can run is added here, so an operator never asks about devices.
@@ -14,16 +14,19 @@ arguments, or a sentence saying why not. What the device can run is added here, 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import importlib
 import importlib.util
-import json
 import pathlib
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import ParamSpec, TypeVar
 
 import jax
+
+from kernels.runtime import measured
+from kernels.runtime.devices import CPU, H200, Device, device, target
+
+__all__ = ["CPU", "H200", "Device", "device", "target"]  # of devices.py
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -36,51 +39,9 @@ class ImplementationError(ValueError):
     """The implementation asked for cannot run; the message lists why, for each one that the operator has."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Device:
-    """What a program is compiled for. `kind` names the file in kernels/tuned/; limits are per streaming multiprocessor."""
-
-    kind: str
-    platform: str
-    compute_capability: tuple[int, int] = (0, 0)
-    cores: int = 0
-    shared_memory: int = 0  # bytes one block may use
-    l2_cache: int = 0  # bytes
-
-
-H200 = Device("nvidia-h200", "cuda", (9, 0), 132, 232_448, 50 * 2**20)
-_KNOWN = {H200.kind: H200}
 # Contexts that jax.jit knows of: a function traced under one choice is traced anew under another, never reused by mistake.
-_target = jax.make_user_context(None)
 _default = jax.make_user_context(None)
-
-
-@functools.cache
-def _present() -> Device:
-    first = jax.devices()[0]
-    if first.platform != "gpu":
-        return Device(first.platform, first.platform)
-    kind = "-".join(first.device_kind.lower().split())
-    known = next((d for d in _KNOWN.values() if kind.startswith(d.kind)), None)
-    if known is not None:
-        return known
-    major, minor = str(getattr(first, "compute_capability", "0.0")).split(".")[:2]
-    platform = "cuda" if "nvidia" in kind else "rocm"
-    return Device(kind, platform, (int(major), int(minor)), getattr(first, "core_count", 0), 101_376, 0)  # ty: cc 8.6's limit
-
-
-def device() -> Device:
-    """The device that programs are being compiled for: the first one present, or the one named by `target`."""
-    return _target.value or _present()
-
-
-@contextlib.contextmanager
-def target(kind: str) -> Iterator[Device]:
-    """Choose implementations as on a device of this kind, present or not, to compile or export for it: "nvidia-h200", "cpu"."""
-    if kind != "cpu" and kind not in _KNOWN:
-        raise ValueError(f"kind: {kind!r} is not known; known kinds are cpu, {', '.join(_KNOWN)}")
-    with _target(_KNOWN.get(kind, Device("cpu", "cpu"))):
-        yield device()
+_as_if_checked = jax.make_user_context(False)
 
 
 @contextlib.contextmanager
@@ -130,13 +91,6 @@ def device_reason(implementation: str) -> str | None:
     return None
 
 
-@functools.cache
-def tuned(kind: str) -> Mapping[str, dict]:
-    """What was measured on a device kind: {operator: {shape class: {"implementation": ..., ...}}}; empty if nothing was."""
-    path = pathlib.Path(__file__).parents[1] / "tuned" / f"{kind}.json"
-    return json.loads(path.read_text())["operators"] if path.exists() else {}
-
-
 def available(operator: str) -> dict[str, str | None]:
     """The implementations an operator has: None for one that this device can run, else why it cannot.
 
@@ -155,21 +109,32 @@ def named(implementation: str | None, has: Collection[str]) -> str | None:
     return _default.value if implementation is None and _default.value in has else implementation
 
 
+@contextlib.contextmanager
+def as_if_checked() -> Iterator[None]:
+    """Choose as on a device where `python -m kernels check` has passed: to compile for one that is not there."""
+    with _as_if_checked(True):
+        yield
+
+
 def choose(
     operator: str,
     implementation: str | None,
     has: Mapping[str, str | None],
     shape_class: str | None = None,
     on_request: Collection[str] = (),
+    cooperative: Collection[str] = (),
 ) -> str:
     """The implementation to run.
 
     Args:
-      operator: its public name, for messages and for kernels/tuned/.
+      operator: its public name, for messages and for what was measured.
       implementation: what the caller asked for.
       has: for each implementation the operator has, None if it takes these arguments, else why it does not.
       shape_class: key of the measured choice.
       on_request: implementations that nothing but their name, or a measurement that found them fastest, chooses.
+      cooperative: implementations with a barrier across their grid. One that goes wrong hangs the device, so they are chosen
+        unasked only on a device where `python -m kernels check` has passed them or a measurement found them fastest, and never
+        inside a program of several devices, whose collectives may keep multiprocessors from the grid.
 
     Raises:
       ImplementationError: the one asked for, here or by `use`, does not exist or cannot run.
@@ -183,8 +148,26 @@ def choose(
             listed = "; ".join(f"{name}: {reason or 'can run'}" for name, reason in reasons.items())
             raise ImplementationError(f"implementation: {operator} cannot run {wanted!r} here ({listed})")
         return wanted
-    measured = tuned(device().kind).get(operator, {}).get(shape_class or "", {}).get("implementation")
-    for name in (measured, *(name for name in HAND_WRITTEN if name not in on_request)):
+    for name in (fastest(operator, shape_class), *(name for name in HAND_WRITTEN if name not in on_request)):
+        if name in cooperative and unasked(operator, name, shape_class) is not None:
+            continue
         if name in reasons and reasons[name] is None:
             return name
     return "xla"
+
+
+def fastest(operator: str, shape_class: str | None) -> str | None:
+    """What was measured to be the fastest implementation of a shape class on the device at hand; None if nothing was."""
+    return measured.tuned(device()).get(operator, {}).get(shape_class or "", {}).get("implementation")
+
+
+def unasked(operator: str, implementation: str, shape_class: str | None = None) -> str | None:
+    """Why an implementation with a barrier across its grid is not chosen by itself; None if it may be."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if not mesh.empty and mesh.size > 1:
+        return f"it has a barrier across its grid, and the program runs on {mesh.size} devices"
+    if _as_if_checked.value or fastest(operator, shape_class) == implementation:
+        return None
+    if measured.passed(device(), operator, implementation):
+        return None
+    return f"it has a barrier across its grid, and `python -m kernels check {operator}` has not passed on {device().kind}"

@@ -15,12 +15,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kernels.runtime import dispatch
+from kernels.runtime import devices
 
 # A multiplication and an addition become one instruction, as in every version of Triton so far; from 3.9 on it asks to be told.
 os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
 
 RESERVED = 4  # multiprocessors that a grid with a barrier across it leaves to whatever else runs
+
+
+def usable_cores(cores: int) -> int:
+    """Of a device's multiprocessors, those that a grid with a barrier across it may take: one at least."""
+    return max(1, cores - RESERVED)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +110,7 @@ def launch(
         check(call)
     import jax_triton
 
-    major, minor = dispatch.device().compute_capability
+    major, minor = devices.device().compute_capability
     with jax.named_scope(f"{kernel.__name__}:{read_again}"):
         return jax_triton.triton_call(
             *inputs,

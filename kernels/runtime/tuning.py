@@ -1,4 +1,4 @@
-"""Looks up block sizes that experiments/tune.py measured."""
+"""Looks up block sizes that `python -m kernels tune` measured."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from kernels.runtime import dispatch
+from kernels.runtime import devices, measured
 
 # Known to jax.jit: a function traced with one candidate is traced anew with the next.
 _candidate = jax.make_user_context(None)
@@ -21,7 +21,7 @@ def tuned_config(operator: str, key: str) -> dict[str, Any] | None:
         return dict(_candidate.value[1])
     for record in _recorders:
         record.add((operator, key))
-    entry = dispatch.tuned(dispatch.device().kind).get(operator, {}).get(key, {})
+    entry = measured.tuned(devices.device()).get(operator, {}).get(key, {})
     return entry.get("config")
 
 

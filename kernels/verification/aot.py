@@ -22,30 +22,47 @@ import numpy as np
 from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from kernels.runtime import dispatch, launch
+from kernels.runtime import devices as runtime_devices
+from kernels.runtime import dispatch, gpus, launch
 
-_H200 = """
-gpu_device_info {
-  threads_per_block_limit: 1024 threads_per_warp: 32 shared_memory_per_block: 49152 shared_memory_per_core: 233472
-  threads_per_core_limit: 2048 core_count: 132 fpus_per_core: 128 block_dim_limit_x: 2147483647 block_dim_limit_y: 65535
-  block_dim_limit_z: 65535 memory_bandwidth: 4800000000000 l2_cache_size: 52428800 clock_rate_ghz: 1.98
-  device_memory_size: 151397597184 shared_memory_per_block_optin: 232448
-  cuda_compute_capability { major: 9 minor: 0 feature_extension: ACCELERATED_FEATURES }
-  registers_per_core_limit: 65536 registers_per_block_limit: 65536
+
+class CompilationError(Exception):
+    """Triton or the assembler refuses a kernel for an architecture; the message says why, in one line."""
+
+
+def target_config(gpu: gpus.Gpu) -> str:
+    """XLA's description of a GPU (a GpuTargetConfigProto as text)."""
+    major, minor = gpu.compute_capability
+    limits = gpu.limits
+    extension = "feature_extension: ACCELERATED_FEATURES" if major in (9, 10) else ""
+    return f"""
+gpu_device_info {{
+  threads_per_block_limit: 1024 threads_per_warp: 32 shared_memory_per_block: 49152
+  shared_memory_per_core: {limits.shared_memory} threads_per_core_limit: {limits.threads} core_count: {gpu.cores}
+  fpus_per_core: {64 if gpu.compute_capability == (8, 0) else 128} block_dim_limit_x: 2147483647 block_dim_limit_y: 65535
+  block_dim_limit_z: 65535 memory_bandwidth: {gpu.bandwidth:.0f} l2_cache_size: {gpu.l2_cache}
+  clock_rate_ghz: {gpu.clock / 1e9} device_memory_size: {gpu.memory}
+  shared_memory_per_block_optin: {limits.block_shared_memory}
+  cuda_compute_capability {{ major: {major} minor: {minor} {extension} }}
+  registers_per_core_limit: {limits.registers} registers_per_block_limit: {limits.registers}
   thread_dim_limit_x: 1024 thread_dim_limit_y: 1024 thread_dim_limit_z: 64 device_vendor: "NVIDIA Corporation"
-  device_address_bits: 64 pcie_bandwidth: 34359738368 ecc_enabled: true name: "NVIDIA H200 141GB HBM3e"
+  device_address_bits: 64 pcie_bandwidth: 34359738368 ecc_enabled: true name: "{gpu.jax_name}"
   driver_version: "13.0.0" runtime_version: "12.8.0" compile_time_toolkit_version: "12.8.0" dnn_version: "9.10.0"
-}
+}}
 platform_name: "CUDA"
-dnn_version_info { major: 9 minor: 10 patch: 0 }
-device_description_str: "NVIDIA H200 141GB HBM3e"
+dnn_version_info {{ major: 9 minor: 10 patch: 0 }}
+device_description_str: "{gpu.jax_name}"
 """
-TARGETS = {"nvidia-h200": ("NVIDIA H200", _H200)}  # device kind -> (JAX's name for it, XLA's description of it)
 
 
 @functools.cache
-def toolkit() -> pathlib.Path:
-    """A folder in the layout of a CUDA toolkit around the assembler and the device library in Triton's wheel."""
+def toolkit(major: int = 9) -> pathlib.Path:
+    """A folder in the layout of a CUDA toolkit around the assembler and the device library in Triton's wheel.
+
+    Args:
+      major: of the compute capability to assemble for. Triton brings two assemblers, of which the older knows no Blackwell;
+        from 3.9 on it writes PTX that only the newer one reads, for every architecture.
+    """
     import triton
 
     bundled = pathlib.Path(triton.__file__).parent / "backends" / "nvidia"
@@ -53,8 +70,7 @@ def toolkit() -> pathlib.Path:
     _kept_alive.append(folder)
     root = pathlib.Path(folder.name)
     (root / "bin").mkdir()
-    # Triton brings two assemblers; from 3.9 on it writes PTX that only the one for Blackwell reads, for Hopper too.
-    newest = tuple(map(int, triton.__version__.split(".")[:2])) >= (3, 9)
+    newest = major >= 10 or tuple(map(int, triton.__version__.split(".")[:2])) >= (3, 9)
     (root / "bin" / "ptxas").symlink_to(bundled / "bin" / ("ptxas-blackwell" if newest else "ptxas"))
     (root / "nvvm" / "libdevice").mkdir(parents=True)
     (root / "nvvm" / "libdevice" / "libdevice.10.bc").symlink_to(bundled / "lib" / "libdevice.10.bc")
@@ -66,11 +82,10 @@ _kept_alive: list[Any] = []
 
 @functools.cache
 def devices(kind: str = "nvidia-h200", count: int = 1) -> tuple[Any, ...]:
-    """`count` devices of this kind in one process, to compile for."""
-    if kind not in TARGETS:
-        raise ValueError(f"kind: {kind!r} is none of {', '.join(TARGETS)}")
+    """`count` devices of this kind (a name that `gpus.find` knows) in one process, to compile for."""
+    description = target_config(gpus.find(kind))
     try:
-        topology = topologies.get_topology_desc(platform="cuda", target_config=TARGETS[kind][1], topology=f"1x1x{count}")
+        topology = topologies.get_topology_desc(platform="cuda", target_config=description, topology=f"1x1x{count}")
     except NotImplementedError as error:
         raise RuntimeError(
             "compiling for a GPU needs jax-cuda13-plugin and jax-cuda13-pjrt, and on a machine without a GPU JAX_PLATFORMS=cpu"
@@ -81,13 +96,12 @@ def devices(kind: str = "nvidia-h200", count: int = 1) -> tuple[Any, ...]:
 
 @contextlib.contextmanager
 def lowering_for(kind: str) -> Iterator[None]:
-    """Implementations are chosen, and kernels lowered, as on a device of this kind."""
+    """Implementations are chosen, and kernels lowered, as on a device of this kind where `kernels check` has passed."""
     with contextlib.ExitStack() as stack:
-        stack.enter_context(dispatch.target(kind))
+        here = stack.enter_context(runtime_devices.target(kind))
+        stack.enter_context(dispatch.as_if_checked())
         if hasattr(jax.sharding, "AbstractDevice"):  # from jax 0.11 on lowering a kernel asks what it is for
-            device = jax.sharding.AbstractDevice(
-                device_kind=TARGETS[kind][0], num_cores=dispatch.device().cores, platform="gpu"
-            )
+            device = jax.sharding.AbstractDevice(device_kind=gpus.find(kind).jax_name, num_cores=here.cores, platform="gpu")
             stack.enter_context(jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), (), abstract_device=device)))
         yield
 
@@ -100,8 +114,9 @@ def compile_for(
     shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), args)
     with lowering_for(kind):
         lowered = jax.jit(fn, donate_argnums=tuple(donate)).trace(*shapes).lower()
-    with _environment(MOSAIC_GPU_CUDA_ROOT=str(toolkit())):
-        return lowered.compile(compiler_options={"xla_gpu_cuda_data_dir": str(toolkit())} | dict(options or {}))
+    cuda = str(toolkit(gpus.find(kind).compute_capability[0]))
+    with _environment(MOSAIC_GPU_CUDA_ROOT=cuda):
+        return lowered.compile(compiler_options={"xla_gpu_cuda_data_dir": cuda} | dict(options or {}))
 
 
 def thunks_for(kind: str, fn: Callable, *args: Any, options: Mapping[str, Any] | None = None) -> str:
@@ -127,9 +142,10 @@ def compile_sharded(
         jax.tree.map(lambda a, s=spec: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=NamedSharding(mesh, s)), arg)
         for arg, spec in zip(args, specs, strict=True)
     ]
-    with dispatch.target(kind):
+    with runtime_devices.target(kind), dispatch.as_if_checked():
         lowered = jax.jit(fn).trace(*shapes).lower()
-        return lowered.compile(compiler_options={"xla_gpu_cuda_data_dir": str(toolkit())})
+        cuda = str(toolkit(gpus.find(kind).compute_capability[0]))
+        return lowered.compile(compiler_options={"xla_gpu_cuda_data_dir": cuda})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,16 +162,21 @@ class Resources:
 
 def kernel_resources(call: launch.Launch, kind: str = "nvidia-h200") -> Resources:
     """A recorded launch compiled for one kind of device, as jax-triton would compile it there."""
-    with dispatch.target(kind) as target:
+    with runtime_devices.target(kind) as target:
         return resources(call, target.compute_capability)
 
 
 @functools.lru_cache(maxsize=64)
 def resources(call: launch.Launch, compute_capability: tuple[int, int]) -> Resources:
-    """`kernel_resources` for any device of a compute capability."""
+    """`kernel_resources` for any device of a compute capability.
+
+    Raises:
+      CompilationError: Triton or the assembler refuses the kernel.
+    """
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
+    from triton.errors import TritonError
 
     major, minor = compute_capability
     names = call.kernel.arg_names
@@ -168,15 +189,28 @@ def resources(call: launch.Launch, compute_capability: tuple[int, int]) -> Resou
     options = {"num_warps": call.num_warps, "num_stages": call.num_stages}
     with tempfile.TemporaryDirectory() as cache, triton.knobs.cache.scope():
         triton.knobs.cache.dir = cache
-        compiled = triton.compile(source, target=GPUTarget("cuda", 10 * major + minor, 32), options=options)
+        try:
+            compiled = triton.compile(source, target=GPUTarget("cuda", 10 * major + minor, 32), options=options)
+        except (TritonError, RuntimeError) as error:
+            raise CompilationError(_refusal(call, compute_capability, "Triton", str(error))) from error
     ptx = compiled.asm["ptx"]
     architecture = re.search(r"\.target\s+(\w+)", ptx).group(1)  # type: ignore[union-attr]
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "kernel.ptx"
         path.write_text(ptx)
-        command = [str(toolkit() / "bin" / "ptxas"), "-v", f"--gpu-name={architecture}", str(path), "-o", str(path) + ".cubin"]
-        log = subprocess.run(command, capture_output=True, text=True, check=True).stderr
-    return _resources(ptx, log, compiled.metadata.shared, compiled.asm["ttgir"])
+        assembler = str(toolkit(major) / "bin" / "ptxas")
+        command = [assembler, "-v", f"--gpu-name={architecture}", str(path), "-o", str(path) + ".cubin"]
+        run = subprocess.run(command, capture_output=True, text=True, check=False)
+    if run.returncode:
+        raise CompilationError(_refusal(call, compute_capability, "the assembler", run.stderr or f"status {run.returncode}"))
+    return _resources(ptx, run.stderr, compiled.metadata.shared, compiled.asm["ttgir"])
+
+
+def _refusal(call: launch.Launch, compute_capability: tuple[int, int], who: str, words: str) -> str:
+    """One line of what a compiler said."""
+    lines = [line.strip() for line in words.splitlines() if line.strip()]
+    first = next((line for line in lines if "error" in line.lower()), lines[0] if lines else "no reason given")
+    return f"{who} refuses {call.kernel.fn.__name__} for compute capability {'.'.join(map(str, compute_capability))}: {first}"
 
 
 def mosaic_resources(fn: Callable, *args: Any, kind: str = "nvidia-h200") -> Resources:

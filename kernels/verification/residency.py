@@ -9,39 +9,52 @@ from __future__ import annotations
 
 import math
 
-from kernels.runtime import dispatch, launch
+from kernels.runtime import devices, launch
+from kernels.runtime.gpus import RESERVED_SHARED_MEMORY
 from kernels.verification import aot
 
-# Of a multiprocessor, the same from compute capability 8.0 to 9.0.
-REGISTERS, REGISTERS_AT_ONCE, THREADS, BLOCKS = 65_536, 256, 2048, 32
-SHARED_MEMORY_OF_A_BLOCK = 1024  # bytes that the system takes of each block's share
+REGISTERS_AT_ONCE = 256  # a warp is given registers in this unit, from compute capability 8.0 to 12.0
 
 
 class NotResidentError(Exception):
     """A launch with a barrier across its grid, not all of whose blocks would run at the same time."""
 
 
-def blocks_per_core(found: aot.Resources, num_warps: int, device: dispatch.Device) -> int:
+def blocks_per_core(found: aot.Resources, num_warps: int, device: devices.Device) -> int:
     """How many blocks one multiprocessor of the device holds at the same time."""
     registers_of_a_warp = math.ceil(32 * found.registers / REGISTERS_AT_ONCE) * REGISTERS_AT_ONCE
-    shared = device.shared_memory + SHARED_MEMORY_OF_A_BLOCK
+    if found.shared_memory > device.shared_memory:
+        return 0
     return min(
-        BLOCKS,
-        THREADS // (32 * num_warps),
-        REGISTERS // (num_warps * registers_of_a_warp),
-        shared // (found.shared_memory + SHARED_MEMORY_OF_A_BLOCK),
+        device.core_blocks,
+        device.core_threads // (32 * num_warps),
+        device.core_registers // (num_warps * registers_of_a_warp),
+        device.core_shared_memory // (found.shared_memory + RESERVED_SHARED_MEMORY),
     )
 
 
-def resident_blocks(call: launch.Launch, device: dispatch.Device) -> int:
+def resident_blocks(call: launch.Launch, device: devices.Device) -> int:
     """How many blocks of this launch the device holds at the same time beside whatever else runs: it compiles the kernel."""
     found = aot.resources(call, device.compute_capability)
-    return blocks_per_core(found, call.num_warps, device) * (device.cores - launch.RESERVED)
+    return blocks_per_core(found, call.num_warps, device) * launch.usable_cores(device.cores)
+
+
+def require_a_core_each(call: launch.Launch) -> None:
+    """Raises NotResidentError unless there is a multiprocessor for each block.
+
+    Nothing is compiled: a block that can be launched at all fits on one, so such a grid is resident whatever its blocks take.
+    """
+    here, blocks = devices.device(), math.prod(call.grid)
+    if blocks > launch.usable_cores(here.cores):
+        raise NotResidentError(
+            f"{call.kernel.fn.__name__} needs a multiprocessor for each of its {blocks} blocks, and {here.kind} has "
+            f"{launch.usable_cores(here.cores)} to give"
+        )
 
 
 def require(call: launch.Launch) -> None:
     """Raises NotResidentError unless all blocks of the launch run at the same time on the device at hand."""
-    here, blocks = dispatch.device(), math.prod(call.grid)
+    here, blocks = devices.device(), math.prod(call.grid)
     resident = resident_blocks(call, here)
     if blocks > resident:
         raise NotResidentError(

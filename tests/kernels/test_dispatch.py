@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import pytest
 
 import kernels
-from kernels.runtime import dispatch
+from kernels.runtime import dispatch, gpus, launch, measured
 
 
 def test_a_named_implementation_that_cannot_run_says_why():
@@ -27,15 +27,15 @@ def test_a_named_implementation_that_cannot_run_says_why():
         kernels.max_pool(x.astype(jnp.float64), 2, implementation="interpret")
 
 
-def test_an_old_device_says_which_capability_it_needs(monkeypatch):
-    monkeypatch.setattr(dispatch, "_present", lambda: dispatch.Device("tesla-t4", "cuda", (7, 5), 40, 65_536, 4 * 2**20))
-    assert dispatch.available("max_pool")["triton"] == "it needs compute capability 8.0, and tesla-t4 has 7.5"
-    with pytest.raises(kernels.ImplementationError, match=r"triton: it needs compute capability 8\.0, and tesla-t4 has 7\.5"):
-        kernels.max_pool(jnp.zeros((1, 4, 4, 1)), 2, implementation="triton")
-    monkeypatch.setattr(
-        dispatch, "_present", lambda: dispatch.Device("nvidia-b200", "cuda", (10, 0), 148, 232_448, 126 * 2**20)
-    )
-    assert dispatch.available("linear_act")["pallas"] == "it needs compute capability 9.0 (Hopper), and nvidia-b200 has 10.0"
+def test_an_old_device_says_which_capability_it_needs():
+    with kernels.target(dispatch.Device("tesla-t4", "cuda", (7, 5), 40, 65_536, 4 * 2**20)):
+        assert dispatch.available("max_pool")["triton"] == "it needs compute capability 8.0, and tesla-t4 has 7.5"
+        reason = r"triton: it needs compute capability 8\.0, and tesla-t4 has 7\.5"
+        with pytest.raises(kernels.ImplementationError, match=reason):
+            kernels.max_pool(jnp.zeros((1, 4, 4, 1)), 2, implementation="triton")
+    with kernels.target("b200"):
+        reason = "it needs compute capability 9.0 (Hopper), and nvidia-b200 has 10.0"
+        assert dispatch.available("linear_act")["pallas"] == reason
 
 
 def test_use_sets_the_default_and_retraces():
@@ -54,7 +54,7 @@ def test_use_sets_the_default_and_retraces():
 
 
 def test_without_a_measurement_the_hand_kernel_is_taken_where_it_can_run(monkeypatch):
-    monkeypatch.setattr(dispatch, "tuned", lambda kind: {"op": {"small": {"implementation": "xla"}}})
+    monkeypatch.setattr(measured, "tuned", lambda device: {"op": {"small": {"implementation": "xla"}}})
     has = {"xla": None, "triton": None}
     with kernels.target("nvidia-h200"):
         assert dispatch.choose("op", None, has) == "triton"
@@ -73,11 +73,6 @@ def test_available_names_every_implementation_of_every_operator():
         assert all(reason for name, reason in found.items() if name not in ("xla", "interpret"))
     with pytest.raises(ValueError, match="operator: 'softmax' is none of"):
         kernels.available("softmax")
-
-
-def test_target_rejects_an_unknown_device():
-    with pytest.raises(ValueError, match="kind: 'nvidia-a100' is not known"), kernels.target("nvidia-a100"):
-        pass
 
 
 def test_importing_loads_no_gpu_package_and_nothing_heavy():
@@ -107,3 +102,67 @@ def test_what_is_on_request_is_chosen_by_name_only():
         assert dispatch.choose("operator", "triton", has, on_request=("triton",)) == "triton"
         with kernels.use("triton"):
             assert dispatch.choose("operator", None, has, on_request=("triton",)) == "triton"
+
+
+COOPERATIVE = {"xla": None, "triton": None}
+
+
+def test_what_can_hang_is_chosen_unasked_only_where_it_was_checked_or_measured(monkeypatch, tmp_path):
+    monkeypatch.setenv(measured.VARIABLE, str(tmp_path))
+    choose = lambda **options: dispatch.choose(
+        "batch_norm_act", options.pop("implementation", None), COOPERATIVE, "key", cooperative=("triton",), **options
+    )
+    with kernels.target("h100") as device:
+        assert choose() == "xla"
+        assert "`python -m kernels check batch_norm_act` has not passed" in dispatch.unasked("batch_norm_act", "triton")
+        assert choose(implementation="triton") == "triton"
+        with kernels.use("triton"):
+            assert choose() == "triton"
+        with dispatch.as_if_checked():
+            assert choose() == "triton"
+
+        def checked(content, **changes):
+            entry = {"verdict": "right", "source": measured.source("batch_norm_act")} | changes
+            content["checked"]["batch_norm_act"] = {"triton": entry}
+
+        measured.update(device, checked)
+        assert choose() == "triton"
+        measured.update(device, lambda content: checked(content, source="of before"))
+        assert choose() == "xla"
+        measured.update(device, lambda content: checked(content, verdict="timed out"))
+        assert choose() == "xla"
+        fastest = {"key": {"implementation": "triton"}}
+        measured.update(device, lambda content: content["operators"].update(batch_norm_act=fastest))
+        assert choose() == "triton"
+    with kernels.target("h200"):  # each kind for itself
+        assert choose() == "xla"
+
+
+def test_what_can_hang_is_not_chosen_beside_collectives():
+    with kernels.target("h200"), dispatch.as_if_checked():
+        choose = lambda: dispatch.choose("batch_norm_act", None, COOPERATIVE, cooperative=("triton",))
+        assert choose() == "triton"
+        for size, expected in ((1, "triton"), (8, "xla")):
+            with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((size,), ("data",))):
+                assert choose() == expected
+
+
+def test_batch_norm_leaves_multiprocessors_free_on_every_gpu():
+    from kernels.batch_norm_act import config
+
+    for name, gpu in gpus.GPUS.items():
+        with kernels.target(name):
+            assert max(config.choose(256 * size * size, 256, 2, 2).blocks for size in (7, 56)) == gpu.cores - launch.RESERVED
+
+
+def test_a_grid_without_a_multiprocessor_for_each_block_is_refused():
+    from kernels.verification import residency
+
+    kernel = type("Kernel", (), {"fn": len})
+    call = lambda blocks: launch.Launch(kernel, (), (blocks,), 4, 3, ())
+    with kernels.target(dispatch.Device("small", "cuda", (9, 0), 16, 232_448, 2**20)):
+        residency.require_a_core_each(call(12))
+        with pytest.raises(
+            residency.NotResidentError, match="len needs a multiprocessor for each of its 13 blocks, and small has 12"
+        ):
+            residency.require_a_core_each(call(13))

@@ -142,5 +142,5 @@ def test_a_grid_that_is_not_resident_is_refused(monkeypatch):
         with pytest.raises(kernels.ImplementationError, match=message), kernels.use("triton"):
             run()
         # Where a measurement has chosen it, the next one runs.
-        monkeypatch.setattr(dispatch, "tuned", lambda kind: {"lstm": {"": {"implementation": "triton"}}})
+        monkeypatch.setattr(dispatch, "fastest", lambda operator, shape_class: "triton")
         assert run().shape == (1, 2, 128)
