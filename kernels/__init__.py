@@ -17,11 +17,13 @@ from kernels.mlp.api import mlp
 from kernels.recurrent.cells import CellWeights
 from kernels.rnn.api import rnn
 from kernels.runtime.dispatch import ImplementationError, available, device, target, use
+from kernels.runtime.tuning import autotune
 from kernels.softmax_cross_entropy.api import softmax_cross_entropy
 
 __all__ = [
     "CellWeights",
     "ImplementationError",
+    "autotune",
     "available",
     "batch_norm_act",
     "conv",

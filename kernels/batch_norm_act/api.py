@@ -8,6 +8,7 @@ from kernels.batch_norm_act import xla
 from kernels.runtime import activations, checks, dispatch
 
 IMPLEMENTATIONS = ("xla", "triton", "interpret")
+COOPERATIVE = ("triton",)  # has a barrier across its grid
 
 
 @dispatch.operator
@@ -78,7 +79,7 @@ def batch_norm_act(
     if residual is not None and residual.dtype != x.dtype:
         reason = f"it takes a residual of x's dtype, {x.dtype}, and was given {residual.dtype}"
     has = {"xla": None, "triton": reason, "interpret": reason}
-    chosen = dispatch.choose("batch_norm_act", implementation, has, checks.shape_class(x), cooperative=("triton",))
+    chosen = dispatch.choose("batch_norm_act", implementation, has, checks.shape_class(x), cooperative=COOPERATIVE)
     if mean is not None and var is not None:
         return xla.normalize(x, scale, bias, residual, activation, epsilon, mean, var), mean, var
     if chosen != "xla" and x.size:

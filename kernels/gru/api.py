@@ -10,6 +10,7 @@ from kernels.recurrent import stack
 from kernels.runtime import dispatch
 
 IMPLEMENTATIONS = stack.IMPLEMENTATIONS
+COOPERATIVE = stack.COOPERATIVE
 
 
 @dispatch.operator

@@ -15,7 +15,7 @@ import jax
 import triton
 import triton.language as tl
 
-from kernels.lenet5 import xla
+from kernels.lenet5 import config, xla
 from kernels.linear_act.triton import precision
 from kernels.runtime.batching import over_batch
 from kernels.runtime.launch import cdiv, launch, like, power_of_two
@@ -133,7 +133,7 @@ def forward(x, *layers, interpret):
         outputs=[like(x, (batch, classes)), like(x, (blocks, 196 * 6)), like(x, (blocks, IMAGES * 400))],
         grid=(blocks,),
         interpret=interpret,
-        num_warps=8,
+        num_warps=config.choose(batch, x.dtype.itemsize).num_warps,
         num_stages=1,
         BATCH=batch,
         IN=channels,

@@ -17,7 +17,17 @@ import jax
 from kernels.recurrent.cells import CELLS, CellWeights
 from kernels.runtime import devices
 from kernels.runtime.launch import cdiv, power_of_two, usable_cores
+from kernels.runtime.tuning import tuned_config
 
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    batch: int  # sequences per block
+    num_warps: int
+
+
+CANDIDATES = tuple(Config(batch, warps) for batch in (64, 32, 16) for warps in (4, 8))
+XLA_CANDIDATES = ({"unroll": 1}, {"unroll": 8})  # steps in each turn of XLA's loop
 ROWS = 64  # of the recurrent weights that one block multiplies: a warp group's matrix instruction takes 64
 SHARED_MEMORY_SPARE = 8192  # bytes for what the compiler needs besides the operands
 
@@ -50,7 +60,8 @@ def plan(gates: int, hidden: int, batch: int, directions: int, item_size: int, l
     depth = padded if layers == 1 else 2 * padded  # of a step's product: the state, and the layer below's
     units = ROWS // (1 if gates == 1 else 4)
     blocks = cdiv(hidden, units)
-    for size in (64, 32, 16):
+    measured = tuned_config("recurrent", f"{gates}x{hidden}x{batch}x{directions}x{item_size}x{layers}")
+    for size in (64, 32, 16) if measured is None else (measured["batch"],):
         if size > max(16, power_of_two(batch)):
             continue
         grid = (blocks, cdiv(batch, size), directions * layers)
@@ -60,6 +71,8 @@ def plan(gates: int, hidden: int, batch: int, directions: int, item_size: int, l
         registers_last = item_size == 2 or (size == 16 and depth <= (128 if gates == 3 else 256))
         if math.prod(grid) <= cores and held <= memory and registers_last:
             num_warps = 8 if depth > 256 or size > 32 or item_size == 4 else 4
+            if measured is not None:
+                num_warps = measured["num_warps"]
             return Plan(units, size, padded, grid, blocks * layers, num_warps)
     return (
         f"hidden size {hidden}, batch {batch}, {directions} direction(s), {item_size} bytes a value do not fit on "

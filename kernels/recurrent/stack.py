@@ -19,6 +19,7 @@ from kernels.recurrent.cells import CELLS, CellWeights
 from kernels.runtime import checks, dispatch
 
 IMPLEMENTATIONS = ("xla", "triton", "interpret")
+COOPERATIVE = ("triton",)  # has a barrier across its grid
 Layers = Sequence[CellWeights | Sequence[CellWeights]]
 
 
@@ -61,7 +62,7 @@ def run(
             has["cudnn"] = cudnn.reason(x, stack, reverse)
         if triton is None and jax.device_count() > 1 and dispatch.named(implementation, has) is None:
             has["triton"] = "of several devices, it may run beside a collective that its barrier then waits for"
-        return dispatch.choose(operator, implementation, has, key, cooperative=("triton",))
+        return dispatch.choose(operator, implementation, has, key, cooperative=COOPERATIVE)
 
     chosen = choose(reason)
     if chosen in ("triton", "interpret"):

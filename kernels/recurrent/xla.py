@@ -15,16 +15,17 @@ import jax
 import jax.numpy as jnp
 
 from kernels.recurrent.cells import CELLS, Cell, CellWeights, Params, held, input_product
+from kernels.runtime.tuning import tuned_config
 
 # Known to jax.jit, as the choices in kernels.runtime.dispatch are.
-_unroll = jax.make_user_context(1)
+_unroll = jax.make_user_context(None)
 
 
 @contextlib.contextmanager
 def unrolled(steps: int) -> Iterator[None]:
     """Loops traced inside do `steps` steps (at least 1) in each turn, forward and backward: on a GPU XLA fuses across them.
 
-    The default is one, which is best on a CPU.
+    The default is what was measured to be the fastest, else one, which is best on a CPU.
     """
     if steps < 1:
         raise ValueError(f"steps: {steps} given, at least 1 is needed")
@@ -114,8 +115,15 @@ def _forward(cell, x_proj, params, state, real):
             new = tuple(jnp.where(real_now, n, s) for n, s in zip(new, state, strict=True))
         return new, (new, jax.tree.map(lambda a: a.astype(x_proj.dtype), saved))
 
-    final, (states, saved) = jax.lax.scan(step, state, (x_proj, real), unroll=_unroll.value)
+    final, (states, saved) = jax.lax.scan(step, state, (x_proj, real), unroll=_steps_in_a_turn(x_proj.shape[0], state[0]))
     return states, final, saved
+
+
+def _steps_in_a_turn(time: int, state: jax.Array) -> int:
+    if _unroll.value is not None:
+        return _unroll.value
+    measured = tuned_config("recurrent.xla", "x".join(map(str, (time, *state.shape))))
+    return 1 if measured is None else measured["unroll"]
 
 
 def _held(params: Params, batch: int, transposed: bool) -> Params:
@@ -148,7 +156,9 @@ def _recurrence_backward(cell, residuals, cotangents):
         return d_previous, d_step
 
     inputs = (d_hs, previous, states, saved, real)
-    d_state, d_steps = jax.lax.scan(step_back, d_final, inputs, reverse=True, unroll=_unroll.value)
+    d_state, d_steps = jax.lax.scan(
+        step_back, d_final, inputs, reverse=True, unroll=_steps_in_a_turn(d_hs.shape[0], d_final[0])
+    )
     d_x, d_params = cell.gradients(params, previous, states, saved, d_steps)
     return d_x.astype(params.w_h.dtype), d_params, d_state, None
 

@@ -18,8 +18,9 @@ import functools
 import importlib
 import importlib.util
 import pathlib
+import types
 from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import jax
 
@@ -56,11 +57,39 @@ def use(implementation: str | None) -> Iterator[None]:
         yield
 
 
+_calls: list[list[tuple[str, tuple[Any, ...], dict[str, Any]]]] = []
+_choices: list[set[tuple[str, str]]] = []
+
+
+@contextlib.contextmanager
+def calls_made() -> Iterator[list[tuple[str, tuple[Any, ...], dict[str, Any]]]]:
+    """The calls of operators that are traced inside the block: name, positional and keyword arguments."""
+    record: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
+    _calls.append(record)
+    try:
+        yield record
+    finally:
+        _calls.remove(record)
+
+
+@contextlib.contextmanager
+def choices_asked() -> Iterator[set[tuple[str, str]]]:
+    """The operators and shape classes for which an implementation is chosen inside the block."""
+    record: set[tuple[str, str]] = set()
+    _choices.append(record)
+    try:
+        yield record
+    finally:
+        _choices.remove(record)
+
+
 def operator(fn: Callable[P, R]) -> Callable[P, R]:
     """Decorates a public operator: its name stands in profiles and in compiled programs."""
 
     @functools.wraps(fn)
     def named(*args: P.args, **kwargs: P.kwargs) -> R:
+        for record in _calls:
+            record.append((fn.__name__, args, kwargs))
         with jax.named_scope(fn.__name__):
             return fn(*args, **kwargs)
 
@@ -96,12 +125,31 @@ def available(operator: str) -> dict[str, str | None]:
 
     Whether one also takes certain arguments is known when it is called with them.
     """
-    folder = pathlib.Path(__file__).parents[1]
-    operators = sorted(path.parent.name for path in folder.glob("*/api.py"))
-    if operator not in operators:
-        raise ValueError(f"operator: {operator!r} is none of {', '.join(operators)}")
-    names = importlib.import_module(f"kernels.{operator}.api").IMPLEMENTATIONS
-    return {name: device_reason(name) for name in names}
+    if operator not in operators():
+        raise ValueError(f"operator: {operator!r} is none of {', '.join(operators())}")
+    return {name: device_reason(name) for name in _api(operator).IMPLEMENTATIONS}
+
+
+@functools.cache
+def operators() -> tuple[str, ...]:
+    """The names of all operators."""
+    return tuple(sorted(path.parent.name for path in pathlib.Path(__file__).parents[1].glob("*/api.py")))
+
+
+def _api(operator: str) -> types.ModuleType:
+    return importlib.import_module(f"kernels.{operator}.api")
+
+
+def by_itself(operator: str) -> tuple[str, dict[str, str]]:
+    """What `implementation=None` takes on this device where nothing was measured for a shape, and why it takes no other."""
+    reasons = {name: reason for name, reason in available(operator).items() if reason is not None}
+    api = _api(operator)
+    for name in getattr(api, "COOPERATIVE", ()):
+        if name not in reasons and (reason := unasked(operator, name)) is not None:
+            reasons[name] = reason
+    reasons |= dict.fromkeys(set(getattr(api, "ON_REQUEST", ())) - set(reasons), "only where it was measured to be the fastest")
+    chosen = next((n for n in (*HAND_WRITTEN, "xla") if n in api.IMPLEMENTATIONS and n not in reasons), "xla")
+    return chosen, reasons
 
 
 def named(implementation: str | None, has: Collection[str]) -> str | None:
@@ -139,6 +187,8 @@ def choose(
     Raises:
       ImplementationError: the one asked for, here or by `use`, does not exist or cannot run.
     """
+    for record in _choices:
+        record.add((operator, shape_class or ""))
     reasons = {name: reason or device_reason(name) for name, reason in has.items()}
     wanted = named(implementation, reasons)
     if wanted is not None:
@@ -161,13 +211,13 @@ def fastest(operator: str, shape_class: str | None) -> str | None:
     return measured.tuned(device()).get(operator, {}).get(shape_class or "", {}).get("implementation")
 
 
-def unasked(operator: str, implementation: str, shape_class: str | None = None) -> str | None:
+def unasked(operator: str, implementation: str | None, shape_class: str | None = None) -> str | None:
     """Why an implementation with a barrier across its grid is not chosen by itself; None if it may be."""
     mesh = jax.sharding.get_abstract_mesh()
     if not mesh.empty and mesh.size > 1:
         return f"it has a barrier across its grid, and the program runs on {mesh.size} devices"
     if _as_if_checked.value or fastest(operator, shape_class) == implementation:
         return None
-    if measured.passed(device(), operator, implementation):
+    if implementation is not None and measured.passed(device(), operator, implementation):
         return None
     return f"it has a barrier across its grid, and `python -m kernels check {operator}` has not passed on {device().kind}"

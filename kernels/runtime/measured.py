@@ -42,7 +42,7 @@ def path(kind: str) -> pathlib.Path:
 
 
 def read(file: pathlib.Path, device: Device) -> dict[str, Any]:
-    """A file's content; {} where there is none, or none of this device. One that cannot be read is passed over, with a warning."""
+    """A file's content; {} where there is none, or none of this device. If unreadable, {} and a warning."""
     try:
         content = json.loads(file.read_text())
         cores = content.get("cores")

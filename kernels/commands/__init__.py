@@ -1,0 +1,4 @@
+"""`python -m kernels check | tune | list`: are the kernels right on this device, which are fastest there, and what is chosen.
+
+cases has what is run, check and tune run it, each case in a process of its own (processes, worker), listing shows the choices.
+"""
