@@ -6,6 +6,7 @@ import functools
 import hashlib
 import importlib.metadata
 import json
+import os
 import pathlib
 import re
 import subprocess
@@ -82,7 +83,8 @@ def clocks() -> dict[str, float] | None:
     """Clock rates in MHz right now: of a GPU as nvidia-smi says, of a CPU the mean over its cores; None if nothing tells."""
     if kernels.device().platform == "cuda":
         query = ",".join(f"clocks.{name}" for name in NVIDIA_SMI)
-        text = _output("nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader,nounits", "--id=0")
+        gpu = gpu_in_use(_output("nvidia-smi", "--list-gpus") or "")
+        text = gpu and _output("nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader,nounits", f"--id={gpu}")
         values = re.findall(r"\d+", text or "")
         if len(values) != len(NVIDIA_SMI):
             return None
@@ -90,6 +92,40 @@ def clocks() -> dict[str, float] | None:
     info = pathlib.Path("/proc/cpuinfo")
     rates = [float(rate) for rate in re.findall(r"^cpu MHz\s*: ([\d.]+)", info.read_text(), re.M)] if info.exists() else []
     return {"cpu_mhz": round(sum(rates) / len(rates), 1)} if rates else None
+
+
+def gpu_in_use(listing: str) -> str | None:
+    """The UUID of the GPU that JAX's first device here is (or, of a MIG instance, belongs to); None if that is not certain.
+
+    `listing` is what `nvidia-smi --list-gpus` prints: every GPU that the container shows, whatever CUDA_VISIBLE_DEVICES says.
+    """
+    lines = [line.strip() for line in listing.splitlines()]
+    names: dict[str, str] = {}  # of the GPUs, by UUID, in the order of nvidia-smi's numbers
+    owner: dict[str, str] = {}  # UUID of a GPU or MIG instance -> UUID of the GPU
+    for line in lines:
+        if (found := re.fullmatch(r"GPU \d+: (.+) \(UUID: (GPU-[^)]+)\)", line)) is not None:
+            names[found[2]] = found[1]
+            owner[found[2]] = found[2]
+        elif names and (found := re.search(r"\(UUID: (MIG-[^)]+)\)", line)) is not None:
+            owner[found[1]] = list(names)[-1]
+    first = jax.local_devices()[0]
+    number = getattr(first, "local_hardware_id", None) or 0  # among those that CUDA shows this process
+    wanted = str(number)
+    if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+        entries = [entry.strip() for entry in visible.split(",")]
+        if number >= len(entries):
+            return None
+        wanted = entries[number]
+    if wanted.isdecimal():
+        candidates = set(list(names)[int(wanted) : int(wanted) + 1])
+    else:  # a UUID, or as much of its beginning as makes it unique, or MIG-<UUID of the GPU>/instance/instance
+        wanted = wanted.partition("/")[0].removeprefix("MIG-") if wanted.startswith("MIG-GPU-") else wanted
+        candidates = {gpu for uuid, gpu in owner.items() if wanted and uuid.startswith(wanted)}
+    if len(candidates) != 1:
+        return None
+    (gpu,) = candidates
+    # CUDA numbers the fastest GPU first and nvidia-smi goes by the bus: where cards differ, a number may mean another one.
+    return gpu if first.device_kind.startswith(names[gpu]) else None
 
 
 def _best_seconds(call: Callable[[], Any]) -> float:

@@ -168,12 +168,13 @@ def measure(
 def kernel_seconds(call: Callable[..., Any], sets: list[list[Any]]) -> float | None:
     """Sum of the kernels' own times in one call on a GPU, through CUPTI: the median over three calls on the inputs in turn.
 
-    None where that is not to be had.
+    None where that is not to be had, whatever the profiler raises: it is an experimental part of JAX, and renamed or broken it
+    must not cost the comparison, whose contenders have run by now.
     """
     try:
         from jax.experimental.mosaic.gpu import profiler
 
         found = [profiler.measure(call)(*sets[number % len(sets)])[1] for number in range(3)]
-    except (ImportError, RuntimeError, ValueError, TypeError):
+        return None if None in found else float(np.median(found)) / 1e3  # type: ignore[arg-type]
+    except Exception:
         return None
-    return None if None in found else float(np.median(found)) / 1e3  # type: ignore[arg-type]

@@ -5,7 +5,8 @@ which would have to be set before the kernels are imported and would keep them f
 What is added to Triton's own interpreter:
 
 - any load, store or atomic outside the arrays handed in raises; outputs start as poison (NaN, 255), as fresh memory might;
-- bfloat16 products are right (Triton 3.6 to 3.9 multiply the raw bits);
+- numbers become bfloat16 by rounding to the nearest, ties to even, as on a GPU (Triton 3.6 to 3.9 cut float32 off, and take the
+  number that an integer is for bits), and products of bfloat16 are right (they multiply the raw bits);
 - the programs of a grid can run at the same time, so that a barrier across the grid can be tested.
 """
 
@@ -82,7 +83,7 @@ def recording(programs: int | None = None) -> Iterator[list[Access]]:
 
 
 class _Builder(interpreter.InterpreterBuilder):
-    """Triton's interpreter, one program per thread, with checked memory and right bfloat16 products."""
+    """Triton's interpreter, one program per thread, with checked memory and bfloat16 as a GPU has it."""
 
     def __init__(self):
         super().__init__()
@@ -127,18 +128,23 @@ class _Builder(interpreter.InterpreterBuilder):
         return super().create_atomic_rmw(op, ptr, val, _as_bool(mask), *args)
 
     def create_dot(self, a, b, *args):
-        return super().create_dot(_as_float32(a), _as_float32(b), *args)
+        wide = (self.cast_impl(x, tl.float32) if x.dtype.scalar == tl.bfloat16 else x for x in (a, b))
+        return super().create_dot(*wide, *args)
+
+    def cast_impl(self, src, dst_type):
+        """What all conversions go through: those of stored values, of operands of products, and `.to`."""
+        source, target = src.dtype.scalar, dst_type.scalar
+        if tl.bfloat16 not in (source, target):  # NumPy rounds float16 to the nearest
+            return super().cast_impl(src, dst_type)
+        values = src.data.view(ml_dtypes.bfloat16) if source == tl.bfloat16 else src.data
+        if target == tl.bfloat16:
+            return interpreter.TensorHandle(values.astype(ml_dtypes.bfloat16).view(np.uint16), target)
+        return interpreter.TensorHandle(values.astype(interpreter._get_np_dtype(target)), target)
 
 
 def _as_bool(mask):
     """A mask as Triton 3.9 wants it: what `&` and comparisons of integers leave there may be of another type."""
     return interpreter.TensorHandle(mask.data.astype(bool), mask.dtype)
-
-
-def _as_float32(handle):
-    if handle.dtype.scalar != tl.bfloat16:
-        return handle
-    return interpreter.TensorHandle((handle.data.astype(np.uint32) << 16).view(np.float32), tl.float32)
 
 
 _builder = _Builder()

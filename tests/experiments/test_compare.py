@@ -8,8 +8,10 @@ import pathlib
 import subprocess
 import sys
 import time
+import types
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -18,7 +20,7 @@ import kernels
 from experiments import compare
 from experiments.comparison import machine, pictures, record, session
 from experiments.comparison.cases import loss_case
-from experiments.comparison.timing import Contender, OutOfTimeError, measure, relative_error
+from experiments.comparison.timing import Contender, OutOfTimeError, kernel_seconds, measure, relative_error
 from experiments.errors import UserError, run
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -275,6 +277,94 @@ def test_what_is_said_of_the_machine(tmp_path: pathlib.Path, monkeypatch: pytest
     (tmp_path / "zoo" / "layer.py").write_text("x = 1")
     assert digest() != second
     assert machine.commit() == "unknown"  # no git there
+
+
+NVIDIA_SMI = """#!/bin/sh
+if [ "$1" = --list-gpus ]; then
+  echo "GPU 0: NVIDIA H100 80GB HBM3 (UUID: GPU-aaaa1111-0)"
+  echo "GPU 1: NVIDIA H200 (UUID: GPU-bbbb2222-0)"
+  echo "  MIG 1g.18gb     Device  0: (UUID: MIG-cccc3333-0)"
+  echo "GPU 2: NVIDIA H200 (UUID: GPU-bbbb4444-0)"
+  exit
+fi
+for last; do :; done
+case $last in
+  --id=GPU-aaaa1111-0) echo "1000, 1, 1, 1" ;;
+  --id=GPU-bbbb2222-0) echo "1500, 2, 2, 2" ;;
+  --id=GPU-bbbb4444-0) echo "1800, 3, 3, 3" ;;
+  *) exit 6 ;;
+esac
+"""
+H200_KIND, H100_KIND, MIG_KIND = "NVIDIA H200", "NVIDIA H100 80GB HBM3", "NVIDIA H200 MIG 1g.18gb"
+
+
+@pytest.mark.parametrize(
+    ("visible", "number", "kind", "mhz"),
+    [
+        (None, 0, H100_KIND, 1000),
+        (None, 2, H200_KIND, 1800),
+        ("2", 0, H200_KIND, 1800),
+        ("1, 2", 1, H200_KIND, 1800),
+        ("GPU-bbbb2222-0", 0, H200_KIND, 1500),
+        ("GPU-bbbb4", 0, H200_KIND, 1800),  # as much of a UUID as makes it unique
+        ("MIG-cccc3333-0", 0, MIG_KIND, 1500),  # a part of a GPU has the clock of the whole
+        ("MIG-GPU-bbbb4444-0/1/0", 0, MIG_KIND, 1800),
+        ("GPU-bbbb", 0, H200_KIND, None),
+        ("GPU-dddd", 0, H200_KIND, None),
+        ("7", 0, H200_KIND, None),
+        ("2", 1, H200_KIND, None),
+        ("", 0, H200_KIND, None),
+        ("0", 0, H200_KIND, None),  # CUDA counts otherwise than nvidia-smi
+    ],
+)
+def test_the_clock_is_that_of_the_gpu_in_use(
+    visible: str | None, number: int, kind: str, mhz: float | None, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "nvidia-smi").write_text(NVIDIA_SMI)
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    device = types.SimpleNamespace(local_hardware_id=number, device_kind=kind)
+    monkeypatch.setattr(jax, "local_devices", lambda: [device])
+    with kernels.target("nvidia-h200"):
+        found = machine.clocks()
+    assert (found and found["sm_mhz"]) == mhz
+
+
+def test_without_nvidia_smi_there_are_no_clocks(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with kernels.target("nvidia-h200"):
+        assert machine.clocks() is None
+
+
+class _Renamed:
+    """A module without the function that was there."""
+
+
+class _Changed:
+    @staticmethod
+    def measure(call: Any) -> Any:
+        return lambda *args: (call(*args),)
+
+
+class _Works:
+    @staticmethod
+    def measure(call: Any) -> Any:
+        return lambda *args: (call(*args), 2.0)
+
+
+@pytest.mark.parametrize(("profiler", "seconds"), [(_Renamed, None), (_Changed, None), (None, None), (_Works, 2e-3)])
+def test_a_profiler_that_changed_costs_the_kernels_times_only(
+    profiler: Any, seconds: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parent = types.ModuleType("jax.experimental.mosaic.gpu")
+    if profiler is not None:  # type: ignore[comparison-overlap]
+        parent.profiler = profiler  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "jax.experimental.mosaic.gpu", parent)
+    assert kernel_seconds(lambda x: x, [[1.0], [2.0]]) == seconds
 
 
 # Not on the GPU machine, or nothing that the comparison may need. rich is: flax imports it itself.

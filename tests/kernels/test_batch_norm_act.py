@@ -41,9 +41,13 @@ def test_matches_float64(implementation, leading, channels, activation, with_res
     scale, bias = normal(seed + 2, (channels,)), normal(seed + 3, (channels,))
     args = (x, scale, bias, residual) if with_residual else (x, scale, bias)
     hand = lambda *a: kernels.batch_norm_act(*a, activation=activation, implementation=implementation)
-    # Near a kink rounding may fall on either side; a smooth activation everywhere and relu away from zero must agree. The
-    # statistics' gradients add up cotangents over all rows: their error grows with the count.
-    assert_matches_float64(hand, lambda *a: reference(*a, activation=activation), args, 4 * TOLERANCE[dtype.dtype.name])
+    # Near a kink rounding may fall on either side; a smooth activation everywhere and relu away from zero must agree.
+    # The kernel rounds its results once. XLA's code rounds z too before it adds a residual. Statistics and gradients of scale
+    # and bias are float32; with XLA's rounded z these gradients are as good as that is.
+    roundings = 2 if implementation == "xla" and with_residual else 1
+    wide = roundings * TOLERANCE[dtype.dtype.name] if roundings > 1 else TOLERANCE["float32"]
+    tolerance = roundings * TOLERANCE[dtype.dtype.name]
+    assert_matches_float64(hand, lambda *a: reference(*a, activation=activation), args, tolerance, of_float32=wide)
 
 
 @pytest.mark.parametrize("implementation", ["xla", *HAND])

@@ -34,6 +34,22 @@ def product_kernel(a, b, c, N: tl.constexpr):
 
 
 @triton.jit
+def rounding_kernel(x, stored, cast, N: tl.constexpr):
+    """Narrowed by the store, and by `.to` and widened again."""
+    i = tl.arange(0, N)
+    value = tl.load(x + i)
+    tl.store(stored + i, value)
+    tl.store(cast + i, value.to(stored.dtype.element_ty).to(tl.float32))
+
+
+@triton.jit
+def rounded_product_kernel(x, y, c, N: tl.constexpr):
+    """x, narrowed to y's type, times y."""
+    at = tl.arange(0, N)[:, None] * N + tl.arange(0, N)[None, :]
+    tl.store(c + at, tl.dot(tl.load(x + at).to(y.dtype.element_ty), tl.load(y + at)))
+
+
+@triton.jit
 def neighbour_kernel(x, y, shared, counter, BLOCKS: tl.constexpr, BARRIER: tl.constexpr):
     """Each program hands its value to the one before: right only if all have written before any reads."""
     block = tl.program_id(0)
@@ -74,6 +90,73 @@ def test_products_are_right(dtype, rng):
     a, b = (rng.integers(-4, 5, (16, 16)).astype(dtype) for _ in range(2))
     (c,) = run(product_kernel, [a, b], [((16, 16), np.dtype(np.float32))], constants={"N": 16})
     np.testing.assert_array_equal(c, a.astype(np.float32) @ b.astype(np.float32))
+
+
+NARROW = [np.dtype(ml_dtypes.bfloat16), np.dtype(np.float16)]
+
+
+def every_kind_of_float(rng) -> np.ndarray:
+    """4096 numbers: random bits, and what is special or stands halfway between two numbers of a narrower type."""
+    special = [
+        0.0,
+        -0.0,
+        np.inf,
+        -np.inf,
+        np.nan,
+        1.0075684,
+        -1.0075684,
+        3.4e38,
+        65519.0,
+        65520.0,
+        6e-8,
+        2.9e-8,
+        1e-45,
+        9.2e-41,
+    ]
+    narrow = rng.integers(0, 2**16, 1024).astype(np.uint32)
+    ties = np.concatenate([(narrow << 16) + 2**15, (narrow << 16) + 2**15 - 1, (narrow << 13) + (0x38000000 + 2**12)])
+    values = np.concatenate([np.array(special, np.float32), ties.astype(np.uint32).view(np.float32)])
+    return np.concatenate([values, rng.integers(0, 2**32, 4096 - values.size, dtype=np.uint32).view(np.float32)])
+
+
+def to_nearest_even(values: np.ndarray, fraction: int, least: int, largest: float) -> np.ndarray:
+    """float64 of float32 values rounded to `fraction` bits after the first, with exponents from `least` on."""
+    exact = values.astype(np.float64)
+    _, exponent = np.frexp(exact)
+    unit = np.ldexp(1.0, np.maximum(exponent - 1, least) - fraction)
+    rounded = np.rint(exact / unit) * unit  # rint takes ties to even; the division by a power of two is exact
+    return np.where(np.abs(rounded) > largest, np.copysign(np.inf, exact), rounded)
+
+
+@pytest.mark.parametrize("dtype", NARROW, ids=str)
+def test_conversions_round_to_the_nearest_even(dtype, rng):
+    x = every_kind_of_float(rng)
+    outputs = [(x.shape, dtype), (x.shape, np.dtype(np.float32))]
+    stored, cast = run(rounding_kernel, [x], outputs, constants={"N": x.size})
+    kind = ml_dtypes.finfo(dtype)
+    with np.errstate(invalid="ignore"):
+        expected = to_nearest_even(x, kind.nmant, kind.minexp, float(kind.max))
+    np.testing.assert_array_equal(stored.astype(np.float64), expected)
+    np.testing.assert_array_equal(cast, stored.astype(np.float32))
+    np.testing.assert_array_equal(np.signbit(stored[expected == 0]), np.signbit(x[expected == 0]))
+    assert stored[5] == (1.0078125 if dtype == NARROW[0] else np.float16(1.0075684))
+
+
+@pytest.mark.parametrize("dtype", NARROW, ids=str)
+def test_operands_of_products_are_rounded_to_the_nearest(dtype, rng):
+    x, y = rng.standard_normal((2, 16, 16)).astype(np.float32)
+    (c,) = run(rounded_product_kernel, [x, y.astype(dtype)], [((16, 16), np.dtype(np.float32))], constants={"N": 16})
+    exact = x.astype(dtype).astype(np.float64) @ y.astype(dtype).astype(np.float64)
+    # Sums of 16 products in float32; a wrong last bit of an operand would be 2**-8 of it.
+    np.testing.assert_allclose(c, exact, rtol=0, atol=16 * 2**-24 * 16)
+
+
+def test_integers_become_bfloat16_and_back(rng):
+    x = rng.integers(-1000, 1000, 64).astype(np.int32)
+    (y,) = run(copy_kernel, [x], [((64,), NARROW[0])], constants={"N": 64, "SHIFT": 0, "BLOCK": 64})
+    np.testing.assert_array_equal(y, x.astype(np.float32).astype(NARROW[0]))
+    (z,) = run(copy_kernel, [y], [((64,), np.dtype(np.int32))], constants={"N": 64, "SHIFT": 0, "BLOCK": 64})
+    np.testing.assert_array_equal(z, y.astype(np.int32))
 
 
 def test_a_barrier_across_the_grid_opens_when_programs_run_together():

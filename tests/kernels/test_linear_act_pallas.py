@@ -78,8 +78,8 @@ def check(args, activation, rate, seed_of_dropout, seed):
         wide = jax.tree.map(lambda a: jnp.asarray(np.asarray(a, np.float64)), args)
         exact, pullback = jax.vjp(reference, *wide)
         expected = pullback(jnp.asarray(np.asarray(dy, np.float64)))
-    tolerance = 4 * TOLERANCE[x.dtype.name]  # a rounded gradient of z is multiplied once more
-    assert_close(y, exact, tolerance, "y")
+    assert_close(y, exact, TOLERANCE[x.dtype.name], "y")
+    tolerance = 3 * TOLERANCE[x.dtype.name]  # y or z rounded, the gradient of z rounded, and its product with x or w
     for name, g, e in zip("xwb", gradients, expected, strict=True):
         if g is not None:
             assert_close(g, e, tolerance, f"gradient of {name}")
@@ -280,4 +280,4 @@ def test_on_a_gpu(activation, rate):
     keep = np.asarray(xla.kept(jnp.int32(3), (1000, 328), rate)) / (1 - rate) if rate else 1.0
     hand = lambda x, w, b: kernels.linear_act(x, w, b, activation, 0.1, rate, jnp.int32(3), implementation="pallas")
     reference = lambda x, w, b: activations.apply(activation, x @ w + b, 0.1) * keep
-    assert_matches_float64(hand, reference, (x, w, b), 4 * TOLERANCE["bfloat16"])
+    assert_matches_float64(hand, reference, (x, w, b), TOLERANCE["bfloat16"], of_gradients=3 * TOLERANCE["bfloat16"])

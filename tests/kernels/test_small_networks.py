@@ -53,8 +53,8 @@ def test_mlp_matches_float64(implementation, dtype, case):
     hand = lambda x, w0, w1, b0, b1: kernels.mlp(x, [w0, w1], [b0, b1], activation, final, implementation=implementation)
     reference = lambda x, w0, w1, b0, b1: plain_mlp(x, [w0, w1], [b0, b1], *functions)
     with jax.default_matmul_precision("highest"):
-        # gradients pass through two rounded layers
-        assert_matches_float64(hand, reference, flat, 4 * TOLERANCE[dtype.dtype.name])
+        # The rounded hidden layer is multiplied and rounded again, and so is its gradient: a third more for their product.
+        assert_matches_float64(hand, reference, flat, 3 * TOLERANCE[dtype.dtype.name])
 
 
 def in_numpy(activation, z, slope):
@@ -104,8 +104,8 @@ def test_mlp_of_drawn_shapes(implementation, dtype, activation, leading, inputs,
     assert y.dtype == dtype
     wide = jax.tree.map(lambda a: np.asarray(a, np.float64), (x, weights, biases))
     expected = plain_mlp(*wide, *(functools.partial(in_numpy, name, slope=slope) for name in (activation, final)))
-    # The hidden layer is rounded to dtype, and so is y; the activations stretch what reaches them by 1.5 at most, twice.
-    assert_close(y, expected, 4 * TOLERANCE[dtype.dtype.name], "y")
+    # The hidden layer is rounded to dtype, and so is y; the activations stretch what reaches them by 1.5 at most: 1 + 1.5.
+    assert_close(y, expected, 3 * TOLERANCE[dtype.dtype.name], "y")
 
 
 @pytest.mark.parametrize("implementation", HAND)
@@ -158,7 +158,7 @@ def test_mlps_gradients_of_smooth_activations(implementation, dtype, leading, in
     reference = lambda x, w0, w1, b0, b1: plain_mlp(x, [w0, w1], [b0, b1], *functions)
     with jax.default_matmul_precision("highest"):
         # a rounded hidden layer, and a rounded gradient of it that is multiplied once more
-        assert_matches_float64(hand, reference, flat, 4 * TOLERANCE[dtype.dtype.name])
+        assert_matches_float64(hand, reference, flat, 3 * TOLERANCE[dtype.dtype.name])
 
 
 def lenet5_by_hand(x, weights, biases):
