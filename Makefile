@@ -44,7 +44,7 @@ test-gpu:
 	$(PYTHON) -m pytest -o addopts= -W ignore::pytest.PytestConfigWarning -m gpu tests/kernels $(ARGS)
 
 tune-gpu:
-	$(PYTHON) -m experiments.tune --minutes 9 $(ARGS)
+	JAX_KERNEL_ZOO_CACHE=kernels/tuned $(PYTHON) -m kernels tune --minutes 9 $(ARGS)
 
 compare-operators:
 	$(GPU_COMPARE),flax operators $(ARGS)

@@ -1,4 +1,4 @@
-"""Everything a person runs: train, evaluate, generate, compare, inspect, tune, report, guide."""
+"""Everything a person runs: train, evaluate, generate, compare, inspect, report, guide."""
 
 import importlib.util
 import os

@@ -42,7 +42,7 @@ TOPIC = Topic(
     text=__doc__ or "",
     kernel="each `config.py` under `kernels/` lists candidates and a rule, for instance "
     "`kernels/linear_act/config.py` (`choose`): the "
-    "largest tile of which there are enough for all multiprocessors; `python -m experiments.tune` measures them",
+    "largest tile of which there are enough for all multiprocessors; `python -m kernels tune` measures them",
     cases=(
         Case(
             name="elementwise",

@@ -47,11 +47,13 @@ def run(command: Sequence[str], limit: float, on_line: Callable[[dict[str, Any]]
 
         def read() -> None:
             assert process.stdout is not None
-            for line in process.stdout:
-                lines.put(line)
+            with process.stdout as stream:
+                for line in stream:
+                    lines.put(line)
             lines.put(None)
 
-        threading.Thread(target=read, daemon=True).start()
+        reader = threading.Thread(target=read, daemon=True)
+        reader.start()
         try:
             while (line := lines.get(timeout=limit)) is not None:
                 with contextlib.suppress(json.JSONDecodeError):
@@ -62,6 +64,7 @@ def run(command: Sequence[str], limit: float, on_line: Callable[[dict[str, Any]]
             return End("timed out", f"nothing heard for {limit:g} s")
         finally:
             _kill(process)
+            reader.join(timeout=10)
         errors.seek(0)
         return _end(process.returncode, errors.read())
 

@@ -105,12 +105,19 @@ def measure(
     dtype: str,
     implementations: Sequence[str] | None = None,
     clock: Callable[[Runs], dict[str, float]] = interleaved,
+    build: Callable[..., list[Callable[[], Any]]] | None = None,
 ) -> Found:
-    """All implementations that run here (or these), each candidate checked, then timed; the best of each timed together."""
+    """All implementations that run here (or these), each candidate checked, then timed; the best of each timed together.
+
+    Args:
+      clock: from calls by name to seconds by name.
+      build: from case, implementation and inputs to the calls that are timed; by default `checked`.
+    """
     inputs = [case.draw(dtype, seed) for seed in range(2)]
+    if build is None:
+        build = functools.partial(checked, dtype=dtype, expected=_expected(case, inputs[0]))
     with dispatch.choices_asked() as choices:
         jax.eval_shape(lambda a: case.call(a, None), inputs[0])
-    expected = _results(case, jax.tree.map(lambda a: a.astype(jnp.float32), inputs[0]))
     best: dict[str, list[Callable[[], Any]]] = {}
     left_out: dict[str, str] = {}
     entries: dict[str, dict[str, dict[str, Any]]] = {}
@@ -123,11 +130,12 @@ def measure(
         for values in listed:
             label = json.dumps(values)
             try:
-                with tuning.keys_asked() as asked:
-                    jax.eval_shape(lambda a, i=implementation: _program(case, i)(*a), _given(case, inputs[0]))
+                if values:
+                    with tuning.keys_asked() as asked:
+                        jax.eval_shape(lambda a, i=implementation: _program(case, i)(*a), _given(case, inputs[0]))
+                    keys |= {key for key in asked if key[0] == name}
                 with _with_candidate(name, values):
-                    runs[label] = _compiled(case, implementation, inputs, expected, dtype)
-                keys |= {key for key in asked if key[0] == name}
+                    runs[label] = build(case, implementation, inputs)
             except (*REFUSALS, WrongError) as error:
                 left_out[f"{implementation} {label}" if values else implementation] = str(error).partition("\n")[0]
         if not runs:
@@ -156,14 +164,16 @@ def _given(case: Case | Recorded, arguments: Any) -> tuple[Any, ...]:
     return (arguments, cotangents_of(lambda a: case.call(a, "xla"), arguments)) if case.backward else (arguments,)
 
 
-def _results(case: Case | Recorded, arguments: Any) -> list[np.ndarray]:
+def _expected(case: Case | Recorded, arguments: Any) -> list[np.ndarray]:
+    """Of XLA in float32 throughout, on the device: in float64 on the CPU the largest cases would take minutes."""
+    wide = jax.tree.map(lambda a: a.astype(jnp.float32), arguments)
     with jax.default_matmul_precision("highest"):
-        found = jax.jit(_program(case, "xla"))(*_given(case, arguments))
+        found = jax.jit(_program(case, "xla"))(*_given(case, wide))
     return [np.asarray(a, np.float64) for a in jax.tree.leaves(found)]
 
 
-def _compiled(
-    case: Case | Recorded, implementation: str, inputs: Sequence[Any], expected: list[np.ndarray], dtype: str
+def checked(
+    case: Case | Recorded, implementation: str, inputs: Sequence[Any], dtype: str, expected: list[np.ndarray]
 ) -> list[Callable[[], Any]]:
     """A call for each of the inputs, of a program whose results on the first are right.
 

@@ -46,15 +46,16 @@ def read(file: pathlib.Path, device: Device) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text())
         cores = content.get("cores")
-        whole = isinstance(content["operators"], dict)
-    except FileNotFoundError:
+        if not all(isinstance(content.get(part, {}), dict) for part in ("operators", "checked", "done")):
+            raise TypeError("a part of it is no table")
+    except (FileNotFoundError, NotADirectoryError):
         return {}
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+    except (OSError, ValueError, AttributeError, TypeError) as error:
         warnings.warn(
             f"{file}: not read ({type(error).__name__}: {error}); `python -m kernels tune` writes it anew", stacklevel=2
         )
         return {}
-    return content if whole and cores in (None, device.cores) else {}
+    return content if cores in (None, device.cores) else {}
 
 
 @functools.cache
