@@ -28,8 +28,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import kernels
-from experiments.comparison.machine import python_digest
 from experiments.errors import UserError, run
+from experiments.measuring import sources
 from kernels.runtime import checks, dispatch, tuning
 
 BF16 = jnp.bfloat16
@@ -190,7 +190,7 @@ def tune(
     """
     record = json.loads(path.read_text()) if path.exists() else {"operators": {}}
     record["device"] = dispatch.device().kind
-    conditions = {"source": python_digest("kernels").hexdigest()[:16], "versions": versions()}
+    conditions = {"source": sources.digest("kernels", "kernels.linear_act.pallas"), "versions": versions()}
     done = record.setdefault("done", {})
     current = lambda case: conditions.items() <= done.get(case.name, {}).items()
     left, longest = [case for case in cases if not current(case)], 0.0

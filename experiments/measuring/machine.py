@@ -1,0 +1,121 @@
+"""The machine that measures: what a result file says of it, and what it reaches."""
+
+from __future__ import annotations
+
+import datetime
+import functools
+import importlib.metadata
+import os
+import pathlib
+import platform
+import re
+import subprocess
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from experiments.measuring import clock
+from experiments.measuring.sources import ROOT
+from kernels.runtime import dispatch
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "torch")
+COMPILERS = ("jax", "jaxlib", "triton", "jax-triton")
+ON_GPU = ("triton", "jax-triton", "jax-cuda13-plugin")
+NVIDIA_SMI = ("sm", "mem", "max.sm", "max.mem")
+
+
+def processor() -> str:
+    """The processor's name as Linux gives it."""
+    info = pathlib.Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Of those packages that are installed."""
+    found = {}
+    for name in packages:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def surroundings() -> dict[str, Any]:
+    """Device, versions, date and commit of what is measured here."""
+    on_gpu = dispatch.device().platform != "cpu"
+    return {
+        "device": jax.devices()[0].device_kind if on_gpu else f"{os.cpu_count()} cores of {processor()}",
+        "versions": versions(*PACKAGES) | {"python": platform.python_version()} | versions(*(ON_GPU if on_gpu else ())),
+        "date": today(),
+        "commit": commit(),
+    }
+
+
+def compiled_for(kind: str, *packages: str) -> dict[str, Any]:
+    """The same of what is compiled for a kind of device that need not be here; `packages` beside the compilers."""
+    return {"device": kind, "versions": versions(*COMPILERS, *packages), "date": today(), "commit": commit()}
+
+
+def today() -> str:
+    return datetime.date.today().isoformat()
+
+
+def _output(*command: str) -> str | None:
+    """What a command prints; None where it is not there or fails."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, timeout=30).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def commit() -> str:
+    """The commit of the tree, with a plus where Python files have changes; "unknown" where there is no git."""
+    name = _output("git", "rev-parse", "--short", "HEAD")
+    if name is None:
+        return "unknown"
+    return name if _output("git", "diff", "--quiet", "HEAD", "--", "*.py") is not None else f"{name}+"
+
+
+def clocks() -> dict[str, float] | None:
+    """Clock rates in MHz right now: of a GPU as nvidia-smi says, of a CPU the mean over its cores; None if nothing tells."""
+    if dispatch.device().platform == "cuda":
+        query = ",".join(f"clocks.{name}" for name in NVIDIA_SMI)
+        text = _output("nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader,nounits", "--id=0")
+        values = re.findall(r"\d+", text or "")
+        if len(values) != len(NVIDIA_SMI):
+            return None
+        return {f"{name.replace('.', '_')}_mhz": float(value) for name, value in zip(NVIDIA_SMI, values, strict=True)}
+    info = pathlib.Path("/proc/cpuinfo")
+    rates = [float(rate) for rate in re.findall(r"^cpu MHz\s*: ([\d.]+)", info.read_text(), re.M)] if info.exists() else []
+    return {"cpu_mhz": round(sum(rates) / len(rates), 1)} if rates else None
+
+
+@functools.cache
+def bytes_per_second() -> float:
+    """What this device reaches reading and writing an array of 1 GiB (GPU) or 128 MiB (CPU)."""
+    x = jnp.ones(2**28 if dispatch.device().platform == "cuda" else 2**25, jnp.float32)
+    add = jax.jit(lambda x: x + 1)
+    return 2 * x.nbytes / clock.best_seconds(lambda: add(x))
+
+
+@functools.cache
+def flops_per_second(precision: str) -> float:
+    """What this device reaches in a square matrix product, 8192 (GPU) or 1024 (CPU) wide; float32 as JAX does it by default."""
+    width = 8192 if dispatch.device().platform == "cuda" else 1024
+    w = jnp.ones((width, width), precision)
+    product = jax.jit(lambda w: w @ w)
+    return 2 * width**3 / clock.best_seconds(lambda: product(w))
+
+
+def floor_seconds(precision: str, moved: float | None, operations: float | None) -> float | None:
+    """The longer of the bytes and the operations at what this device reaches; of those that are known."""
+    limits = ceilings(precision)
+    rates = ((moved, limits["bytes_per_second"]), (operations, limits["flops_per_second"]))
+    return max((work / rate for work, rate in rates if work is not None), default=None)
+
+
+def ceilings(precision: str) -> dict[str, float]:
+    return {"bytes_per_second": bytes_per_second(), "flops_per_second": flops_per_second(precision)}
