@@ -9,19 +9,16 @@ compares two result files and names what became slower beyond the noise.
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import pathlib
 import sys
-import time
 
 import kernels
-from experiments.benchmarks.result import RESULTS
-from experiments.comparison import pictures, record, session
+from experiments.comparison import pictures, session, tables
 from experiments.comparison.contenders import PEERS
 from experiments.errors import UserError, nearest, run
+from experiments.measuring import clock, result, resume
 
-BEGUN = time.monotonic()
 QUICK = pathlib.Path("runs") / "compare"
 
 
@@ -33,12 +30,10 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--peers", default="", metavar="NAMES", help=f"compare with some of {', '.join(PEERS)} too, comma between"
     )
-    parser.add_argument(
-        "--precision", choices=tuple(session.TOLERANCE), help="bfloat16 on a GPU, float32 on a CPU if not given"
-    )
+    parser.add_argument("--precision", choices=tuple(clock.TOLERANCE), help="bfloat16 on a GPU, float32 on a CPU if not given")
     parser.add_argument("--quick", action="store_true", help="few and small cases, under a minute on a CPU")
     parser.add_argument("--rounds", type=int, help="9; 3 with --quick")
-    parser.add_argument("--minutes", type=float, help="stop before so much time is over; the same command goes on from there")
+    resume.add_minutes(parser)
     parser.add_argument("--out", type=pathlib.Path, help="folder for the result")
     parser.add_argument("--check", nargs=2, type=pathlib.Path, metavar=("OLD", "NEW"), help="compare two result files")
     options = parser.parse_args(arguments)
@@ -50,13 +45,12 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
             raise UserError(nearest("--peers", peer, PEERS))
     if options.rounds is not None and options.rounds < 1:
         raise UserError(f"--rounds: {options.rounds} given, at least 1 is needed")
-    if options.minutes is not None and not (options.minutes > 0 and math.isfinite(options.minutes)):
-        raise UserError(f"--minutes: {options.minutes:g} given, a number above 0 is needed")
+    options.deadline = resume.deadline(options.minutes)
     return options
 
 
 def check(old: pathlib.Path, new: pathlib.Path) -> int:
-    found = record.regressions(record.read(old), record.read(new))
+    found = tables.regressions(*(result.read(path, "operators", "models") for path in (old, new)))
     print("\n".join(found) or "nothing became slower beyond the noise")
     return 1 if found else 0
 
@@ -80,23 +74,22 @@ def main(arguments: list[str]) -> int:
         given.precision,
         given.rounds or (3 if given.quick else 9),
         0.03 if given.quick else 0.2,
-        BEGUN + 60 * given.minutes if given.minutes else math.inf,
+        given.deadline,
     )
-    folder = given.out or (QUICK if given.quick else RESULTS) / device.kind
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = given.out or (QUICK if given.quick else result.RESULTS) / device.kind
     path = folder / f"compare-{given.kind}.json"
 
     def save(found: dict) -> None:
-        record.write(found, path)
-        path.with_suffix(".md").write_text(record.markdown(found))
+        result.write(found, path)
+        path.with_suffix(".md").write_text(tables.every_contender(found))
 
-    found, left = session.compare(options, record.earlier(path), save)
+    found, left = session.compare(options, result.earlier(path), save)
     save(found)
     pictures.draw_speedups(found, folder / f"compare-{given.kind}.png")
     pictures.draw_roofline(found, folder / f"roofline-{given.kind}.png")
     print(f"written: {path}")
     if left:
-        print(f"stopped for time; left: {len(left)} cases, next {left[0]}. The same command goes on with them.")
+        print(resume.stopped(left))
     return 0
 
 

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.errors import UserError, run
-from experiments.training import records
+from experiments.measuring.result import write_json
 from experiments.training.restore import Run, build, load_run
 
 
@@ -143,7 +143,7 @@ def main(arguments: list[str]) -> int:
     console.print(f"{opened.recipe.model} on the held-out part of {opened.recipe.data}: {shown}", highlight=False)
     if opened.recipe.task == "classification":
         classification_report(opened, folder, console, options.worst)
-    records.write_json(folder / "evaluation.json", {"step": opened.step} | figures)
+    write_json(folder / "evaluation.json", {"step": opened.step} | figures)
     return 0
 
 

@@ -18,7 +18,7 @@ FORBIDDEN = {
 }
 # torch and torchvision are peers: benchmarks may import them, comparisons and the export of weights only where they are used.
 PEERS = {"torch", "torchvision", "timm"}
-MAY_IMPORT_PEERS = ("experiments/benchmarks/", "experiments/comparison/torch_models.py")
+MAY_IMPORT_PEERS = ("experiments/benchmarks/", "experiments/peers/", "experiments/comparison/torch_models.py")
 MAY_IMPORT_PEERS_WHERE_USED = ("experiments/comparison/", "experiments/compare.py", "zoo/weights/load.py")
 
 

@@ -8,7 +8,6 @@ experiments/results/cpu/conv-learning.json.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from typing import Any
 
@@ -18,8 +17,8 @@ import numpy as np
 import optax
 
 import zoo
-from experiments.benchmarks import result, runs
-from experiments.benchmarks.losses import weighted_loss
+from experiments.losses import cross_entropy
+from experiments.measuring import result, seeds
 
 SEEDS = (0, 1, 2)
 OVERFIT = {"alexnet": 64, "vgg11_bn": 32, "googlenet": 64}  # image size
@@ -38,7 +37,7 @@ def overfit(name: str) -> dict[str, Any]:
 
     def loss(params: Any, state: Any) -> tuple[jax.Array, Any]:
         outputs, state = apply(params, state, images, train=True)
-        return weighted_loss(outputs, labels), state
+        return cross_entropy(outputs, labels)[0], state
 
     def step(params: Any, state: Any, slots: Any) -> tuple[Any, Any, Any, jax.Array]:
         (value, state), gradient = jax.value_and_grad(loss, has_aux=True)(params, state)
@@ -62,13 +61,11 @@ def main() -> None:
     names = ["resnet20_cifar", *OVERFIT]
     parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="NAME")
     options = parser.parse_args()
-    path = result.RESULTS / "cpu" / "conv-learning.json"
-    found: dict[str, Any] = json.loads(path.read_text()).get("runs", {}) if path.exists() else {}
+    found = result.kept("conv-learning", "runs")
     for name in options.only:
-        found[name] = runs.seeds([name], SEEDS, ["eval_accuracy"]) if name == "resnet20_cifar" else overfit(name)
+        found[name] = seeds.over([name], SEEDS, ["eval_accuracy"]) if name == "resnet20_cifar" else overfit(name)
         print(name, found[name], flush=True)
-        result.write("conv-learning", {"runs": found})
-    print(path)
+        print(result.save("conv-learning", {"runs": found}))
 
 
 if __name__ == "__main__":

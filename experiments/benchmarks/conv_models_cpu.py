@@ -7,7 +7,6 @@ called in turn. Writes experiments/results/cpu/conv-models.json; the ratio is ou
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable
 from typing import Any
 
@@ -17,9 +16,9 @@ import numpy as np
 import torch
 
 import zoo
-from experiments.benchmarks import result
-from experiments.benchmarks.losses import weighted_loss
-from experiments.benchmarks.torch_peers import to_torch, torch_loss, torch_model, zoo_model
+from experiments.losses import cross_entropy
+from experiments.measuring import clock, result
+from experiments.peers.torch_vision import to_torch, torch_loss, torch_model, zoo_model
 
 # name: model, image size, batch, classes, whether to train; and the ratio that is aimed at
 CASES: dict[str, tuple[str, int, int, int, bool, float]] = {
@@ -47,7 +46,7 @@ def ours(peer: torch.nn.Module, name: str, images: np.ndarray, labels: np.ndarra
     def step(params: Any, state: Any, momentum: Any) -> tuple[Any, Any, Any]:
         def loss(params: Any) -> tuple[jax.Array, Any]:
             outputs, new = apply(params, state, x, train=True)
-            return weighted_loss(outputs, y), new
+            return cross_entropy(outputs, y)[0], new
 
         gradient, state_ = jax.grad(loss, has_aux=True)(params)
         momentum = jax.tree.map(lambda m, g: MOMENTUM * m + g, momentum, gradient)
@@ -74,11 +73,11 @@ def torchs(peer: torch.nn.Module, images: np.ndarray, labels: np.ndarray, train:
 
         return infer
     peer.train()
-    optimizer = torch.optim.SGD(peer.parameters(), RATE, MOMENTUM)
+    optimizer, target = torch.optim.SGD(peer.parameters(), RATE, MOMENTUM), torch.from_numpy(labels).long()
 
     def step() -> None:
         optimizer.zero_grad()
-        torch_loss(peer, x, labels).backward()
+        torch_loss(peer(x), target).backward()
         optimizer.step()
 
     return step
@@ -92,7 +91,7 @@ def measure(case: str, rounds: int) -> dict[str, Any]:
     labels[0] = classes - 1
     peer = torch_model(name, num_classes=classes)
     contenders = {"zoo": ours(peer, name, images, labels, train), "torch": torchs(peer, images, labels, train)}
-    seconds = result.interleaved(contenders, rounds)
+    seconds = clock.interleaved(contenders, rounds)
     what = f"{'training step' if train else 'inference'}, batch {batch} at {size}"
     ratio = round(seconds["zoo"]["median"] / seconds["torch"]["median"], 3)
     return {"model": name, "what": what, "seconds": seconds, "ratio": ratio, "aim": aim}
@@ -103,14 +102,12 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=list(CASES), default=list(CASES), metavar="NAME")
     parser.add_argument("--rounds", type=int, default=11)
     options = parser.parse_args()
-    path = result.RESULTS / "cpu" / "conv-models.json"
-    cases = json.loads(path.read_text())["cases"] if path.exists() else {}
+    cases = result.kept("conv-models", "cases")
     for case in options.only:
         cases[case] = measure(case, options.rounds)
         print(f"{case}: {cases[case]['ratio']:.2f} of torch's time (aim {cases[case]['aim']})", flush=True)
         protocol = f"float32, {torch.get_num_threads()} torch threads, {options.rounds} rounds in turn after two to warm up"
-        result.write("conv-models", {"protocol": protocol, "cases": cases})
-    print(path)
+        print(result.save("conv-models", {"protocol": protocol, "cases": cases}))
 
 
 if __name__ == "__main__":

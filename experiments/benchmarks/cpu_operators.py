@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 
-from experiments.benchmarks import result
+from experiments.measuring import clock, result
 from kernels.conv import cpu
 from kernels.max_pool import xla as pooling
 
@@ -53,21 +53,21 @@ def convolution(shape, w_shape, stride: int, pad: int, rng: np.random.Generator)
     tx, tdy = (torch.from_numpy(a.transpose(0, 3, 1, 2).copy()) for a in (x, dy))
     tw = torch.from_numpy(w.transpose(3, 2, 0, 1).copy())
     return {
-        "output": result.interleaved(
+        "output": clock.interleaved(
             {
                 "ours": timed(lambda x, w: cpu.output(x, w, *where), x, w),
                 "xla": timed(plain, x, w),
                 "torch": lambda: torch.nn.functional.conv2d(tx, tw, None, stride, pad),
             }
         ),
-        "input gradient": result.interleaved(
+        "input gradient": clock.interleaved(
             {
                 "ours": timed(lambda w, dy: cpu.input_gradient(w, dy, shape, *where), w, dy),
                 "xla": timed(lambda w, dy: jax.linear_transpose(lambda x: plain(x, w), x)(dy)[0], w, dy),
                 "torch": lambda: torch.nn.grad.conv2d_input(tx.shape, tw, tdy, stride, pad),  # type: ignore[attr-defined]
             }
         ),
-        "weight gradient": result.interleaved(
+        "weight gradient": clock.interleaved(
             {
                 "ours": timed(lambda x, dy: cpu.weight_gradient(x, dy, w_shape, *where), x, dy),
                 "xla": timed(lambda x, dy: jax.linear_transpose(lambda w: plain(x, w), w)(dy)[0], x, dy),
@@ -95,7 +95,7 @@ def pool(shape, window: int, stride: int, pad: int, rng: np.random.Generator) ->
         y.backward(y.detach())
 
     forms = {"ours": with_gradient(pooling.by_position), "xla": with_gradient(pooling.reduce_window), "torch": torchs}
-    return {"output and gradient": result.interleaved(forms)}
+    return {"output and gradient": clock.interleaved(forms)}
 
 
 def main() -> None:
@@ -110,7 +110,7 @@ def main() -> None:
             for part, times in parts.items():
                 shown = ", ".join(f"{who} {t['median'] * 1e3:.2f}" for who, t in times.items())
                 print(f"{operator}, {name}, {part} (ms): {shown}")
-    print(result.write("cpu-operators", found))
+    print(result.save("cpu-operators", found))
 
 
 if __name__ == "__main__":

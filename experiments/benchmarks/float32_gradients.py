@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
 from typing import Any
 
 import jax
@@ -20,22 +19,24 @@ import torch
 from flax import nnx
 
 import zoo
-from experiments.benchmarks import result, torch_peers
-from experiments.benchmarks.losses import weighted_loss
+from experiments.losses import cross_entropy
+from experiments.measuring import result
+from experiments.peers import torch_vision
 
 SIZE, BATCH, LIMIT = 64, 4, 1e-3
 
 
 def measure(name: str, draws: int) -> dict[str, Any]:
     """For each draw the worst gradient's distance from torch's float64, relative to that gradient's largest value."""
-    peer = torch_peers.torch_model(name)
-    model = torch_peers.zoo_model(name, peer.state_dict())
+    peer = torch_vision.torch_model(name)
+    model = torch_vision.zoo_model(name, peer.state_dict())
     params, state, apply = zoo.functional(model)
-    gradient = torch_peers.quick_jit(jax.grad(lambda p, x, y: weighted_loss(apply(p, state, x, train=True)[0], y)))
+    gradient = torch_vision.quick_jit(jax.grad(lambda p, x, y: cross_entropy(apply(p, state, x, train=True)[0], y)[0]))
 
     def torchs(images: np.ndarray, labels: np.ndarray, dtype: torch.dtype) -> dict[str, np.ndarray]:
         copied = copy.deepcopy(peer).to(dtype).train()
-        torch_peers.torch_loss(copied, torch_peers.to_torch(images).to(dtype), labels).backward()
+        outputs = copied(torch_vision.to_torch(images).to(dtype))
+        torch_vision.torch_loss(outputs, torch.from_numpy(labels).long()).backward()
         return {n: p.grad.double().numpy() for n, p in copied.named_parameters() if p.grad is not None}
 
     found: dict[str, Any] = {"zoo": [], "torch": []}
@@ -45,7 +46,7 @@ def measure(name: str, draws: int) -> dict[str, Any]:
         labels = rng.integers(0, 1000, BATCH).astype(np.int32)
         exact = torchs(images, labels, torch.float64)
         drawn = gradient(params, images, jnp.asarray(labels))
-        nnx.update(model, torch_peers.as_state(nnx.state(model, nnx.Param), drawn))
+        nnx.update(model, torch_vision.as_state(nnx.state(model, nnx.Param), drawn))
         ours, theirs = zoo.weights.torch_arrays(model), torchs(images, labels, torch.float32)
         for which, values in (("zoo", ours), ("torch", theirs)):
             found[which].append(max(float(np.abs(values[n] - e).max() / np.abs(e).max()) for n, e in exact.items()))
@@ -57,12 +58,11 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=["googlenet", "resnet50"])
     parser.add_argument("--draws", type=int, default=8)
     options = parser.parse_args()
-    path = result.RESULTS / "cpu" / "float32-gradients.json"
-    models = json.loads(path.read_text())["models"] if path.exists() else {}
+    models = result.kept("float32-gradients", "models")
     for name in options.models:
         models[name] = {"draws": options.draws} | measure(name, options.draws)
         print(name, models[name], flush=True)
-        result.write("float32-gradients", {"size": SIZE, "batch": BATCH, "limit": LIMIT, "models": models})
+        result.save("float32-gradients", {"size": SIZE, "batch": BATCH, "limit": LIMIT, "models": models})
 
 
 if __name__ == "__main__":

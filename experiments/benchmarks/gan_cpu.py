@@ -19,13 +19,13 @@ import numpy as np
 import torch
 
 from experiments import data
-from experiments.benchmarks import result
-from experiments.benchmarks.torch_gans import generate, score, torch_dcgan, torch_mlp
+from experiments.measuring import clock, counting, result
+from experiments.peers.torch_gans import generate, score, torch_dcgan, torch_mlp
 from experiments.recipes import find
 from experiments.training import mesh as meshes
 from experiments.training.loop import Stepper
 from experiments.training.tasks import make_task
-from kernels.verification import aot, traffic
+from kernels.verification import aot
 from zoo.layers.conv_transpose import conv_transpose
 
 BATCH, RATE, BETA1 = 64, 2e-4, 0.5
@@ -92,7 +92,7 @@ def step_times(name: str) -> dict[str, Any]:
     contenders = {"zoo": lambda: [zoo() for _ in range(calls)], "torch": lambda: [peer() for _ in range(calls)]}
     seconds = {
         side: {key: value / (calls * steps) for key, value in times.items()}
-        for side, times in result.interleaved(contenders, 25).items()
+        for side, times in clock.interleaved(contenders, 25).items()
     }
     return {"seconds": seconds, "ratio": round(seconds["zoo"]["median"] / seconds["torch"]["median"], 3), "aim": aim}
 
@@ -123,7 +123,7 @@ def form_times(layer: str) -> dict[str, Any]:
     calls: dict[str, Callable[[], Any]] = {
         form: functools.partial(lambda f: jax.block_until_ready(f(*arrays)), f) for form, f in compiled.items()
     }
-    return {"seconds": result.interleaved(calls, 25)}
+    return {"seconds": clock.interleaved(calls, 25)}
 
 
 def form_kernels(layer: str, batch: int = 128) -> dict[str, Any]:
@@ -132,11 +132,11 @@ def form_kernels(layer: str, batch: int = 128) -> dict[str, Any]:
     for form in FORMS:
         arrays = [jax.ShapeDtypeStruct(s, jnp.bfloat16) for s in shapes(layer, batch)]
         program = aot.compile_for("nvidia-h200", with_gradients(form), *arrays)
-        kernels, moved = traffic.total(traffic.kernels_of(str(program.as_text())))
+        kernels, moved = counting.total(program)
         found[form] = {
             "kernels": kernels,
             "bytes": moved,
-            "temporary_bytes": getattr(program.memory_analysis(), "temp_size_in_bytes", None),
+            "temporary_bytes": counting.temporary_bytes(program),
         }
     return found
 
@@ -151,12 +151,12 @@ def main() -> None:
         forms[layer] = form_times(layer)
         print(layer, {form: f"{s['median'] * 1e3:.2f} ms" for form, s in forms[layer]["seconds"].items()}, flush=True)
     threads = f"float32, batch {BATCH}, {torch.get_num_threads()} torch threads, 25 rounds in turn after two to warm up"
-    print(result.write("gan-cpu", {"protocol": threads, "steps": steps, "conv_transpose": forms}))
+    print(result.save("gan-cpu", {"protocol": threads, "steps": steps, "conv_transpose": forms}))
     compiled = {layer: form_kernels(layer) for layer in LAYERS}
     for layer, found in compiled.items():
         print(layer, found)
     protocol = "output and both gradients, bfloat16, batch 128; compiled, not run"
-    path = result.write("conv-transpose", {"protocol": protocol, "layers": compiled}, device="nvidia-h200", measured=False)
+    path = result.save("conv-transpose", {"protocol": protocol, "layers": compiled}, "nvidia-h200")
     print(path)
 
 

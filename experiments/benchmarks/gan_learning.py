@@ -8,12 +8,11 @@ samples beside it.
 
 from __future__ import annotations
 
-import json
 import pathlib
 import shutil
 import sys
 
-from experiments.benchmarks import result, runs
+from experiments.measuring import result, seeds
 
 SEEDS = (0, 1, 2)
 AIMS = {"gan_mlp": {"ratio": 2.5, "seconds": 300}, "dcgan": {"ratio": 4.0, "seconds": 1200}}
@@ -27,7 +26,7 @@ def measure(name: str, folder: pathlib.Path) -> dict:
             for kind, source in (("grid", max((workdir / "samples").glob("*.png"))), ("strip", workdir / "samples.png")):
                 shutil.copyfile(source, folder / f"gan-learning-{name}-{kind}.png")
 
-    found = runs.seeds([name], SEEDS, dict.fromkeys(FIGURES), keep_samples)
+    found = seeds.over([name], SEEDS, dict.fromkeys(FIGURES), keep_samples)
     ratio = found["median"] / found["runs"][0]["eval_real_frechet_distance"]
     return found | {"median_over_real": round(ratio, 2), "aim": AIMS[name]}
 
@@ -36,12 +35,12 @@ def main(names: list[str]) -> None:
     unknown = set(names) - set(AIMS)
     if unknown:
         sys.exit(f"error: {', '.join(sorted(unknown))} given, known: {', '.join(AIMS)}")
-    file = result.RESULTS / "cpu" / "gan-learning.json"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    recipes = json.loads(file.read_text())["recipes"] if file.exists() else {}
+    folder = result.RESULTS / "cpu"
+    folder.mkdir(parents=True, exist_ok=True)
+    recipes = result.kept("gan-learning", "recipes")
     for name in names or AIMS:
-        recipes[name] = measure(name, file.parent)
-        print(result.write("gan-learning", {"recipes": recipes}), flush=True)
+        recipes[name] = measure(name, folder)
+        print(result.save("gan-learning", {"recipes": recipes}), flush=True)
 
 
 if __name__ == "__main__":

@@ -8,9 +8,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-import numpy as np
-
-from experiments.benchmarks import result
+from experiments.measuring import clock, result
 
 PROGRAM = """
 import time
@@ -26,9 +24,8 @@ def main() -> None:
     for _ in range(15):
         found = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
         taken.append(float(found.stdout))
-    median, p20, p80 = map(float, np.percentile(taken, (50, 20, 80)))
-    seconds = {"median": median, "p20": p20, "p80": p80}
-    print(result.write("import-cost", {"seconds": seconds, "aim": 0.05}), seconds)
+    seconds = clock.spread(taken)
+    print(result.save("import-cost", {"seconds": seconds, "aim": 0.05}), seconds)
 
 
 if __name__ == "__main__":

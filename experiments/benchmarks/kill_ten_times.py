@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 
-from experiments.benchmarks import result
+from experiments.measuring import result
 
 FLAGS = ["--epochs", "12", "--checkpoint-every", "0.25", "--evaluate-every", "4"]
 
@@ -58,7 +58,7 @@ def main() -> None:
         same = outcome(whole) == outcome(killed)
     print("the same parameters" if same else "DIFFERENT parameters", f"after {len(moments)} kills")
     found = {"kills": moments, "same_parameters": same, "flags": FLAGS, "seed": seed}
-    print(result.write("kill-ten-times", found))
+    print(result.save("kill-ten-times", found))
     sys.exit(0 if same and len(moments) == 10 else 1)
 
 

@@ -5,13 +5,13 @@ Writes experiments/results/cpu/lenet5-digits.json.
 
 from __future__ import annotations
 
-from experiments.benchmarks import result, runs
+from experiments.measuring import result, seeds
 
 
 def main() -> None:
     found = []
     for seed in range(10):
-        summary = runs.run(["lenet5"], seed)
+        summary = seeds.run(["lenet5"], seed)
         found.append(
             {
                 "seed": seed,
@@ -22,7 +22,7 @@ def main() -> None:
         )
         print(found[-1])
     worst, slowest = min(r["accuracy"] for r in found), max(r["process_seconds"] for r in found)
-    print(f"worst {worst:.2%}, slowest {slowest:.1f} s", result.write("lenet5-digits", {"epochs": 20, "runs": found}))
+    print(f"worst {worst:.2%}, slowest {slowest:.1f} s", result.save("lenet5-digits", {"epochs": 20, "runs": found}))
 
 
 if __name__ == "__main__":

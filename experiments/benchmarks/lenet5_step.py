@@ -16,8 +16,8 @@ import torch
 from torch import nn
 
 from experiments import data
-from experiments.benchmarks import result
 from experiments.data.base import reader
+from experiments.measuring import clock, result
 from experiments.recipes import find
 from experiments.training import mesh as meshes
 from experiments.training.loop import Stepper, ahead
@@ -83,7 +83,7 @@ def main() -> None:
     rng = np.random.default_rng(0)
     images = rng.standard_normal((BATCH, 32, 32, 1)).astype(np.float32)
     labels = rng.integers(0, 10, BATCH).astype(np.int32)
-    times = result.interleaved({"zoo": ours(images, labels), "torch": torchs(images, labels)}, rounds=25)
+    times = clock.interleaved({"zoo": ours(images, labels), "torch": torchs(images, labels)}, rounds=25)
     per_step = {name: {k: v / STEPS_PER_ROUND for k, v in figures.items()} for name, figures in times.items()}
     found: dict[str, Any] = {
         "protocol": f"batch {BATCH}, float32, Nesterov SGD, {STEPS_PER_ROUND} steps a round, 25 rounds in turn",
@@ -92,7 +92,7 @@ def main() -> None:
         "python_seconds_per_step": python_time_per_step(),
     }
     print(f"zoo / torch: {found['ratio']:.2f}; Python: {found['python_seconds_per_step'] * 1e3:.3f} ms a step")
-    print(result.write("lenet5-step", found))
+    print(result.save("lenet5-step", found))
 
 
 if __name__ == "__main__":

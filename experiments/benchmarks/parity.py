@@ -3,21 +3,21 @@
 Options: --evaluation leaves out the comparison in training, which takes a few minutes for each of the large networks.
 
 Writes experiments/results/cpu/parity.json, model by model, so that a later call with a pattern completes an earlier one.
-`python -m experiments.benchmarks.models_table` makes docs/models.md from it.
+`python -m experiments.report` makes docs/models.md from it.
 """
 
 from __future__ import annotations
 
 import argparse
 import fnmatch
-import json
 from typing import Any
 
 import numpy as np
 from flax import nnx
 
 import zoo
-from experiments.benchmarks import result, torch_peers
+from experiments.measuring import result
+from experiments.peers import torch_vision
 
 FAMILIES = ("lenet", "alexnet", "vgg", "resnet", "googlenet")
 TRAINING_SIZES = {"alexnet": 64, "vgg": 32, "resnet": 65, "googlenet": 64}
@@ -36,7 +36,7 @@ def compare(name: str, training: bool) -> dict[str, object]:
         "evaluation": {
             "size": 224,
             "batch": 1,
-            "logits": torch_peers.evaluation_error(name, rng.normal(size=(1, 224, 224, 3)).astype(np.float32)),
+            "logits": torch_vision.evaluation_error(name, rng.normal(size=(1, 224, 224, 3)).astype(np.float32)),
         }
     }
     if training:
@@ -45,8 +45,8 @@ def compare(name: str, training: bool) -> dict[str, object]:
         found["training"] = {
             "size": size,
             "batch": 4,
-            "float32": torch_peers.training_errors(name, images, labels, np.float32),
-            "float64": torch_peers.training_errors(name, images, labels, np.float64),
+            "float32": torch_vision.training_errors(name, images, labels, np.float32),
+            "float64": torch_vision.training_errors(name, images, labels, np.float64),
         }
     return found
 
@@ -56,8 +56,7 @@ def main() -> None:
     parser.add_argument("patterns", nargs="*", default=["*"])
     parser.add_argument("--evaluation", action="store_true", help="leave out the comparison in training")
     options = parser.parse_args()
-    path = result.RESULTS / "cpu" / "parity.json"
-    models = json.loads(path.read_text())["models"] if path.exists() else {}
+    models = result.kept("parity", "models")
     for name in zoo.list_models():
         info = zoo.model_info(name)
         if info.family not in FAMILIES or not any(fnmatch.fnmatch(name, pattern) for pattern in options.patterns):
@@ -66,7 +65,7 @@ def main() -> None:
         if info.weights:
             models[name] |= compare(name, not options.evaluation)
         print(name, models[name], flush=True)
-        result.write(
+        result.save(
             "parity",
             {
                 "protocol": "random weights from torchvision loaded by zoo.load_weights; errors relative to the largest "
@@ -74,7 +73,6 @@ def main() -> None:
                 "models": dict(sorted(models.items())),
             },
         )
-    print(path)
 
 
 if __name__ == "__main__":

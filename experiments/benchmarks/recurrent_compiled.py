@@ -2,15 +2,12 @@
 
 python -m experiments.benchmarks.recurrent_compiled runs nothing on a GPU. It writes the result file recurrent-compiled, from
 which docs/recurrent.md has its tables: what the kernels take at each size, what XLA's loop is made of, and the time that
-`step_seconds` expects. The model is there to be held against a measurement: it adds up latencies one after another, as a step
-does, and knows no tuning.
+`measuring/recurrent_model.py` expects, which is there to be held against a measurement.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
-import importlib.metadata
 import math
 import re
 from typing import Any
@@ -19,28 +16,15 @@ import jax
 import jax.numpy as jnp
 
 import kernels
-from experiments.benchmarks import result
+from experiments.measuring import counting, device_model, recurrent_model, result
 from kernels import CellWeights
 from kernels.recurrent import config
 from kernels.recurrent.cells import CELLS
+from kernels.recurrent.xla import unrolled
 from kernels.runtime import dispatch, launch
-from kernels.verification import aot, residency, traffic
+from kernels.verification import aot, residency
 
 DEVICE = "nvidia-h200"
-# What the model assumes: value, unit and where it is from.
-ASSUMED = {
-    "clock": (1.755e9, "cycles a second", "boost clock of the H100, whose chip the H200 has"),
-    "l2_latency": (263, "cycles", "assumed: about what is published for an H100; not checked against a source"),
-    "barrier_latencies": (3, "L2 latencies", "assumed: stores acknowledged, arrival, the poll that sees the last one"),
-    "arrival": (1, "cycle a block", "assumed: atomic additions to one address, one after another"),
-    "l2_bytes_per_core": (64, "bytes a cycle", "width of a multiprocessor's port"),
-    "l2_bytes": (3134, "bytes a cycle", "assumed: 5.5 TB/s for the whole chip; not checked against a source"),
-    "shared_memory_bytes": (128, "bytes a cycle", "32 banks of 4 bytes; the weights are read from there in every step"),
-    "multiply_adds": (2048, "a cycle", "16 bits, per multiprocessor; half as many in tf32, of which three passes are taken"),
-    "gates": (300, "cycles", "assumed: two transcendental functions in turn, and the change of layout before them"),
-    "xla_kernel": (2e-6, "seconds", "XLA's loop takes about 8 us a step where it launches four kernels"),
-}
-CONSTANTS = {name: value for name, (value, _, _) in ASSUMED.items()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,25 +50,6 @@ SHAPES = (
     Shape(64, 256, 1024, 1024),
     Shape(8, 256, 1024, 256, layers=6, cell="rnn"),
 )
-
-
-def step_seconds(plan: config.Plan, inputs: int, item_size: int, backward: bool) -> dict[str, float]:
-    """The parts of one step of a persistent kernel, one after another: `inputs` is 2 in a wavefront, where the layer below is
-    multiplied as well.
-    """
-    k, depth = CONSTANTS, plan.padded_hidden * inputs
-    passes = 3 if item_size == 4 else 1
-    exchanged = depth * plan.batch * (2 * 4 if backward else item_size)  # parts are float32, written and read
-    transfer = max(exchanged / k["l2_bytes_per_core"], exchanged * math.prod(plan.grid) / k["l2_bytes"])
-    weights = config.ROWS * depth * item_size * passes / k["shared_memory_bytes"]
-    arithmetic = config.ROWS * plan.batch * depth * passes * (item_size / 2) / k["multiply_adds"]
-    cycles = {
-        "barrier": k["barrier_latencies"] * k["l2_latency"] + k["arrival"] * plan.group,
-        "exchange": k["l2_latency"] + transfer,
-        "product": max(weights, arithmetic),
-        "gates": k["gates"],
-    }
-    return {part: number / k["clock"] for part, number in cycles.items()}
 
 
 def weights_of(shape: Shape, columns: int, features: int) -> CellWeights:
@@ -145,26 +110,22 @@ def ours(shape: Shape, layers_at_once: int) -> dict[str, Any]:
         steps = shape.steps + layers - 1
         figures["steps"] += steps
         for name, backward in (("forward", False), ("backward", True)):
-            parts = step_seconds(plan, 1 if layers == 1 else 2, item, backward)
+            parts = recurrent_model.step_seconds(DEVICE, plan, 1 if layers == 1 else 2, item, backward)
             figures[f"{name}_ms"] += steps * sum(parts.values()) * 1e3
             figures[f"{name}_step_us"] = {part: seconds * 1e6 for part, seconds in parts.items()}
     return figures
 
 
 def xla(shape: Shape, unroll: int = 1) -> dict[str, float]:
-    """XLA's loop: kernels per step of the sequence (all layers), and the time that so many launches take."""
+    """XLA's loop, `unroll` steps in a turn: kernels per step of the sequence (all layers), and the time of so many launches."""
     found = {}
-    scan = jax.lax.scan
     for name, backward in (("forward", False), ("both", True)):
         fn, *args = program(shape, "xla", backward)
-        jax.lax.scan = functools.partial(scan, unroll=unroll)
-        try:
-            hlo = aot.compile_for(DEVICE, lambda *a, fn=fn: fn(*a), *args).as_text()
-        finally:
-            jax.lax.scan = scan
-        count = sum(k.times for k in traffic.kernels_of(str(hlo)) if k.times > 1)
+        with unrolled(unroll):
+            compiled = aot.compile_for(DEVICE, lambda *a, fn=fn: fn(*a), *args)
+        count = sum(k.times for k in counting.kernels_of(compiled) if k.times > 1)
         found[f"{name}_kernels_per_step"] = count / shape.steps
-        found[f"{name}_ms"] = count * CONSTANTS["xla_kernel"] * 1e3
+        found[f"{name}_ms"] = count * device_model.constants(DEVICE)["launch"] * 1e3
     return found
 
 
@@ -227,18 +188,15 @@ def main() -> None:
     one = dataclasses.replace(SHAPES[0], layers=1)
     default = "FUSION,CUBLAS,CUDNN,CUSTOM_CALL,DYNAMIC_SLICE_FUSION"
     loops = {"default": graphs(one, None), "with WHILE": graphs(one, f"{default},WHILE")}
-    unrolled = {str(unroll): xla(one, unroll) for unroll in (1, 8, 32)}
+    assumed = device_model.MODELS[DEVICE]
     content = {
-        "experiment": "recurrent-compiled",
-        "assumed": {name: dict(zip(("value", "unit", "source"), row, strict=True)) for name, row in ASSUMED.items()},
+        "assumed": {name: assumed[name]._asdict() for name in device_model.STEP},
         "shapes": shapes,
         "xla_loops": loops,
-        "xla_unrolled": unrolled,
+        "xla_unrolled": {str(unroll): xla(one, unroll) for unroll in (1, 8, 32)},
         "sizes": sizes(),
-        "device": DEVICE,
-        "versions": {package: importlib.metadata.version(package) for package in ("jax", "jaxlib", "triton")},
     }
-    result.write("recurrent-compiled", content, device=DEVICE, measured=False)
+    print(result.save("recurrent-compiled", content, DEVICE))
 
 
 if __name__ == "__main__":

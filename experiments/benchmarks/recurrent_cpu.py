@@ -17,7 +17,7 @@ import torch
 from flax import nnx
 
 import zoo
-from experiments.benchmarks import result
+from experiments.measuring import clock, result
 
 STEPS, BATCH, HIDDEN = 128, 32, 256
 CALLS = 200  # of one step, timed as one
@@ -40,7 +40,7 @@ def gradient_of(layer: zoo.Recurrent) -> tuple[Any, nnx.State]:
 
 
 def compared(ours: Callable[[], Any], theirs: Callable[[], Any], rounds: int) -> dict[str, Any]:
-    times = result.interleaved({"zoo": ours, "torch": theirs}, rounds)
+    times = clock.interleaved({"zoo": ours, "torch": theirs}, rounds)
     return {"seconds": times, "ratio": round(times["zoo"]["median"] / times["torch"]["median"], 3)}
 
 
@@ -108,7 +108,7 @@ def main() -> None:
     }
     for name, value in figures.items():
         print(f"{name}: {value}")
-    print(result.write("recurrent-cpu", figures))
+    print(result.save("recurrent-cpu", figures))
 
 
 if __name__ == "__main__":

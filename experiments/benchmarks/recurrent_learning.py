@@ -6,10 +6,9 @@ names of recipes run those alone and leave the others' figures as they are.
 
 from __future__ import annotations
 
-import json
 import sys
 
-from experiments.benchmarks import result, runs
+from experiments.measuring import result, seeds
 
 SEEDS = (0, 1, 2)
 # name -> (flags of experiments.train, what is reported)
@@ -33,12 +32,11 @@ def main(names: list[str]) -> None:
     unknown = set(names) - set(RECIPES)
     if unknown:
         sys.exit(f"error: {', '.join(sorted(unknown))} given, known: {', '.join(RECIPES)}")
-    file = result.RESULTS / "cpu" / "recurrent-learning.json"
-    figures = json.loads(file.read_text())["recipes"] if file.exists() else {}
+    figures = result.kept("recurrent-learning", "recipes")
     for name in names or RECIPES:
         flags, figure = RECIPES[name]
-        figures[name] = runs.seeds(flags, SEEDS, [figure])
-        print(result.write("recurrent-learning", {"recipes": figures}), flush=True)
+        figures[name] = seeds.over(flags, SEEDS, [figure])
+        print(result.save("recurrent-learning", {"recipes": figures}), flush=True)
 
 
 if __name__ == "__main__":

@@ -2,27 +2,21 @@
 
 Compiles every case of the comparison for an H200 with XLA's code and with the hand-written kernels, and counts. Nothing is
 run, nothing is measured. Writes experiments/results/DEVICE/compiled-operators.json or compiled-models.json after each case;
-what is there from the same sources is not compiled again.
+what is there from the same sources is not compiled again. A training step is given the memory of its weights, as in a loop.
 
 `modelled_seconds` is an estimate: for each kernel the longer of the time its bytes take at the bandwidth and its products at
 the peak, plus a launch, all added up. A persistent recurrent kernel takes its steps, one after another, as
-experiments/benchmarks/recurrent_compiled.py models them. The estimate knows no tuning, no cache between kernels and no overlap.
+measuring/recurrent_model.py has them. The estimate knows no tuning, no cache between kernels and no overlap.
 """
 
 from __future__ import annotations
 
 import argparse
-import collections
-import datetime
-import hashlib
-import importlib.metadata
-import json
+import dataclasses
+import functools
 import pathlib
-import re
-import statistics
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -31,28 +25,34 @@ from flax import nnx
 
 import kernels
 import zoo
-from experiments.benchmarks.recurrent_compiled import CONSTANTS, step_seconds
-from experiments.benchmarks.result import RESULTS
-from experiments.comparison import arithmetic, machine
-from experiments.comparison.cases import Case, operator_cases
-from experiments.comparison.contenders import LOOPS, UNROLL, scoped
+from experiments.comparison.case import Case
+from experiments.comparison.cases import operator_cases
+from experiments.comparison.contenders import LOOPS, scoped
 from experiments.comparison.models import FIRST, PUBLIC, ModelCase, model_cases
-from experiments.comparison.programs import program
-from experiments.comparison.timing import refusal
+from experiments.comparison.programs import DONATED, UNROLL, program
 from experiments.errors import UserError, nearest, run
-from experiments.inspect import BANDWIDTH, DEVICES, kind_of
-from kernels.recurrent import config
-from kernels.recurrent.cells import CELLS
+from experiments.measuring import counting, device_model, machine, recurrent_model, result, resume, sources
+from experiments.measuring.clock import refusal
 from kernels.runtime import launch
-from kernels.verification import aot, traffic
+from kernels.verification import aot
 
-# Operations per second of the tensor cores on paper, dense; float32 products run in tf32.
-PEAK = {"nvidia-h200": {"bfloat16": 989e12, "float16": 989e12, "float32": 494e12}}
 HAND_WRITTEN = ("triton", "pallas")
-SOURCES = ("kernels/**/*.py", "zoo/**/*.py", "kernels/tuned/*.json")
-OWN_SOURCES = ("arithmetic", "cases", "compiled", "contenders", "models", "programs", "recurrent_cases")
+PROTOCOL = (
+    "compiled by XLA for this device, not run; kernels, bytes and products counted in the optimized program, a loop's as "
+)
+PROTOCOL += "often as it turns; a training step is given the memory of its weights"
 
-Make = Callable[[], tuple[Callable[..., Any], tuple[Any, ...]]]  # a function and the shapes it is called with
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """A function, the shapes that it is called with, and the arguments whose memory it is given."""
+
+    function: Callable[..., Any]
+    shapes: tuple[Any, ...]
+    donated: tuple[int, ...] = ()
+
+
+Make = Callable[[], Program]
 
 
 def operator_programs(case: Case, device: str, precision: Any) -> dict[str, Make]:
@@ -60,22 +60,23 @@ def operator_programs(case: Case, device: str, precision: Any) -> dict[str, Make
     shapes = tuple(jax.ShapeDtypeStruct(a.shape, a.dtype(precision)) for a in case.arrays())
     with kernels.target(device):
         names = [name for name in kernels.available(case.operator) if name in HAND_WRITTEN]
-    found: dict[str, Make] = {"xla": lambda: (scoped(case, "xla"), shapes)}
+    found: dict[str, Make] = {"xla": lambda: Program(scoped(case, "xla"), shapes)}
     if case.operator in LOOPS:
-        found[f"xla unroll {UNROLL}"] = lambda: (scoped(case, "xla", UNROLL), shapes)
-    return found | {name: lambda name=name: (scoped(case, name), shapes) for name in names}
+        found[f"xla unroll {UNROLL}"] = lambda: Program(scoped(case, "xla", UNROLL), shapes)
+    return found | {name: lambda name=name: Program(scoped(case, name), shapes) for name in names}
 
 
 def model_programs(case: ModelCase, device: str, precision: Any) -> dict[str, Make]:
     """XLA's code and the zoo's choice; of recurrent models the persistent kernels, which run where they are named."""
 
-    def make(implementation: str | None, unroll: int = 1) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    def make(implementation: str | None, unroll: int = 1) -> Program:
         view = zoo.training_view if case.train else zoo.evaluation_view
         graph, params, rest = zoo.split(view(nnx.eval_shape(lambda: case.build(precision))))
         if not case.train:  # they are held in it, as `programs.Weights` has them
             params = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, precision), params)
         inputs = (jax.ShapeDtypeStruct(a.shape, a.dtype(precision)) for a in case.arrays())
-        return program(case, graph, implementation, unroll), (params, rest, *inputs)
+        donated = DONATED if case.train else ()
+        return Program(program(case, graph, implementation, unroll), (params, rest, *inputs), donated)
 
     found: dict[str, Make] = {"xla": lambda: make("xla")}
     if case.family == "recurrent":
@@ -83,62 +84,14 @@ def model_programs(case: ModelCase, device: str, precision: Any) -> dict[str, Ma
     return found | {"zoo": lambda: make(None)}
 
 
-def persistent_kernels(calls: list[launch.Launch], device: str) -> dict[str, tuple[float, float]]:
-    """Of each persistent kernel among the launches of a program, by its function's name: seconds for its steps, one after
-    another, and the operations of its products; the mean where it is launched at several sizes.
-    """
-    found = collections.defaultdict(list)
-    for call in calls:
-        of = dict(call.constants)
-        if "TIME" not in of:
-            continue
-        layers, gates = of["LAYERS"], CELLS[of["CELL"]].gates
-        with kernels.target(device):
-            plan = config.plan(gates, of["HIDDEN"], of["BATCH"], of["DIRECTIONS"], call.dtypes[0].itemsize, layers)
-        assert isinstance(plan, config.Plan)  # or it would not have been launched
-        parts = step_seconds(plan, min(layers, 2), call.dtypes[0].itemsize, "backward" in call.kernel.__name__)
-        products = of["DIRECTIONS"] * (2 * layers - 1)  # a layer above the first multiplies what is below it as well
-        operations = 2.0 * of["TIME"] * of["BATCH"] * products * gates * of["HIDDEN"] ** 2
-        found[call.kernel.__name__].append(((of["TIME"] + layers - 1) * sum(parts.values()), operations))
-    return {name: tuple(map(statistics.mean, zip(*rows, strict=True))) for name, rows in found.items()}  # type: ignore[misc]
-
-
-def spilled(calls: list[launch.Launch], device: str) -> int:
-    """Bytes that Triton's kernels among the launches spill."""
-    return sum(aot.kernel_resources(call, device).spilled for call in dict.fromkeys(calls))
-
-
 def figures(make: Make, device: str, precision: str) -> dict[str, Any]:
     """What one contender's program launches, moves and computes, and the time that a model of the device gives it."""
+    with kernels.target(device):
+        made = make()
     with launch.recording() as calls:
-        with kernels.target(device):
-            function, shapes = make()
-        compiled = aot.compile_for(device, function, *shapes)
-    hlo = str(compiled.as_text())
-    launched, operations = traffic.kernels_of(hlo), arithmetic.operations_of(hlo)
-    bandwidth, peak = BANDWIDTH[device], PEAK[device][precision]
-    persistent = persistent_kernels(calls, device)
-    modelled = flops = 0.0
-    kinds: dict[str, collections.Counter] = collections.defaultdict(collections.Counter)
-    for kernel in launched:
-        name = re.search(r"\b(?:lstm|gru|rnn)\b.*\b(\w+_kernel):", kernel.scope)
-        waiting, computed = persistent.get(name[1] if name else "", (0.0, operations.get(kernel.instruction, 0.0)))
-        modelled += kernel.times * (max(kernel.bytes / bandwidth, computed / peak, waiting) + CONSTANTS["xla_kernel"])
-        flops += kernel.times * computed
-        kinds[kind_of(kernel)].update(kernels=kernel.times, bytes=kernel.bytes * kernel.times)
-    count, moved = traffic.total(launched)
-    hand_written = sum(k.times for k in launched if "triton_kernel_call" in k.kind or "mosaic" in k.kind)
-    return {
-        "kernels": count,
-        "hand_written": hand_written,
-        "bytes": moved,
-        "flops": flops,
-        "floor_seconds": max(moved / bandwidth, flops / peak),
-        "modelled_seconds": modelled,
-        "temporary_bytes": getattr(compiled.memory_analysis(), "temp_size_in_bytes", None),
-        **({"spilled_bytes": spilled(calls, device)} if calls else {}),
-        "kinds": {kind: dict(of) for kind, of in sorted(kinds.items(), key=lambda item: -item[1]["bytes"])},
-    }
+        compiled = aot.compile_for(device, made.function, *made.shapes, donate=made.donated)
+    found = counting.figures(compiled, device, precision, recurrent_model.persistent_kernels(calls, device))
+    return found | {"spilled_bytes": counting.spilled(calls, device) if calls else None}
 
 
 def row_of(case: Case | ModelCase, device: str, precision: str) -> dict[str, Any]:
@@ -146,11 +99,13 @@ def row_of(case: Case | ModelCase, device: str, precision: str) -> dict[str, Any
     dtype = jnp.dtype(precision)
     row: dict[str, Any] = {"name": case.name, "dtype": precision}
     if isinstance(case, Case):
-        row |= {"operator": case.operator, "bytes": case.bytes(dtype.itemsize), "flops": case.flops}
-        row["floor_seconds"] = max(row["bytes"] / BANDWIDTH[device], case.flops / PEAK[device][precision])
+        least, flops = case.bytes(dtype.itemsize), case.flops
+        row |= {"operator": case.operator, "bytes": least, "flops": flops}
+        row["floor_seconds"] = device_model.floor_seconds(device, precision, least, flops)
         programs = operator_programs(case, device, dtype)
     else:
-        row |= {"model": case.model, "train": case.train, "examples": case.shape[0], "flops": case.flops()}
+        row |= {"model": case.model, "train": case.train, "examples": case.shape[0]}
+        row |= {"bytes": None, "flops": case.flops(), "floor_seconds": None}
         programs = model_programs(case, device, dtype)
     row["contenders"] = {}
     for name, make in programs.items():
@@ -158,7 +113,6 @@ def row_of(case: Case | ModelCase, device: str, precision: str) -> dict[str, Any
             row["contenders"][name] = figures(make, device, precision)
         except Exception as problem:  # what cannot be compiled is a row of the table, not the end of the run
             row["contenders"][name] = {"failed": refusal(name, problem)}
-    jax.clear_caches()  # dozens of large programs would fill the memory
     return row
 
 
@@ -171,58 +125,37 @@ def cases_of(kind: str) -> list[Case] | list[ModelCase]:
     return cases[:leading] + sorted(cases[leading:], key=lambda case: not case.train)
 
 
-def source_digest() -> str:
-    """Of everything that the figures are computed from."""
-    paths = [path for pattern in SOURCES for path in machine.ROOT.glob(pattern)]
-    paths += [pathlib.Path(__file__).with_name(f"{name}.py") for name in OWN_SOURCES]
-    digest = hashlib.sha256()
-    for path in sorted(paths):
-        digest.update(path.relative_to(machine.ROOT).as_posix().encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()[:16]
-
-
 def header(kind: str, device: str) -> dict[str, Any]:
     """What every figure of a record was obtained with."""
-    return {
-        "measured": False,
-        "experiment": f"compiled-{kind}",
-        "device": device,
-        "date": datetime.date.today().isoformat(),
-        "commit": machine.commit(),
-        "versions": {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax", "triton", "jax-triton")},
-        "protocol": "compiled by XLA for this device, not run; kernels, bytes and products counted in the optimized program, "
-        "a loop's as often as it turns",
+    return result.begun(f"compiled-{kind}", "compiled", machine.compiled_for(device, "flax")) | {
+        "protocol": PROTOCOL,
         "model": {
-            "bytes_per_second": BANDWIDTH[device],
-            "flops_per_second": PEAK[device],
-            "seconds_per_launch": CONSTANTS["xla_kernel"],
+            "bytes_per_second": device_model.constants(device)["memory"],
+            "flops_per_second": device_model.peaks(device),
+            "seconds_per_launch": device_model.constants(device)["launch"],
         },
     }
 
 
-def compile_cases(
-    kind: str, device: str, old: dict[str, Any], *, only: str = "", precision: str | None = None, minutes: float = 1e9
-) -> Iterator[dict[str, Any]]:
-    """The record after each case that had to be compiled.
+def source_digest() -> str:
+    """Of everything that the figures are computed from. One kernel is imported by a computed name."""
+    return sources.digest("experiments.comparison.compiled", "kernels.linear_act.pallas", tuned=True)
 
-    Args:
-      old: the record that there was before.
-      only: part of the names of the cases to compile.
-      precision: of every case; if None the case's own where it has one, else bfloat16.
-      minutes: no case is begun after so many.
-    """
-    begun, digest = time.monotonic(), source_digest()
-    head, cases = header(kind, device), cases_of(kind)
-    rows = {row["name"]: row for row in old.get("cases", [])} if old.get("versions") == head["versions"] else {}
-    for case in cases:
-        obtained = {"dtype": precision or case.precision or "bfloat16", "source": digest}
-        if only not in case.name or obtained.items() <= rows.get(case.name, {}).items():
-            continue
-        if time.monotonic() - begun > 60 * minutes:
-            return
-        obtained |= {"commit": head["commit"], "date": head["date"]}
-        rows[case.name] = row_of(case, device, obtained["dtype"]) | obtained
-        yield head | {"cases": [rows[case.name] for case in cases if case.name in rows]}
+
+def compile_cases(kind: str, device: str, path: pathlib.Path, only: str, precision: str | None, until: float) -> list[str]:
+    """Compile the cases whose name contains `only` and write the record after each; those left for want of time."""
+    head, cases, old = header(kind, device), cases_of(kind), result.earlier(path)
+    rows = {row["name"]: row for row in old["cases"]} if old is not None and result.same_conditions(old, head) else {}
+    dtype = lambda case: precision or case.precision or "bfloat16"
+
+    def finished(name: str) -> None:
+        result.write(head | {"cases": [rows[case.name] for case in cases if case.name in rows]}, path)
+        print(line(rows[name]), flush=True)
+
+    needs = lambda case: {"source": source_digest(), "options": {"dtype": dtype(case)}}
+    make = lambda case: functools.partial(row_of, case, device, dtype(case))
+    parts = [resume.Part(case.name, needs(case), make(case)) for case in cases if only in case.name]
+    return resume.go_on(parts, rows, finished, until=until)
 
 
 def line(row: dict[str, Any]) -> str:
@@ -237,36 +170,20 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m experiments.comparison.compiled", description=__doc__.split("\n\n")[0])
     parser.add_argument("kind", choices=("operators", "models"))
     parser.add_argument("--only", default="", help="the cases whose name contains this")
-    parser.add_argument("--minutes", type=float, default=1e9, help="start no case after so many minutes")
-    parser.add_argument("--device", default="h200", help=f"one of {', '.join(DEVICES)}")
-    parser.add_argument("--precision", choices=sorted(PEAK["nvidia-h200"]), help="the case's own, or bfloat16, if not given")
+    resume.add_minutes(parser)
+    parser.add_argument("--device", default="h200", help=f"one of {', '.join(device_model.NAMES)}")
+    parser.add_argument("--precision", choices=device_model.PRECISIONS, help="the case's own, or bfloat16, if not given")
     parser.add_argument("--out", type=pathlib.Path, help="folder for the result; experiments/results/DEVICE if not given")
     given = parser.parse_args(arguments)
-    if given.device not in DEVICES:
-        raise UserError(nearest("--device", given.device, DEVICES))
-    if not given.minutes > 0:
-        raise UserError(f"--minutes: {given.minutes:g} given, more than 0 is needed")
-    if not any(given.only in case.name for case in cases_of(given.kind)):
-        raise UserError(nearest("--only", given.only, (case.name for case in cases_of(given.kind))))
-    device = DEVICES[given.device]
-    folder = given.out or RESULTS / device
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"compiled-{given.kind}.json"
-    try:
-        old = json.loads(path.read_text()) if path.exists() else {}
-    except json.JSONDecodeError as error:
-        raise UserError(f"result file: {path} is damaged ({error})") from error
-    before = {row["name"]: row for row in old.get("cases", [])}
-    for record in compile_cases(given.kind, device, old, only=given.only, precision=given.precision, minutes=given.minutes):
-        text = json.dumps(record, indent=1) + "\n"
-        whole = path.with_suffix(".part")
-        whole.write_text(text)
-        whole.replace(path)  # a run that is killed leaves a file that is whole
-        for row in record["cases"]:
-            if before.get(row["name"]) != row:
-                before[row["name"]] = row
-                print(line(row), flush=True)
+    device, until = device_model.kind_of(given.device), resume.deadline(given.minutes)
+    names = [case.name for case in cases_of(given.kind)]
+    if not any(given.only in name for name in names):
+        raise UserError(nearest("--only", given.only, names))
+    path = (given.out or result.RESULTS / device) / f"compiled-{given.kind}.json"
+    left = compile_cases(given.kind, device, path, given.only, given.precision, until)
     print(f"written: {path}")
+    if left:
+        print(resume.stopped(left))
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Ways to do an operator's work: XLA's best forms, each hand-written kernel, and the peers."""
+"""Ways to do a case's work: XLA's best forms, each hand-written kernel, and the peers."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 
 import kernels
-from experiments.comparison.cases import Case, differentiated
-from experiments.comparison.timing import Contender
+from experiments.comparison.case import Case, differentiated
+from experiments.comparison.programs import DONATED, UNROLL, Weights, program
+from experiments.measuring.clock import Contender
 from kernels.recurrent.xla import unrolled
 
 PEERS = ("torch", "torch.compile", "flax")
 LOOPS = ("rnn", "lstm", "gru")  # operators that XLA runs as a loop
 # What XLA's GPU compiler puts into command buffers when asked for while loops too: launches without the host.
 WHILE_BUFFERS = {"xla_gpu_enable_command_buffer": "FUSION,CUBLAS,CUBLASLT,CUSTOM_CALL,CUDNN,WHILE"}
-UNROLL = 8  # steps in a turn of XLA's loop
 
 
 def leaves_to_numpy(out: Any) -> list[np.ndarray]:
@@ -47,28 +47,14 @@ def jax_contender(case: Case, function: Callable[..., Any], precision: Any, comp
     )
 
 
-def torch_device() -> str:
-    """Where torch runs; set up to be as fast as it can be at the precision that JAX takes by default (tf32 for float32)."""
-    import torch
-
-    torch.set_float32_matmul_precision("high")
-    torch.backends.cudnn.benchmark = True
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def torch_wait(_: Any) -> None:
-    import torch
-
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-
-
 def torch_contender(case: Case, precision: str, compiled: bool) -> Contender:
     """torch's version: images channels last in memory, on the GPU where there is one."""
     import torch
 
+    from experiments.peers import torch_runtime
+
     assert case.torch is not None
-    peer, device = case.torch, torch_device()
+    peer, device = case.torch, torch_runtime.device()
     forward = peer.forward(torch.nn.functional)
     if compiled:
         forward = torch.compile(forward)
@@ -89,11 +75,8 @@ def torch_contender(case: Case, precision: str, compiled: bool) -> Contender:
         with torch.no_grad():
             return forward(*tensors)
 
-    def to_numpy(out: Any) -> list[np.ndarray]:
-        leaves = out if isinstance(out, tuple) else (out,)
-        return peer.restore([leaf.float().cpu().numpy().astype(np.float64) for leaf in leaves])
-
-    return Contender(both if case.argnums else only, torch_wait, prepare, to_numpy, profiled=False)
+    to_numpy = lambda out: peer.restore(torch_runtime.to_numpy(out))
+    return Contender(both if case.argnums else only, torch_runtime.wait, prepare, to_numpy, profiled=False)
 
 
 def operator_contenders(case: Case, precision: str, peers: list[str]) -> dict[str, Callable[[], Contender]]:
@@ -119,3 +102,63 @@ def operator_reference(case: Case) -> list[np.ndarray]:
     exact = jax_contender(case, scoped(case, "xla"), jnp.float32)
     with jax.default_matmul_precision("highest"):
         return exact.to_numpy(exact.call(*exact.prepare(case.draw(np.random.default_rng(0)))))
+
+
+# -- whole models ---------------------------------------------------------------------------------------------------------
+
+
+def model_contender(
+    weights: Weights, precision: Any, implementation: str | None, unroll: int = 1, compiler_options: dict | None = None
+) -> Contender:
+    case = weights.case
+    graph, *state = weights.split(precision)
+    dtypes = [a.dtype(precision) for a in case.arrays()]
+    state = jax.device_put(state)
+    cast = lambda inputs: [jnp.asarray(x, dtype) for x, dtype in zip(inputs, dtypes, strict=True)]
+    function = program(case, graph, implementation, unroll)
+    to_numpy = lambda out: leaves_to_numpy(out[:2] if case.train else out)
+    if case.train and kernels.device().platform == "cpu":
+        # Weights are updated in place, as torch's are: fresh memory for them costs time on a CPU. On a GPU it does not, and the
+        # profiler calls a program twice with the same arguments.
+        return Contender(_carrying(jax.jit(function, donate_argnums=DONATED), state), prepare=cast, to_numpy=to_numpy)
+    call = jax.jit(function, compiler_options=compiler_options)
+    return Contender(call, prepare=lambda inputs: [*state, *cast(inputs)], to_numpy=to_numpy)
+
+
+def _carrying(step: Callable[..., Any], state: list[Any]) -> Callable[..., Any]:
+    """Loss and norm of the gradient; each call goes on from the weights of the one before."""
+    carried = jax.tree.map(jnp.array, state)  # copies, since they are given away
+
+    def call(*inputs: jax.Array) -> Any:
+        loss, norm, *carried[:] = step(*carried, *inputs)
+        return loss, norm
+
+    return call
+
+
+def model_contenders(weights: Weights, precision: str, peers: list[str]) -> dict[str, Callable[[], Contender]]:
+    """XLA's code; on a GPU the kernels that the zoo chooses, and of recurrent models XLA's other forms; torch's twin."""
+    case = weights.case
+    found: dict[str, Callable[[], Contender]] = {"xla": lambda: model_contender(weights, precision, "xla")}
+    if kernels.device().platform == "cuda":
+        found["zoo"] = lambda: model_contender(weights, precision, None)
+        if case.family == "recurrent":
+            found["xla +WHILE"] = lambda: model_contender(weights, precision, "xla", compiler_options=WHILE_BUFFERS)
+            found[f"xla unroll {UNROLL}"] = lambda: model_contender(weights, precision, "xla", UNROLL)
+    for peer in peers:
+        if peer != "flax" and case.has_twin:
+            found[peer] = functools.partial(_torch_twin, weights, precision, peer == "torch.compile")
+    return found
+
+
+def _torch_twin(weights: Weights, precision: str, compiled: bool) -> Contender:
+    from experiments.comparison import torch_models  # imports torch
+
+    return torch_models.torch_contender(weights, precision, compiled)
+
+
+def model_reference(weights: Weights) -> list[np.ndarray]:
+    """Loss and norm of the gradient, or logits, on the inputs of seed 0: XLA's, in float32 throughout."""
+    exact = model_contender(weights, jnp.float32, "xla")
+    with jax.default_matmul_precision("highest"):
+        return exact.to_numpy(exact.call(*exact.prepare(weights.case.draw(np.random.default_rng(0)))))

@@ -14,7 +14,7 @@ import numpy as np
 from flax import nnx
 
 import zoo
-from experiments.comparison.cases import Array
+from experiments.comparison.case import Array
 from zoo.layers import initializers
 from zoo.models.resnet import BasicBlock
 

@@ -1,103 +1,32 @@
-"""Pictures of a comparison, measured or compiled: how many times as fast the hand-written kernels are, and a roofline.
-
-Each PNG says in its metadata which records it was drawn from (`digest`), so that a test can tell when it is out of date.
-"""
+"""Pictures of a comparison, measured or compiled: how many times as fast the hand-written kernels are, and a roofline."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import pathlib
 from collections.abc import Callable
 from typing import Any
 
 import zoo
-from experiments.comparison import verdict
 from experiments.comparison.models import BLOCK
+from experiments.measuring import verdict
+from experiments.measuring.pictures import BETTER, INK, PALE, WORSE, XLA, bars, column, conditions, number, ratio_axis, save
 
-# Okabe and Ito's colours, which people with any colour vision tell apart; shapes differ as well.
-BETTER, WORSE, XLA, INK, PALE = "#0072B2", "#D55E00", "#7F7F7F", "#222222", "#D9D9D9"
 MARKERS = {"torch": ("o", "#000000"), "torch.compile": ("s", "#009E73"), "flax": ("^", "#CC79A7"), "cudnn": ("v", "#E69F00")}
 SPEED = "bars: speed of the hand-written kernels over XLA's code (left of 1: slower); points: that of the peers"
 TORCH = "bars: speed of torch over XLA's code (left of 1: torch is slower); points: that of other peers"
 BYTES = "XLA's code over the hand-written kernels: bars: bytes moved; ◇: time by the model (left of 1: XLA needs less)"
-DIGEST = "Records"  # key of the PNG's metadata
-
-
-def digest(*records: dict[str, Any]) -> str:
-    """Of what records hold, whatever their files' formatting."""
-    return hashlib.sha256(json.dumps(records, sort_keys=True).encode()).hexdigest()
-
-
-def drawn_from(path: pathlib.Path) -> str | None:
-    """The digest of the records that a picture was drawn from; None where there is no picture, or it does not say."""
-    from PIL import Image
-
-    if not path.exists():
-        return None
-    with Image.open(path) as image:
-        return image.info.get(DIGEST)
-
-
-def conditions(record: dict[str, Any]) -> str:
-    """Measured or compiled, for which device, with what, at which precision, when."""
-    how = "measured" if record["measured"] else "COMPILED, not run"
-    dtypes = sorted({case.get("dtype", record.get("dtype", "")) for case in record["cases"]})
-    return f"{how}: {record['device']}, jax {record['versions']['jax']}, {'/'.join(dtypes)}, {record['date']}"
-
-
-def _save(figure: Any, path: pathlib.Path, *records: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120, metadata={DIGEST: digest(*records), "Software": None})
-
-
-def _number(value: float) -> str:
-    return f"{value:.0f}" if value >= 9.95 else f"{value:.1f}" if value >= 1.95 else f"{value:.2f}"
-
-
-def _ratio_axis(axes: Any, low: float, high: float) -> None:
-    """Logarithmic, so that twice as slow is as long a bar as twice as fast."""
-    axes.set_xscale("log")
-    axes.set_xlim(min(0.8, low / 1.15), max(1.25, high * 1.15))
-    left, right = axes.get_xlim()
-    ticks = [t for t in (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if left <= t <= right]
-    axes.set_xticks(ticks, [f"{t:g}×" for t in ticks], fontsize=8)
-    axes.set_xticks([], minor=True)
-    axes.axvline(1, color=INK, linewidth=1, zorder=3)
-    axes.grid(axis="x", color=PALE, linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.tick_params(axis="y", length=0)
-
-
-def _bars(axes: Any, labels: list[str], values: list[float], *, right: str = BETTER, left: str = WORSE) -> None:
-    """Bars that start at 1 and go to the right where the value is above, to the left where it is below."""
-    rows = range(len(values))
-    colours = [right if value >= 1 else left for value in values]
-    axes.barh(rows, [value - 1 for value in values], 0.62, left=1, color=colours, zorder=2)
-    axes.set_yticks(rows, labels, fontsize=7.5)
-    axes.set_ylim(len(values) - 0.4, -0.6)
-
-
-def _column(axes: Any, place: int, head: str, cells: list[str]) -> None:
-    """Text to the right of the bars, `place` points from their edge, one cell a row."""
-    for row, cell in enumerate(cells):
-        axes.annotate(cell, (1, row), (place, 0), xycoords=("axes fraction", "data"), textcoords="offset points",
-                      va="center", ha="right", fontsize=7, color=INK)  # fmt: skip
-    axes.annotate(head, (1, 1), (place, 2), xycoords="axes fraction", textcoords="offset points", va="bottom", ha="right",
-                  fontsize=7, color=INK)  # fmt: skip
 
 
 def _times(axes: Any, duels: list[verdict.Duel]) -> None:
     """Compiled cases: bars of bytes, a diamond at the modelled time, and the figures at the right edge."""
     moved, modelled = [d.ratio("bytes") for d in duels], [d.ratio() for d in duels]
-    _bars(axes, [d.title for d in duels], moved)
+    bars(axes, [d.title for d in duels], moved)
     axes.scatter(modelled, range(len(duels)), s=22, marker="D", facecolor="white", edgecolor=INK, linewidth=0.9, zorder=4)
-    _ratio_axis(axes, *_range([*modelled, *moved]))
-    _column(axes, 26, "bytes", [_number(value) for value in moved])
-    _column(axes, 52, "◇ time", [_number(value) for value in modelled])
-    _column(axes, 112, "kernels", [f"{d.xla['kernels']:,} → {d.hand['kernels']:,}" for d in duels])
+    ratio_axis(axes, *_range([*modelled, *moved]))
+    column(axes, 26, "bytes", [number(value) for value in moved])
+    column(axes, 52, "◇ time", [number(value) for value in modelled])
+    column(axes, 112, "kernels", [f"{d.xla['kernels']:,} → {d.hand['kernels']:,}" for d in duels])
 
 
 def _range(values: list[float]) -> tuple[float, float]:
@@ -117,13 +46,13 @@ def _measured(axes: Any, record: dict[str, Any]) -> None:
     rows.sort(key=lambda row: -(row[1] or 1))
     # A gain of torch's over XLA's code is a loss of ours.
     colours = {} if duels else {"right": WORSE, "left": BETTER}
-    _bars(axes, [name for name, _, _ in rows], [1.0 if bar is None else bar for _, bar, _ in rows], **colours)
-    _column(axes, 26, "bar", ["" if bar is None else _number(bar) for _, bar, _ in rows])
+    bars(axes, [name for name, _, _ in rows], [1.0 if bar is None else bar for _, bar, _ in rows], **colours)
+    column(axes, 26, "bar", ["" if bar is None else number(bar) for _, bar, _ in rows])
     for peer in dict.fromkeys(name for _, _, points in rows for name in points if duels or name != "torch"):
         at = [(points[peer], row) for row, (_, _, points) in enumerate(rows) if peer in points]
         marker, colour = MARKERS.get(peer, ("x", INK))
         axes.scatter(*zip(*at, strict=True), s=20, marker=marker, color=colour, label=peer, zorder=4)
-    _ratio_axis(axes, *_range([value for _, bar, points in rows for value in (bar or 1.0, *points.values())]))
+    ratio_axis(axes, *_range([value for _, bar, points in rows for value in (bar or 1.0, *points.values())]))
     axes.set_xlabel(SPEED if duels else TORCH, fontsize=8)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(frameon=False, fontsize=7.5, loc="lower right")
@@ -145,7 +74,7 @@ def draw_speedups(record: dict[str, Any], path: pathlib.Path) -> None:
         _times(axes, duels)
         axes.set_xlabel(BYTES, fontsize=8)
     figure.suptitle(conditions(record), fontsize=9, x=0.01, ha="left")
-    _save(figure, path, record)
+    save(figure, path, record)
 
 
 def _ends(duels: list[verdict.Duel], group: Callable[[verdict.Duel], str], field: str) -> list[verdict.Duel]:
@@ -178,16 +107,16 @@ def draw_overview(operators: dict[str, Any], models: dict[str, Any], path: pathl
     for axes, (record, title, duels) in zip(rows, panels, strict=True):
         if record["measured"] and duels:
             speeds = [d.ratio() for d in duels]
-            _bars(axes, [d.title for d in duels], speeds)
-            _column(axes, 26, "speed", [_number(value) for value in speeds])
-            _ratio_axis(axes, *_range(speeds))
+            bars(axes, [d.title for d in duels], speeds)
+            column(axes, 26, "speed", [number(value) for value in speeds])
+            ratio_axis(axes, *_range(speeds))
             axes.set_xlabel(SPEED, fontsize=8)
         elif duels:
             _times(axes, duels)
             axes.set_xlabel(BYTES, fontsize=8)
         axes.set_title(f"{title}\n{conditions(record)}", fontsize=9, loc="right")
     figure.suptitle("Hand-written kernels against XLA's code", fontsize=11, x=0.01, ha="left")
-    _save(figure, path, operators, models)
+    save(figure, path, operators, models)
 
 
 def _points(record: dict[str, Any]) -> list[tuple[str, str, float, float]]:
@@ -253,7 +182,7 @@ def draw_roofline(record: dict[str, Any], path: pathlib.Path) -> None:
     axes.grid(color=PALE, linewidth=0.6)
     axes.legend(frameon=False, fontsize=9, loc="upper left")
     axes.set_title(conditions(record), fontsize=9, loc="left")
-    _save(figure, path, record)
+    save(figure, path, record)
 
 
 def _labels_at_the_side(axes: Any, points: list[tuple[str, str, float, float]]) -> None:

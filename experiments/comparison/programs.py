@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from flax import nnx
 
 import kernels
 import zoo
-from experiments.comparison.contenders import UNROLL, WHILE_BUFFERS, leaves_to_numpy
 from experiments.comparison.models import ModelCase
-from experiments.comparison.timing import Contender
+from experiments.losses import cross_entropy
 from kernels.recurrent.xla import unrolled
 
 # Of the SGD update. So small that torch's model, which updates its weights in place, is the same after thousands of steps.
 LEARNING_RATE = 1e-6
-AUXILIARY = 0.3  # weight of GoogLeNet's further heads
+UNROLL = 8  # steps in a turn of XLA's loop
+DONATED = (0, 1)  # parameters and other state
 # Families whose own initialization dampens from layer to layer, until the logits are nearly the last bias whatever the input.
 DAMPENED = ("lenet", "alexnet", "googlenet")
 
@@ -65,18 +63,18 @@ class Weights:
 
 
 def loss_of(case: ModelCase, model: Any, x: jax.Array, target: jax.Array) -> jax.Array:
-    """Cross-entropy, with GoogLeNet's weights of its heads; or the sum of a GAN's two losses, `target` the real images."""
+    """Cross-entropy; or the sum of a GAN's two losses, `target` the real images."""
     if case.family == "gan":
         real, fake = model.discriminator(target), model.discriminator(model(x))
         return jax.nn.softplus(-real).mean() + jax.nn.softplus(fake).mean()
-    outputs = model(x)
-    logits, *auxiliary = outputs if isinstance(outputs, tuple) else (outputs,)
-    entropy = lambda scores: kernels.softmax_cross_entropy(scores, target).mean()
-    return entropy(logits) + AUXILIARY * sum(entropy(a) for a in auxiliary if a is not None)
+    return cross_entropy(model(x), target)[0]
 
 
 def program(case: ModelCase, graph: Any, implementation: str | None, unroll: int = 1) -> Callable[..., Any]:
-    """Of parameters, other state and inputs: logits; or loss, norm of the gradient, new parameters and state."""
+    """Of parameters, other state and inputs: logits; or loss, norm of the gradient, new parameters and state.
+
+    A training step is meant to be given the memory of its first two arguments (`DONATED`), as in a loop that trains.
+    """
 
     def infer(params: Any, rest: Any, x: jax.Array) -> jax.Array:
         return nnx.merge(graph, params, rest, copy=True)(x)
@@ -95,60 +93,3 @@ def program(case: ModelCase, graph: Any, implementation: str | None, unroll: int
             return (step if case.train else infer)(*args)
 
     return scoped
-
-
-def jax_contender(
-    weights: Weights, precision: Any, implementation: str | None, unroll: int = 1, compiler_options: dict | None = None
-) -> Contender:
-    case = weights.case
-    graph, *state = weights.split(precision)
-    dtypes = [a.dtype(precision) for a in case.arrays()]
-    state = jax.device_put(state)
-    cast = lambda inputs: [jnp.asarray(x, dtype) for x, dtype in zip(inputs, dtypes, strict=True)]
-    function = program(case, graph, implementation, unroll)
-    to_numpy = lambda out: leaves_to_numpy(out[:2] if case.train else out)
-    if case.train and kernels.device().platform == "cpu":
-        # Weights are updated in place, as torch's are: fresh memory for them costs time on a CPU. On a GPU it does not, and the
-        # profiler calls a program twice with the same arguments.
-        return Contender(_carrying(jax.jit(function, donate_argnums=(0, 1)), state), prepare=cast, to_numpy=to_numpy)
-    call = jax.jit(function, compiler_options=compiler_options)
-    return Contender(call, prepare=lambda inputs: [*state, *cast(inputs)], to_numpy=to_numpy)
-
-
-def _carrying(step: Callable[..., Any], state: list[Any]) -> Callable[..., Any]:
-    """Loss and norm of the gradient; each call goes on from the weights of the one before."""
-    carried = jax.tree.map(jnp.array, state)  # copies, since they are given away
-
-    def call(*inputs: jax.Array) -> Any:
-        loss, norm, *carried[:] = step(*carried, *inputs)
-        return loss, norm
-
-    return call
-
-
-def model_contenders(weights: Weights, precision: str, peers: list[str]) -> dict[str, Callable[[], Contender]]:
-    """XLA's code; on a GPU the kernels that the zoo chooses, and of recurrent models XLA's other forms; torch's twin."""
-    case = weights.case
-    found: dict[str, Callable[[], Contender]] = {"xla": lambda: jax_contender(weights, precision, "xla")}
-    if kernels.device().platform == "cuda":
-        found["zoo"] = lambda: jax_contender(weights, precision, None)
-        if case.family == "recurrent":
-            found["xla +WHILE"] = lambda: jax_contender(weights, precision, "xla", compiler_options=WHILE_BUFFERS)
-            found[f"xla unroll {UNROLL}"] = lambda: jax_contender(weights, precision, "xla", UNROLL)
-    for peer in peers:
-        if peer != "flax" and case.has_twin:
-            found[peer] = functools.partial(_torch_contender, weights, precision, peer == "torch.compile")
-    return found
-
-
-def _torch_contender(weights: Weights, precision: str, compiled: bool) -> Contender:
-    from experiments.comparison.torch_models import torch_contender  # imports torch
-
-    return torch_contender(weights, precision, compiled)
-
-
-def model_reference(weights: Weights) -> list[np.ndarray]:
-    """Loss and norm of the gradient, or logits, on the inputs of seed 0: XLA's, in float32 throughout."""
-    exact = jax_contender(weights, jnp.float32, "xla")
-    with jax.default_matmul_precision("highest"):
-        return exact.to_numpy(exact.call(*exact.prepare(weights.case.draw(np.random.default_rng(0)))))

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 import kernels
-from experiments.comparison.cases import Array, Case, Leaves, TorchPeer
+from experiments.comparison.case import Array, Case, Leaves, TorchPeer
 
 GATES = {"rnn": 1, "lstm": 4, "gru": 3}
 PARTS = 3  # arrays of a layer in one direction: w_x, w_h, b

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
-import gc
-import sys
-import time
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
 
 import kernels
-from experiments.comparison import contenders, machine, programs, record
-from experiments.comparison.cases import Case, operator_cases
+from experiments.comparison import contenders, programs
+from experiments.comparison.case import Case
+from experiments.comparison.cases import operator_cases
 from experiments.comparison.models import ModelCase, model_cases
-from experiments.comparison.timing import MODEL_TOLERANCE, TOLERANCE, Contender, OutOfTimeError, measure, refusal
 from experiments.errors import UserError, nearest
+from experiments.measuring import clock, machine, result, resume, sources
+from experiments.measuring.clock import MODEL_TOLERANCE, TOLERANCE, Contender, measure, refusal
 
 DEFAULT_PRECISION = {"cpu": "float32", "cuda": "bfloat16"}
 
@@ -66,14 +65,10 @@ def begin(options: Options) -> dict[str, Any]:
     """The record without its cases."""
     dtype = options.precision or DEFAULT_PRECISION[options.platform]
     ceilings = machine.ceilings(dtype)  # before the clocks are read, so that they are those of a device at work
-    return {
-        "measured": True,
-        "experiment": options.kind,
-        **machine.surroundings(),
+    return result.begun(options.kind, "measured", machine.surroundings()) | {
         "clocks": machine.clocks(),
         "dtype": dtype,
-        "protocol": f"Blocks of about {options.block_seconds} s of calls, contenders in turn, {options.rounds} rounds; random "
-        "inputs rotated beyond the cache; each result checked before the clock starts",
+        "protocol": clock.protocol("contenders", options.rounds, options.block_seconds),
         "ceilings": ceilings,
         "cases": [],
     }
@@ -86,8 +81,8 @@ def _work(case: Case | ModelCase, dtype: str, peers: list[str]) -> tuple[dict[st
         made = contenders.operator_contenders(case, dtype, peers)
         return made, contenders.operator_reference(case), {"bytes": case.bytes(itemsize), "flops": case.flops}
     weights = programs.Weights(case)
-    made = programs.model_contenders(weights, dtype, peers)
-    return made, programs.model_reference(weights), {"bytes": weights.bytes(itemsize), "flops": case.flops()}
+    made = contenders.model_contenders(weights, dtype, peers)
+    return made, contenders.model_reference(weights), {"bytes": weights.bytes(itemsize), "flops": case.flops()}
 
 
 def run_case(case: Case | ModelCase, options: Options) -> dict[str, Any]:
@@ -96,32 +91,29 @@ def run_case(case: Case | ModelCase, options: Options) -> dict[str, Any]:
     Raises:
       OutOfTimeError: the deadline passed before every contender was checked.
     """
-    begun, dtype = time.monotonic(), options.dtype(case)
+    dtype = options.dtype(case)
     row: dict[str, Any] = {"name": case.name}
     if isinstance(case, Case):
         row |= {"operator": case.operator}
     else:
         row |= {"model": case.model, "train": case.train, "examples": case.shape[0]}
-    row |= {"dtype": dtype, "bytes": None, "flops": None, "floor_seconds": None, "options": options.of_row(case)}
-    row |= {"source": machine.source_digest(), "commit": machine.commit(), "date": datetime.date.today().isoformat()}
+    row |= {"dtype": dtype, "bytes": None, "flops": None, "floor_seconds": None}
     try:
         made, reference, least = _work(case, dtype, list(options.peers))
     except Exception as problem:  # so is one without a reference a row of the table
         found: dict[str, Any] = {"xla": {"failed": f"no reference: {refusal('xla', problem)}"}}
     else:
         row |= least
-        limits = machine.ceilings(dtype)
-        needed = [row[work] / limits[f"{work}_per_second"] for work in ("bytes", "flops") if row[work] is not None]
-        row["floor_seconds"] = max(needed, default=None)
+        row["floor_seconds"] = machine.floor_seconds(dtype, row["bytes"], row["flops"])
         allowed = (TOLERANCE if isinstance(case, Case) else MODEL_TOLERANCE)[dtype]
-        clock = {"rounds": options.rounds, "block_seconds": options.block_seconds, "deadline": options.deadline}
-        found = measure(made, case.draw, reference, allowed, platform=options.platform, **clock)  # type: ignore[arg-type]
+        limits = {"rounds": options.rounds, "block_seconds": options.block_seconds, "deadline": options.deadline}
+        found = measure(made, case.draw, reference, allowed, platform=options.platform, **limits)  # type: ignore[arg-type]
     for figures in found.values():
         if "failed" not in figures:
             per_second = lambda work, seconds=figures["median"]: None if row[work] is None else row[work] / seconds
             figures["floor_fraction"] = per_second("floor_seconds")
             figures |= {f"{work}_per_second": per_second(work) for work in ("bytes", "flops")}
-    return row | {"seconds": round(time.monotonic() - begun, 1), "contenders": found}
+    return row | {"contenders": found}
 
 
 def described(row: dict[str, Any]) -> str:
@@ -138,6 +130,11 @@ def _chosen(cases: Sequence[Case | ModelCase], only: str | None) -> Sequence[Cas
     if not chosen:
         raise UserError(nearest("--only", str(only), [case.name for case in cases]))
     return chosen
+
+
+def source_digest() -> str:
+    """Of all that a case's time depends on. The kernel of a matrix product in Pallas is imported by a computed name."""
+    return sources.digest("experiments.comparison.session", "kernels.linear_act.pallas", tuned=True)
 
 
 def compare(
@@ -158,43 +155,19 @@ def compare(
     cases = cases_of(options.kind, options.quick, options.platform)
     chosen = _chosen(cases, options.only)
     new = begin(options)
-    if old is not None and not record.same_conditions(old, new):
+    if old is not None and not result.same_conditions(old, new):
         if options.only is not None:
             raise UserError("--only: the result file is of another device or of other versions; give another folder with --out")
         say("the result file is of another device or of other versions: everything is measured again")
         old = None
-    rows = {row["name"]: row for row in (old or new)["cases"]}
-    known = {name: row["seconds"] for name, row in rows.items()}
-    source = machine.source_digest()
+    rows, source = {row["name"]: row for row in (old or new)["cases"]}, source_digest()
+    snapshot = lambda: new | {"cases": [rows[case.name] for case in cases if case.name in rows]}
 
-    def waiting(case: Case | ModelCase) -> bool:
-        row = rows.get(case.name)
-        return row is None or not record.is_current(row, options.of_row(case), source)
-
-    def snapshot() -> dict[str, Any]:
-        return new | {"cases": [rows[case.name] for case in cases if case.name in rows]}
-
-    left = [case for case in chosen if waiting(case)]
-    if len(left) < len(chosen):
-        say(f"{len(chosen) - len(left)} of {len(chosen)} cases stand in the result file already")
-    longest = 0.0
-    while left and time.monotonic() + known.get(left[0].name, longest) < options.deadline:
-        try:
-            row = run_case(left[0], options)
-        except OutOfTimeError as stopped:
-            say(f"{left[0].name}: {stopped} when the time was over")
-            break
-        rows[left.pop(0).name] = row
-        longest = max(longest, row["seconds"])
-        say(described(row))
+    def finished(name: str) -> None:
+        say(described(rows[name]))
         save(snapshot())
-        _free()
-    return snapshot(), [case.name for case in left]
 
-
-def _free() -> None:
-    """Give memory back that the next case's contenders may need."""
-    gc.collect()
-    if (torch := sys.modules.get("torch")) is not None and torch.cuda.is_available():
-        torch.cuda.empty_cache()
-        torch.compiler.reset()
+    needs = lambda case: {"source": source, "options": options.of_row(case)}
+    parts = [resume.Part(case.name, needs(case), functools.partial(run_case, case, options)) for case in chosen]
+    left = resume.go_on(parts, rows, finished, until=options.deadline, say=say)
+    return snapshot(), left

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from experiments.benchmarks.torch_peers import torchvision_models
-from experiments.comparison.contenders import torch_device, torch_wait
 from experiments.comparison.models import BLOCK, ModelCase
-from experiments.comparison.programs import AUXILIARY, LEARNING_RATE, Weights
-from experiments.comparison.timing import Contender
+from experiments.comparison.programs import LEARNING_RATE, Weights
+from experiments.measuring.clock import Contender
+from experiments.peers import torch_runtime
+from experiments.peers.torch_vision import torch_loss, torchvision_models
 
 RECURRENT = {"rnn": torch.nn.RNN, "lstm": torch.nn.LSTM, "gru": torch.nn.GRU, "bilstm": torch.nn.LSTM}
 
@@ -70,18 +70,10 @@ def twin(case: ModelCase, state: dict[str, torch.Tensor]) -> torch.nn.Module:
     return model
 
 
-def torch_loss(outputs: Any, target: torch.Tensor) -> torch.Tensor:
-    """As `programs.loss_of`."""
-    heads = [outputs] if isinstance(outputs, torch.Tensor) else [outputs.logits, outputs.aux_logits1, outputs.aux_logits2]
-    flat = lambda logits: logits.float().flatten(0, -2)
-    entropy = [torch.nn.functional.cross_entropy(flat(logits), target.flatten()) for logits in heads]
-    return entropy[0] + AUXILIARY * sum(entropy[1:], torch.zeros((), device=target.device))
-
-
 def torch_contender(weights: Weights, precision: str, compiled: bool) -> Contender:
     """The twin, images and kernels channels last in memory. Training in less than float32 is torch's autocast; in inference the
     weights are held in the precision."""
-    case, device, dtype = weights.case, torch_device(), getattr(torch, precision)
+    case, device, dtype = weights.case, torch_runtime.device(), getattr(torch, precision)
     model = twin(case, weights.torch_state_dict()).to(device).train(case.train)
     if len(case.shape) == 4:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -110,8 +102,6 @@ def torch_contender(weights: Weights, precision: str, compiled: bool) -> Contend
         return [t.permute(0, 3, 1, 2) if t.dim() == 4 else t for t in tensors]
 
     def to_numpy(out: Any) -> list[np.ndarray]:
-        leaves = out if isinstance(out, tuple) else (out,)
-        arrays = [leaf.float().cpu().numpy().astype(np.float64) for leaf in leaves]
-        return [a.transpose(0, 2, 3, 1) if a.ndim == 4 else a for a in arrays]
+        return [a.transpose(0, 2, 3, 1) if a.ndim == 4 else a for a in torch_runtime.to_numpy(out)]
 
-    return Contender(step if case.train else infer, torch_wait, prepare, to_numpy, profiled=False)
+    return Contender(step if case.train else infer, torch_runtime.wait, prepare, to_numpy, profiled=False)

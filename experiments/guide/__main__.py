@@ -10,23 +10,20 @@ fields: docs/results.md) and guide.png to experiments/results/DEVICE/, with --qu
 from __future__ import annotations
 
 import argparse
-import math
+import functools
 import pathlib
 import sys
-import time
+from typing import Any
 
 from rich.console import Console
 
 import kernels
-from experiments.benchmarks.result import RESULTS
-from experiments.comparison import record as comparison
 from experiments.errors import UserError, nearest, run
-from experiments.guide import pictures, record, running, session, show
-from experiments.inspect import DEVICES
+from experiments.guide import pictures, session, show, topics, verdict
+from experiments.measuring import device_model, result, resume
 
-BEGUN = time.monotonic()
 QUICK = pathlib.Path("runs") / "guide"
-KNOWN = {**DEVICES, **{kind: kind for kind in DEVICES.values()}, "cpu": "cpu"}
+KNOWN = {**device_model.NAMES, **{kind: kind for kind in device_model.MODELS}, "cpu": "cpu"}
 
 
 def runs(asked: str | None) -> list[tuple[str, bool]]:
@@ -44,49 +41,52 @@ def runs(asked: str | None) -> list[tuple[str, bool]]:
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m experiments.guide", description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("topic", help=f"list, all, or one of {', '.join(session.NAMES)}")
+    parser.add_argument("topic", help=f"list, all, or one of {', '.join(topics.NAMES)}")
     parser.add_argument(
         "--device", help=f"{', '.join(KNOWN)}; the GPU at hand if not given, else h200 (compiled) and cpu (measured)"
     )
     parser.add_argument("--quick", action="store_true", help="only two ways of each case, and few rounds")
-    parser.add_argument("--minutes", type=float, help="begin no topic after so long; the same command goes on from there")
+    resume.add_minutes(parser)
     parser.add_argument("--out", type=pathlib.Path, help="folder for the results, one folder a device in it")
     given = parser.parse_args(arguments)
     console = Console()
     if given.topic == "list":
-        for name in session.NAMES:
-            console.print(f"{name:24}{session.load(name).what}", highlight=False)
+        for name in topics.NAMES:
+            console.print(f"{name:24}{topics.load(name).what}", highlight=False)
         return 0
-    names = list(session.NAMES) if given.topic == "all" else [session.load(given.topic).name]
-    if given.minutes is not None and not (given.minutes > 0 and math.isfinite(given.minutes)):
-        raise UserError(f"--minutes: {given.minutes:g} given, a number above 0 is needed")
-    deadline = BEGUN + 60 * given.minutes if given.minutes else math.inf
+    chosen = [topics.load(name) for name in (topics.NAMES if given.topic == "all" else [given.topic])]
+    until = resume.deadline(given.minutes)
     for device, measured in runs(given.device):
-        folder = (given.out or (QUICK if given.quick else RESULTS)) / device
-        folder.mkdir(parents=True, exist_ok=True)
-        path, options = folder / "guide.json", running.Options(device, measured, given.quick, deadline)
-        old = comparison.earlier(path, record.read)
+        path = (given.out or (QUICK if given.quick else result.RESULTS)) / device / "guide.json"
+        options = session.Options(device, measured, given.quick, until)
+        done: list[str] = []
+        left: list[str] = []
+        old = result.earlier(path)
         kept = old is not None and old["measured"] and not measured
         if kept and given.device is not None:
             raise UserError(f"--device: {path} was measured, and is not written over by what is only compiled; give --out")
-        found, done = old, []
-        for found, finished in () if kept else session.run_topics(names, options, old):
-            if finished is not None:
-                record.write(found, path)
-                done.append(finished)
-                console.print(f"{device}: {finished} {'measured' if measured else 'compiled'}", highlight=False)
+
+        def save(name: str, found: dict[str, Any], path: pathlib.Path, done: list[str], how: str) -> None:
+            result.write(verdict.judge(found), path)
+            done.append(name)
+            console.print(f"{path.parent.name}: {name} {how}", highlight=False)
+
+        found = old
+        if not kept:
+            saving = functools.partial(save, path=path, done=done, how="measured" if measured else "compiled")
+            found, left = session.run_topics(chosen, topics.NAMES, options, old, saving)
+            if found["topics"]:
+                result.write(verdict.judge(found), path)  # verdicts may be worded anew where nothing was done
         assert found is not None
-        if not kept and found["topics"]:
-            record.write(found, path)  # verdicts may be worded anew where nothing was done
         rows = {row["topic"]: row for row in found["topics"]}
-        for topic in names:
-            if topic in rows:
-                show.show(session.load(topic), rows[topic], found, console)
+        for topic in chosen:
+            if topic.name in rows:
+                show.show(topic, rows[topic.name], found, console)
         if done:
-            pictures.draw(found, folder / "guide.png")
+            pictures.draw(found, path.with_suffix(".png"))
         console.print(f"written: {path}" if done else f"{path}: nothing had to be done again", highlight=False)
-        if left := [name for name in names if name not in rows]:
-            console.print(f"stopped for time; left: {', '.join(left)}. The same command goes on with them.")
+        if left:
+            console.print(resume.stopped(left))
     return 0
 
 

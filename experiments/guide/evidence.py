@@ -14,16 +14,13 @@ from typing import Any
 import jax
 import numpy as np
 
-import kernels
-from experiments.benchmarks.recurrent_compiled import CONSTANTS
-from experiments.comparison.timing import TOLERANCE, relative_error
 from experiments.guide.sectors import instruction_widths
 from experiments.guide.topic import Case, Counted, Size, Variant
-from experiments.inspect import BANDWIDTH
+from experiments.measuring import counting, device_model
+from experiments.measuring.clock import TOLERANCE, relative_error
 from kernels.runtime import dispatch, launch
-from kernels.verification import aot, residency, traffic
+from kernels.verification import aot, residency
 
-LAUNCH = CONSTANTS["xla_kernel"]  # seconds that a launch costs beside its work
 _OPCODE = re.compile(r"^\s+/\*[0-9a-f]+\*/\s+(?:@!?U?P\w+ )?([A-Z][\w.]*)", re.M)
 
 
@@ -106,18 +103,18 @@ def of_program(case: Case, variant: Variant, size: Size, kind: str) -> dict[str,
     """A variant that XLA compiles: kernels, bytes, and the time that these need."""
     assert variant.call is not None
     shapes = case.shapes(size)
-    if kernels.device().platform == "cuda":
+    if dispatch.device().platform == "cuda":
         compiled = jax.jit(variant.call).lower(*shapes).compile()
     else:
         compiled = aot.compile_for(kind, variant.call, *shapes)
-    count, moved = traffic.total(traffic.kernels_of(str(compiled.as_text())))
+    count, moved = counting.total(compiled)
     figures = {"kernels": count, "bytes": moved, "modelled_ms": modelled(moved, count, kind)}
     return figures | dict(variant.figures(Counted(case, variant.name, size, figures=figures)))
 
 
 def modelled(moved: float, launches: int, kind: str = "nvidia-h200") -> float:
     """Milliseconds: bytes at the bandwidth that well-written kernels reach, and the launches."""
-    return 1e3 * (moved / BANDWIDTH[kind] + launches * LAUNCH)
+    return 1e3 * device_model.seconds(kind, moved, launches)
 
 
 def counted(case: Case, variant: Variant, kind: str) -> Mapping[str, float]:
@@ -139,7 +136,7 @@ def error(case: Case, variant: Variant, size: Size, seed: int = 0) -> float:
     assert variant.call is not None
     inputs, call = case.draw(np.random.default_rng(seed), *size), variant.call
     if case.kind == "kernel":
-        on_gpu = kernels.device().platform == "cuda"
+        on_gpu = dispatch.device().platform == "cuda"
         call = jax.jit(functools.partial(call, interpret=False)) if on_gpu else functools.partial(call, interpret=True)
     found = call(*inputs)
     return relative_error(outputs(found), [np.asarray(x, np.float64) for x in case.reference(*inputs)])

@@ -24,13 +24,12 @@ import numpy as np
 import triton
 import triton.language as tl
 
-from experiments.benchmarks.recurrent_compiled import CONSTANTS
-from experiments.guide.evidence import LAUNCH, modelled
+from experiments.guide.evidence import modelled
 from experiments.guide.topic import Case, Counted, Topic, Variant, normal
+from experiments.measuring.device_model import constants
 from kernels.runtime import dispatch
 from kernels.runtime.launch import cdiv, launch, like, power_of_two
 
-SPECIAL = 16  # special functions that a multiprocessor begins in a cycle, CUDA C++ Programming Guide, "Arithmetic Instructions"
 BLOCK = 1024
 
 
@@ -117,9 +116,10 @@ def window_figures(counted: Counted) -> dict[str, float]:
     (size,) = counted.size
     kernels = int(counted.figures["kernels"])
     per_element = counted.figures["special"] * counted.figures["threads"] / BLOCK
-    rate = SPECIAL * dispatch.H200.cores * CONSTANTS["clock"]
+    model = constants("nvidia-h200")
+    rate = model["special_functions"] * dispatch.H200.cores * model["clock"]
     # Where there are two kernels, the special functions are all in the first; the other has its bytes alone.
-    first = max(modelled(8 * size, 1), 1e3 * (size * per_element / rate + LAUNCH))
+    first = max(modelled(8 * size, 1), 1e3 * (size * per_element / rate + model["launch"]))
     time = first + (kernels - 1) * modelled(8 * size, 1)
     return {"bytes": 8 * size * kernels, "special_per_element": per_element, "modelled_ms": time}
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pathlib
 from typing import Any
 
-from experiments.comparison.pictures import BETTER, DIGEST, INK, PALE, WORSE, digest
 from experiments.guide import verdict
+from experiments.measuring.pictures import BETTER, INK, PALE, WORSE, save
 
 LIMIT = 32.0  # gains beyond it are drawn there, with their figure
 
@@ -27,14 +27,12 @@ def bars(record: dict[str, Any], way: str) -> list[tuple[str, str, float, str]]:
 
 def draw(record: dict[str, Any], path: pathlib.Path) -> None:
     """Bars of how many times better the optimized way is: to the left of 1 it is worse."""
-    import matplotlib
-
-    matplotlib.use("agg")
-    from matplotlib import pyplot
+    from matplotlib.figure import Figure
 
     way = "measured" if record["measured"] else "compiled"
     found = bars(record, way)
-    figure, axes = pyplot.subplots(figsize=(9, 1.4 + 0.27 * max(1, len(found))), layout="constrained")
+    figure = Figure(figsize=(9, 1.4 + 0.27 * max(1, len(found))), layout="constrained")
+    axes = figure.subplots()
     for y, (_, text, value, colour) in enumerate(found):
         shown = min(max(value, 1 / LIMIT), LIMIT)
         axes.barh(y, shown - 1, left=1, color=colour, height=0.7)
@@ -59,5 +57,4 @@ def draw(record: dict[str, Any], path: pathlib.Path) -> None:
     what = "times as fast, measured" if record["measured"] else "times better in the figure that decides (compiled, not run)"
     axes.set_xlabel(f"{what}; left of 1: worse")
     axes.set_title(f"Which optimization pays: {record['device']}, {record['date']}", fontsize=10)
-    figure.savefig(path, dpi=130, metadata={DIGEST: digest(record)})
-    pyplot.close(figure)
+    save(figure, path, record)

@@ -1,143 +1,163 @@
-"""A run of the guide: topic after topic, each recorded before the next."""
+"""A run of the guide: every way of a topic's cases checked, counted and timed, and each topic recorded before the next."""
 
 from __future__ import annotations
 
-import datetime
+import dataclasses
 import functools
-import hashlib
-import importlib
-import importlib.metadata
-import re
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 
-from experiments.comparison import machine
-from experiments.comparison.timing import OutOfTimeError
 from experiments.errors import UserError
-from experiments.guide.running import Options, run_case
-from experiments.guide.topic import Topic
-
-NAMES = (
-    "memory_hierarchy",
-    "coalescing",
-    "occupancy",
-    "fusion",
-    "block_size",
-    "divergence",
-    "unrolling",
-    "asynchronous_execution",
-    "transfer_overlap",
-)
-# What figures depend on beside the topic's own file and those of this folder that it imports.
-_SHARED: tuple[str, ...] = (
-    "experiments/guide/running.py",
-    "experiments/guide/evidence.py",
-    "experiments/comparison/timing.py",
-    "experiments/inspect.py",
-)
-_SHARED += tuple(f"kernels/runtime/{name}.py" for name in ("dispatch", "launch"))
-_SHARED += tuple(f"kernels/verification/{name}.py" for name in ("aot", "interpret", "residency", "traffic"))
+from experiments.guide import evidence
+from experiments.guide.topic import Case, Topic, Variant
+from experiments.measuring import clock, machine, result, resume, sources
+from experiments.measuring.clock import TOLERANCE, Contender, measure, refusal
+from kernels.runtime import gpus
 
 
-def load(name: str) -> Topic:
-    """A topic by its name, dashes or underscores.
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What to do, and how long.
 
-    Raises:
-      UserError: there is none of this name.
+    Attributes:
+      device: the kind to compile for or to measure on, as folders under experiments/results/ are called.
+      measured: time the ways on the device at hand, which must be of that kind.
+      quick: only the two ways that are held against each other, and few rounds.
+      deadline: on time.monotonic; no topic is begun that would end after it.
     """
-    plain = name.replace("-", "_")
-    if plain not in NAMES:
-        raise UserError(f"topic: {name!r} given, it is one of {', '.join(NAMES)}; or list, or all")
-    try:
-        return importlib.import_module(f"experiments.guide.{plain}").TOPIC
-    except ModuleNotFoundError as error:
-        if error.name != "triton":
+
+    device: str
+    measured: bool
+    quick: bool = False
+    deadline: float = float("inf")
+
+    @property
+    def compiled(self) -> bool:
+        return gpus.is_known(self.device)
+
+    @property
+    def platform(self) -> str:
+        return "cpu" if self.device == "cpu" else "cuda"
+
+    def of_row(self) -> dict[str, Any]:
+        """What the figures of a topic depend on besides its sources."""
+        blocks = {"rounds": 3, "block_seconds": 0.03} if self.quick else {"rounds": 9, "block_seconds": 0.1}
+        return {"quick": self.quick} | (blocks if self.measured else {})
+
+
+def contender(case: Case, variant: Variant) -> Contender:
+    assert variant.call is not None
+    if case.kind == "host":  # the procedure itself decides when its inputs go to the device
+        return Contender(variant.call, prepare=lambda inputs: inputs, to_numpy=evidence.outputs, profiled=False)
+    call = functools.partial(variant.call, interpret=False) if case.kind == "kernel" else variant.call
+    return Contender(jax.jit(call), to_numpy=evidence.outputs)
+
+
+def timed(case: Case, variants: Sequence[Variant], options: Options) -> dict[str, dict[str, Any]]:
+    """Figures of the clock by variant, or why there are none."""
+    size, blocks = case.sizes[options.platform], options.of_row()
+    reference = [np.asarray(x, np.float64) for x in case.reference(*case.draw(np.random.default_rng(0), *size))]
+    made: dict[str, Callable[[], Contender]] = {v.name: functools.partial(contender, case, v) for v in variants}
+    return measure(
+        made,
+        lambda rng: case.draw(rng, *size),
+        reference,
+        TOLERANCE[case.dtype],
+        platform=options.platform,
+        rounds=blocks["rounds"],
+        block_seconds=blocks["block_seconds"],
+        deadline=options.deadline,
+    )
+
+
+def floor_seconds(case: Case, platform: str) -> float | None:
+    """The longer of the bytes and the products at what this device reaches."""
+    size = case.sizes[platform]
+    return machine.floor_seconds(case.dtype, *(work(*size) if work is not None else None for work in (case.bytes, case.flops)))
+
+
+def run_case(case: Case, options: Options) -> dict[str, Any] | None:
+    """A case's row, not yet judged; None where there is nothing to count and nothing to time."""
+    count = options.compiled and case.figure is not None
+    time = options.measured and case.runnable(options.platform)
+    if not (count or time):
+        return None
+    variants = [v for v in case.variants if not options.quick or v.name in (case.baseline, case.better)]
+    found: dict[str, dict[str, Any]] = {v.name: {"compiled": None, "measured": None, "failed": None} for v in variants}
+    for variant in variants if count else ():
+        try:
+            if variant.call is not None:
+                evidence.require_right(case, variant)
+            found[variant.name]["compiled"] = dict(evidence.counted(case, variant, options.device))
+        except UserError:
             raise
-        raise UserError("guide: the package triton is needed for its kernels; pip install triton") from error
+        except Exception as problem:  # what is wrong or cannot be compiled is a row of the table, not the end of the run
+            found[variant.name]["failed"] = refusal(variant.name, problem)
+    floor = None
+    if time:
+        right = [v for v in variants if "wrong:" not in (found[v.name]["failed"] or "")]
+        floor = floor_seconds(case, options.platform)
+        for name, figures in timed(case, right, options).items():
+            if "failed" in figures:
+                found[name]["failed"] = figures["failed"]
+            else:
+                found[name]["measured"] = figures | {"floor_fraction": None if floor is None else floor / figures["median"]}
+    size = case.sizes.get(options.platform, case.sizes["check"])
+    row = {name: getattr(case, name) for name in ("name", "kind", "dtype", "baseline", "better", "figure", "unit", "more")}
+    row |= {"size": list(size), "floor_seconds": floor, "variants": found}
+    return row | {"verdicts": {"compiled": None, "measured": None}}
 
 
-@functools.cache
-def source_digest(name: str) -> str:
-    """Of what a topic's figures depend on."""
-    found: set[str] = set()
-    waiting = [f"experiments/guide/{name}.py", *_SHARED]
-    while waiting:
-        path = waiting.pop()
-        if path in found:
-            continue
-        found.add(path)
-        if path.startswith("experiments/guide/"):
-            text = (machine.ROOT / path).read_text()
-            names = re.findall(r"^from experiments\.guide\.(\w+) import", text, re.M)
-            names += re.findall(r"\w+", " ".join(re.findall(r"^from experiments\.guide import (.*)", text, re.M)))
-            waiting += [f"experiments/guide/{n}.py" for n in names if n != "verdict"]
-    found |= {f"experiments/results/{path}" for path in load(name).reads}
-    digest = hashlib.sha256()
-    for path in sorted(found):
-        digest.update(path.encode() + b"\0" + (machine.ROOT / path).read_bytes() + b"\0")
-    return digest.hexdigest()[:16]
+def source_digest(topic: Topic) -> str:
+    """Of all that a topic's figures depend on, but the words of its verdicts."""
+    reads = tuple(result.RESULTS / path for path in topic.reads)
+    return sources.digest(f"experiments.guide.{topic.name}", "experiments.guide.session", data=reads)
 
 
 def header(options: Options) -> dict[str, Any]:
     """What every figure of a record was obtained with."""
     if options.measured:
-        rounds, seconds = (options.of_row()[name] for name in ("rounds", "block_seconds"))
-        protocol = (
-            f"Blocks of about {seconds} s of calls, the ways in turn, {rounds} rounds; random inputs rotated beyond the cache; "
-        )
-        protocol += "each result checked before the clock starts"
-        ceilings, where = machine.ceilings("float32"), machine.surroundings()
-        return {"measured": True, "experiment": "guide", **where, "clocks": machine.clocks(), "protocol": protocol} | {
-            "ceilings": ceilings
+        protocol = clock.protocol("the ways", *(options.of_row()[name] for name in ("rounds", "block_seconds")))
+        ceilings = machine.ceilings("float32")
+        return result.begun("guide", "measured", machine.surroundings()) | {
+            "clocks": machine.clocks(),
+            "protocol": protocol,
+            "ceilings": ceilings,
         }
-    versions = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "triton", "jax-triton")}
-    where = {
-        "device": options.device,
-        "versions": versions,
-        "date": datetime.date.today().isoformat(),
-        "commit": machine.commit(),
-    }
     protocol = "compiled for this device, not run; kernels checked in an interpreter, then counted in the compiled programs"
-    return {"measured": False, "experiment": "guide", **where, "clocks": None, "protocol": protocol, "ceilings": None}
-
-
-def run_topic(topic: Topic, options: Options) -> dict[str, Any]:
-    """A topic's row: its cases, the sources and the day."""
-    begun = time.monotonic()
-    cases = [row for case in topic.cases if (row := run_case(case, options)) is not None]
-    jax.clear_caches()
-    row = {"topic": topic.name, "source": source_digest(topic.name), "options": options.of_row(), "commit": machine.commit()}
-    return row | {"date": datetime.date.today().isoformat(), "seconds": round(time.monotonic() - begun, 1), "cases": cases}
+    head = result.begun("guide", "compiled", machine.compiled_for(options.device))
+    return head | {"clocks": None, "protocol": protocol, "ceilings": None}
 
 
 def run_topics(
-    names: Sequence[str], options: Options, old: dict[str, Any] | None
-) -> Iterator[tuple[dict[str, Any], str | None]]:
-    """The record after each topic that had to be run, with the topic's name; at the end the record with None,
-    `old` where none had to.
+    topics: Sequence[Topic],
+    order: Sequence[str],
+    options: Options,
+    old: dict[str, Any] | None,
+    save: Callable[[str, dict[str, Any]], None],
+) -> tuple[dict[str, Any], list[str]]:
+    """The record, and the topics for which there was no time; `save` is given each topic's name and the record after it.
 
-    Topics that `old` holds of the same sources, options, device and versions are not run again.
+    Topics that `old` holds of the same sources, options, device and versions are not run again. `order` is that of the rows.
     """
     head = header(options)
-    same = old is not None and all(old[name] == head[name] for name in ("measured", "device", "versions"))
+    same = old is not None and result.same_conditions(old, head)
     rows = {row["topic"]: row for row in old["topics"]} if same and old is not None else {}
-    record = lambda: head | {"topics": [rows[name] for name in NAMES if name in rows]}
-    longest, done = 0.0, False
-    for name in names:
-        row = rows.get(name)
-        if row is not None and row["source"] == source_digest(name) and row["options"] == options.of_row():
-            continue
-        expected = row["seconds"] if row is not None else longest
-        if time.monotonic() + expected > options.deadline:
-            break
-        try:
-            rows[name] = run_topic(load(name), options)
-        except OutOfTimeError:
-            break
-        longest = max(longest, rows[name]["seconds"])
-        done = True
-        yield record(), name
-    yield (record() if done or not same or old is None else old), None
+    record = lambda: head | {"topics": [rows[name] for name in order if name in rows]}
+
+    def run_topic(topic: Topic) -> dict[str, Any]:
+        return {"topic": topic.name, "cases": [row for case in topic.cases if (row := run_case(case, options)) is not None]}
+
+    needs = lambda topic: {"source": source_digest(topic), "options": options.of_row()}
+    parts = [resume.Part(topic.name, needs(topic), functools.partial(run_topic, topic)) for topic in topics]
+    done: list[str] = []
+
+    def finished(name: str) -> None:
+        done.append(name)
+        save(name, record())
+
+    left = resume.go_on(parts, rows, finished, until=options.deadline, say=lambda _: None)
+    return record() if done or not same or old is None else old, left

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from experiments.comparison import verdict as duels
 from experiments.guide import show, verdict
 from experiments.guide.topic import Topic
+from experiments.measuring import verdict as duels
+from experiments.measuring.tables import markdown
 
 Record = dict[str, Any]
 # By topic: the cases of the compared operators in which this repository uses it, by the beginning of their names.
@@ -82,8 +83,8 @@ def used(topic: Topic, operators: Record | None, recurrent: Record | None) -> st
     return text + (f" There ({how}): {'; '.join(figures)}." if figures else "") + "\n"
 
 
-def cases(row: Record | None, record: Record | None, markdown: Any) -> str:
-    """The tables of a topic's cases in one file, each with its verdicts; `markdown` makes a table of a header and rows."""
+def cases(row: Record | None, record: Record | None) -> str:
+    """The tables of a topic's cases in one file, each with its verdicts."""
     if row is None or record is None:
         return ""
     text = ""
@@ -97,11 +98,9 @@ def cases(row: Record | None, record: Record | None, markdown: Any) -> str:
     return text
 
 
-def topic_section(
-    topic: Topic, gpu: Record, cpu: Record | None, operators: Record | None, recurrent: Record | None, markdown: Any
-) -> str:
+def topic_section(topic: Topic, gpu: Record, cpu: Record | None, operators: Record | None, recurrent: Record | None) -> str:
     """What a topic teaches, its cases, and where this repository uses it."""
     text = topic.text.strip() + "\n\n"
     for record in (gpu, cpu):
-        text += cases(rows_of(record).get(topic.name), record, markdown)
+        text += cases(rows_of(record).get(topic.name), record)
     return text + used(topic, operators, recurrent)

@@ -25,11 +25,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.benchmarks.result import RESULTS
 from experiments.errors import UserError
 from experiments.guide.topic import Case, Counted, Topic, Variant, normal
+from experiments.measuring.device_model import constants
+from experiments.measuring.result import RESULTS
 
-LINK = 64e9  # bytes a second from the host, on paper; see the sources
+LINK = constants("nvidia-h200")["link"]  # bytes a second from the host
 PAD = 4
 COMPILED = "nvidia-h200/compiled-models.json"
 # The training step whose time is taken from the compiled comparison, and the bytes of one batch of it.

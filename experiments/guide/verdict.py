@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import pathlib
 from typing import Any
 
-EVEN = 1.05  # a gain below this, or a loss above its inverse, is none
+from experiments.measuring import result
+from experiments.measuring.verdict import even, touch
 
 Row = dict[str, Any]
 
@@ -61,7 +63,7 @@ def short(case: Row, way: str) -> str:
 
 
 def judged(value: float) -> str:
-    return "pays" if value >= EVEN else "does not pay here" if value <= 1 / EVEN else "makes no difference here"
+    return "makes no difference here" if even(value) else "pays" if value > 1 else "does not pay here"
 
 
 def counted(case: Row) -> str | None:
@@ -88,7 +90,7 @@ def timed(case: Row) -> str | None:
         return None
     before, after = (case["variants"][case[role]]["measured"] for role in ("baseline", "better"))
     span = f"{number(figures[0] * 1e3)} to {number(figures[1] * 1e3)} ms"
-    if before["p20"] <= after["p80"] and after["p20"] <= before["p80"]:
+    if touch(before, after):
         text = f"makes no difference beyond the noise ({span})"
     elif judged(value).startswith("makes"):
         text = f"makes no difference worth the name ({span})"
@@ -109,3 +111,20 @@ def fastest(case: Row) -> str | None:
 
 def of(case: Row) -> dict[str, str | None]:
     return {"compiled": counted(case), "measured": timed(case)}
+
+
+def judge(record: dict[str, Any]) -> dict[str, Any]:
+    """The record with every case's verdicts as they follow from its figures."""
+    for topic in record["topics"]:
+        for case in topic["cases"]:
+            case["verdicts"] = of(case)
+    return record
+
+
+def read(path: pathlib.Path) -> dict[str, Any]:
+    """A result file of the guide, with the verdicts that follow from its figures.
+
+    Raises:
+      UserError: the file is not there, is damaged, or is no result file of the guide.
+    """
+    return judge(result.read(path, "guide"))

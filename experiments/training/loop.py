@@ -20,8 +20,9 @@ from rich.console import Console
 from experiments import data
 from experiments.data.base import reader
 from experiments.errors import UserError, explain
+from experiments.measuring.result import write_json
 from experiments.training import mesh as meshes
-from experiments.training import records
+from experiments.training import run_files
 from experiments.training.checkpoints import Checkpoints, digest, named_leaves
 from experiments.training.progress import ProgressBar, print_summary
 from experiments.training.recipe import Recipe
@@ -139,10 +140,10 @@ def train(recipe: Recipe, console: Console | None = None) -> dict[str, Any]:
     console = console or Console(quiet=not first)
     workdir = pathlib.Path(recipe.directory)
     if not recipe.resume and first:
-        records.clear(workdir)
-    resumed = records.check_same_run(workdir, recipe.settings())
+        run_files.clear(workdir)
+    resumed = run_files.check_same_run(workdir, recipe.settings())
     if resumed and (workdir / "summary.json").exists():
-        summary = records.read_json(workdir / "summary.json")
+        summary = run_files.read_json(workdir / "summary.json")
         print_summary(console, summary, "Finished before; --no-resume trains anew")
         return summary
 
@@ -161,11 +162,11 @@ def train(recipe: Recipe, console: Console | None = None) -> dict[str, Any]:
         try:
             workdir.mkdir(parents=True, exist_ok=True)
             if not resumed:
-                records.clear(workdir)
-                records.write_json(workdir / "config.json", {"recipe": recipe.settings(), "versions": versions()})
+                run_files.clear(workdir)
+                write_json(workdir / "config.json", {"recipe": recipe.settings(), "versions": versions()})
         except OSError as error:
             raise UserError(f"workdir: {explain(error)}") from error
-    checkpoints = Checkpoints(workdir / records.CHECKPOINTS)
+    checkpoints = Checkpoints(workdir / run_files.CHECKPOINTS)
     feed = reader(batches, steps, part=(jax.process_index(), jax.process_count()))
     start, seconds_before, evaluation = 0, 0.0, {}
     found = checkpoints.restore(stepper.state, stepper.shardings, discard=True) if resumed else None
@@ -225,7 +226,7 @@ class _Run:
 
         step = self.start
         with contextlib.ExitStack() as stack:
-            self.records = stack.enter_context(records.Records(self.workdir, self.start)) if self.first else None
+            self.records = stack.enter_context(run_files.Records(self.workdir, self.start)) if self.first else None
             stack.enter_context(contextlib.closing(self.checkpoints))
             interrupts = stack.enter_context(Interrupts())
             bar = stack.enter_context(ProgressBar(console, self.steps, self.per_epoch, step))
@@ -329,8 +330,8 @@ class _Run:
             "parameters_sha256": digest(named_leaves(state.params)),
         }
         if self.first:
-            records.write_json(self.workdir / "summary.json", summary)
-            records.draw_curves(self.workdir, f"{self.recipe.model} on {self.recipe.data}")
+            write_json(self.workdir / "summary.json", summary)
+            run_files.draw_curves(self.workdir, f"{self.recipe.model} on {self.recipe.data}")
             print_summary(console, summary, "Finished")
             console.print(
                 f"results in {self.workdir}/ (summary.json, metrics.jsonl, curves.png, checkpoints/)", highlight=False

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from experiments import data
 from experiments.errors import UserError
 from experiments.training import mesh as meshes
-from experiments.training import records
+from experiments.training import run_files
 from experiments.training.checkpoints import Checkpoints
 from experiments.training.loop import Stepper
 from experiments.training.recipe import Recipe
@@ -42,7 +42,7 @@ def recipe_of(workdir: pathlib.Path) -> Recipe:
     Raises:
       UserError: there is no run, or one of another version.
     """
-    settings = records.read_config(workdir)
+    settings = run_files.read_config(workdir)
     if settings is None:
         raise UserError(f"workdir: {workdir} holds no run (no config.json)")
     unknown = set(settings) - {field.name for field in dataclasses.fields(Recipe)}
@@ -58,7 +58,7 @@ def load_run(workdir: pathlib.Path) -> Run:
       UserError: there is no run, no checkpoint, or none that can be read.
     """
     run = build(recipe_of(workdir))
-    with contextlib.closing(Checkpoints(workdir / records.CHECKPOINTS)) as checkpoints:
+    with contextlib.closing(Checkpoints(workdir / run_files.CHECKPOINTS)) as checkpoints:
         found = checkpoints.restore(run.stepper.state, run.stepper.shardings, discard=False)
     if found is None:
         raise UserError(f"workdir: {workdir} holds no checkpoint yet")

@@ -45,11 +45,12 @@ def shape_bytes(shape: str) -> int:
 
 def kernels_of(hlo: str) -> list[Kernel]:
     """The kernels that one run of an optimized HLO module launches."""
-    computations, entry = _computations(hlo)
+    computations, entry = computations_of(hlo)
     return list(_walk(computations, entry, 1))
 
 
-def _computations(hlo: str) -> tuple[dict[str, list[tuple[str, str]]], str]:
+def computations_of(hlo: str) -> tuple[dict[str, list[tuple[str, str]]], str]:
+    """The instructions of an optimized HLO module, name and text, by computation; and the name of the one it begins with."""
     computations: dict[str, list[tuple[str, str]]] = {}
     entry, current = "", None
     for line in hlo.splitlines():

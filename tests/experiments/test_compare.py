@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import pathlib
+import re
 import subprocess
 import sys
 import time
@@ -18,10 +19,11 @@ import pytest
 
 import kernels
 from experiments import compare
-from experiments.comparison import machine, pictures, record, session
+from experiments.comparison import pictures, session, tables
 from experiments.comparison.cases import loss_case
-from experiments.comparison.timing import Contender, OutOfTimeError, kernel_seconds, measure, relative_error
 from experiments.errors import UserError, run
+from experiments.measuring import machine, result, resume, sources
+from experiments.measuring.clock import Contender, OutOfTimeError, kernel_seconds, measure, relative_error
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -94,7 +96,7 @@ def _two_cases(monkeypatch: pytest.MonkeyPatch) -> None:
 def run_quick(folder: pathlib.Path, *flags: str) -> dict[str, Any]:
     """The record after `compare operators --quick` into the folder."""
     assert run(compare.main, ["operators", "--quick", "--rounds", "1", "--out", str(folder), *flags]) == 0
-    return record.read(folder / "compare-operators.json")
+    return result.read(folder / "compare-operators.json")
 
 
 @pytest.mark.usefixtures("_two_cases")
@@ -115,9 +117,9 @@ def test_a_run_is_written_and_gone_on_with(
     both = run_quick(tmp_path)  # only the missing one is run
     assert [r["name"] for r in both["cases"]] == [c.name for c in session.cases_of("operators", True, "cpu")]
     assert both["cases"][0] == row
-    assert "1 of 2 cases stand in the result file already" in capsys.readouterr().out
+    assert "1 of 2 stand in the result file already" in capsys.readouterr().out
 
-    monkeypatch.setattr(machine, "source_digest", lambda: "changed")
+    monkeypatch.setattr(session, "source_digest", lambda: "changed")
     changed = run_quick(tmp_path, "--only", "small")  # the other row stays as it is
     assert changed["cases"][0]["source"] == "changed"
     assert changed["cases"][1] == both["cases"][1]
@@ -129,15 +131,15 @@ def test_a_run_is_written_and_gone_on_with(
 def test_it_stops_before_the_time_is_over(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(compare, "BEGUN", time.monotonic())
+    monkeypatch.setattr(resume, "BEGUN", time.monotonic())
     real = session.run_case
     # The first case is said to have taken an hour: there is no time for a second one.
     monkeypatch.setattr(session, "run_case", lambda *arguments: real(*arguments) | {"seconds": 3600.0})
     found = run_quick(tmp_path, "--minutes", "9")
     assert len(found["cases"]) == 1
-    assert "stopped for time; left: 1 cases, next softmax_cross_entropy large" in capsys.readouterr().out
+    assert "stopped for time; left: 1, next softmax_cross_entropy large" in capsys.readouterr().out
 
-    monkeypatch.setattr(compare, "BEGUN", time.monotonic() - 600)
+    monkeypatch.setattr(resume, "BEGUN", time.monotonic() - 600)
     assert run_quick(tmp_path, "--minutes", "9") | {"clocks": None} == found | {"clocks": None}
 
 
@@ -166,7 +168,7 @@ def test_a_case_without_a_reference_is_a_row(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_the_schema_names_what_does_not_fit(tmp_path: pathlib.Path) -> None:
     good = sample(1.0)
-    record.check(good)
+    result.check(good)
 
     def broken(change: Any) -> dict[str, Any]:
         changed = copy.deepcopy(good)
@@ -176,27 +178,43 @@ def test_the_schema_names_what_does_not_fit(tmp_path: pathlib.Path) -> None:
     for change, message in (
         (lambda r: r.pop("commit"), "commit is missing"),
         (lambda r: r.update(extra=1), "extra is not one of"),
-        (lambda r: r.update(experiment="gan"), "experiment is 'gan', operators or models is needed"),
+        (lambda r: r.update(how="compiled"), "how is 'compiled' where measured is True"),
+        (lambda r: r.update(measured=1), "measured is 1, bool is needed"),
         (lambda r: r["cases"][0].update(seconds=True), "seconds is True, int or float is needed"),
         (lambda r: r["cases"][0].pop("operator"), "operator is missing"),
         (lambda r: r["cases"][0]["contenders"]["xla"].update(median=None), "median is None"),
-        (lambda r: r["cases"].append(3), "case: int given, an object is needed"),
+        (lambda r: r["cases"].append(3), "cases 1 is 3, an object is needed"),
     ):
         with pytest.raises(UserError, match=message):
-            record.check(broken(change))
+            result.check(broken(change))
     path = tmp_path / "compare-operators.json"
-    record.write(good, path)
+    result.write(good, path)
     with pytest.raises(UserError, match="was measured, and is not written over"):
-        record.write(good | {"measured": False}, path)
-    assert record.read(path) == good
+        result.write(good | {"measured": False, "how": "compiled"}, path)
+    assert result.read(path) == good
+
+
+def fields_of(schema: Any) -> set[str]:
+    """The names of all fields that a schema lays down."""
+    if isinstance(schema, dict):
+        return {name for name in schema if isinstance(name, str)}.union(*map(fields_of, schema.values()))
+    return set().union(*map(fields_of, schema)) if isinstance(schema, (list, tuple)) else set()
 
 
 def test_committed_records_fit_and_the_fields_are_documented() -> None:
-    for path in sorted((ROOT / "experiments" / "results").glob("*/compare-*.json")):
-        record.check(json.loads(path.read_text()))
+    for path in sorted(result.RESULTS.glob("*/*.json")):
+        found = result.read(path)
+        assert found["experiment"] in result.SCHEMAS or not path.name.startswith(("compare", "compiled", "guide"))
     text = (ROOT / "docs" / "results.md").read_text()
-    for fields in (record.RECORD, record.CEILINGS, record.CASE, record.OPERATOR, record.MODEL, record.TIMED, record.FAILED):
-        assert not [name for name in fields if f"`{name}`" not in text]
+    assert not [
+        name for schema in result.SCHEMAS.values() for name in fields_of(schema) if not re.search(rf"[`.]{name}\b", text)
+    ]
+
+
+def test_a_file_of_another_experiment_is_refused(tmp_path: pathlib.Path) -> None:
+    result.write_json(tmp_path / "guide.json", sample(1.0))
+    with pytest.raises(UserError, match="experiment is 'operators', guide is needed"):
+        result.read(tmp_path / "guide.json", "guide")
 
 
 # -- regressions, flags, the machine --------------------------------------------------------------------------------------
@@ -211,7 +229,8 @@ def sample(median: float) -> dict[str, Any]:
         "contenders": {"xla": figures, "torch": {"failed": "wrong"}},
     }  # fmt: skip
     return {
-        "measured": True, "experiment": "operators", "device": "cpu", "dtype": "float32", "date": "2026-01-01", "commit": "0",
+        "measured": True, "how": "measured", "experiment": "operators", "device": "cpu",
+        "dtype": "float32", "date": "2026-01-01", "commit": "0",
         "versions": {"jax": "0"}, "clocks": None, "protocol": "", "cases": [row],
         "ceilings": {"bytes_per_second": 1.0, "flops_per_second": 1.0},
     }  # fmt: skip
@@ -231,7 +250,7 @@ def test_the_table_shows_losses_and_failures() -> None:
     found = sample(2.0)
     won = found["cases"][0]["contenders"]
     won["triton"] = won["xla"] | {"median": 4.0}
-    text = record.markdown(found)
+    text = tables.every_contender(found)
     assert "| **xla** | 2000.000 |" in text
     assert "| triton | 4000.000 |" in text
     assert "| 0.50 |" in text
@@ -259,23 +278,7 @@ def test_what_is_said_of_the_machine(tmp_path: pathlib.Path, monkeypatch: pytest
     assert {"device", "versions", "date", "commit"} <= set(machine.surroundings())
     rates = machine.clocks()
     assert rates is None or set(rates) == {"cpu_mhz"}
-    for folder in (*machine.SOURCES, "kernels/tuned"):
-        (tmp_path / folder).mkdir(parents=True)
     monkeypatch.setattr(machine, "ROOT", tmp_path)
-    digest = machine.source_digest.__wrapped__
-    tuned = tmp_path / "kernels" / "tuned" / "gpu.json"
-    write = lambda seconds, rows: tuned.write_text(
-        json.dumps({"operators": {"mlp": {"1": {"config": {"rows": rows}, "seconds": seconds}}}})
-    )
-    write(1.0, 16)
-    first = digest()
-    write(2.0, 16)  # tuned again with the same outcome
-    assert digest() == first
-    write(2.0, 32)
-    second = digest()
-    assert second != first
-    (tmp_path / "zoo" / "layer.py").write_text("x = 1")
-    assert digest() != second
     assert machine.commit() == "unknown"  # no git there
 
 
@@ -367,6 +370,51 @@ def test_a_profiler_that_changed_costs_the_kernels_times_only(
     assert kernel_seconds(lambda x: x, [[1.0], [2.0]]) == seconds
 
 
+def test_the_digest_is_of_what_is_imported(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "ROOT", tmp_path)
+    digest = lambda: sources.digest.__wrapped__("zoo.top", tuned=True)
+
+    def write(path: str, text: str) -> None:
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text)
+
+    tuned = lambda seconds, rows: write(
+        "kernels/tuned/gpu.json",
+        json.dumps({"operators": {"mlp": {"1": {"config": {"rows": rows}, "seconds": seconds}}}}),
+    )
+    write("zoo/top.py", "import json\nfrom zoo.middle import name\n")
+    write("zoo/middle.py", "def name():\n    from kernels import bottom\n")
+    write("kernels/bottom.py", "x = 1")
+    write("kernels/other.py", "x = 1")
+    tuned(1.0, 16)
+    assert sources.closure("zoo.top") == {"zoo.top", "zoo.middle", "kernels.bottom"}
+    seen = [digest()]
+    write("kernels/other.py", "x = 2")
+    tuned(2.0, 16)  # tuned again with the same outcome
+    assert digest() == seen[0]
+    for change in (
+        lambda: tuned(2.0, 32),
+        lambda: write("kernels/bottom.py", "x = 2"),  # imported by what is imported, in a function
+        lambda: write("zoo/middle.py", "from kernels.bottom import x"),
+    ):
+        change()
+        assert digest() not in seen
+        seen.append(digest())
+
+
+def test_the_digests_are_of_the_kernels_and_of_the_device_model() -> None:
+    """What changes a figure leaves no row current."""
+    every = {f"kernels.{path.parent.name}.{path.stem}" for path in (ROOT / "kernels").glob("*/[a-z]*.py")}
+    timed = sources.closure("experiments.comparison.session", "kernels.linear_act.pallas")
+    counted = sources.closure("experiments.comparison.compiled", "kernels.linear_act.pallas")
+    unseen = {name for name in every - timed if not name.startswith(("kernels.verification.", "kernels.commands."))}
+    assert not unseen
+    assert {"experiments.measuring.device_model", "experiments.measuring.recurrent_model"} <= counted
+    topic = sources.closure("experiments.guide.fusion", "experiments.guide.session")
+    assert {"experiments.measuring.device_model", "experiments.measuring.clock", "kernels.verification.traffic"} <= topic
+    assert "experiments.guide.verdict" not in topic, "a verdict worded anew measures nothing anew"
+
+
 # Not on the GPU machine, or nothing that the comparison may need. rich is: flax imports it itself.
 ABSENT = ("orbax", "grain", "tyro", "tensorboardX", "safetensors", "huggingface_hub", "jaxtyping", "beartype", "sklearn")
 BLOCKED = f"""
@@ -389,5 +437,5 @@ def test_it_needs_nothing_that_the_gpu_machine_lacks(command: list[str], tmp_pat
     )
     assert done.returncode == 0, done.stderr
     if flags:
-        (row,) = record.read(tmp_path / "compare-operators.json")["cases"]
+        (row,) = result.read(tmp_path / "compare-operators.json")["cases"]
         assert row["contenders"]["xla"]["median"] > 0

@@ -8,10 +8,11 @@ from flax import nnx
 
 import kernels
 from experiments.comparison import cases, contenders, programs
-from experiments.comparison.cases import Case, operator_cases
+from experiments.comparison.case import Case
+from experiments.comparison.cases import operator_cases
 from experiments.comparison.models import BLOCK, ModelCase, model_cases
 from experiments.comparison.recurrent_cases import recurrent_case
-from experiments.comparison.timing import relative_error
+from experiments.measuring.clock import relative_error
 
 # The public benchmark's networks and inputs, forward.
 PUBLIC_MODELS = {
@@ -109,8 +110,8 @@ TWINS = [
 def test_twins_of_models_do_the_same_work(case: ModelCase) -> None:
     weights = programs.Weights(case)
     assert case.has_twin
-    reference = programs.model_reference(weights)
-    twin = programs.model_contenders(weights, "float32", ["torch"])["torch"]()
+    reference = contenders.model_reference(weights)
+    twin = contenders.model_contenders(weights, "float32", ["torch"])["torch"]()
     found = twin.to_numpy(twin.call(*twin.prepare(case.draw(np.random.default_rng(0)))))
     # Losses and norms of gradients, or logits, after tens of layers in float32.
     assert relative_error(found, reference) < 1e-4
@@ -122,7 +123,7 @@ def test_logits_depend_on_the_images(shape: tuple[int, ...]) -> None:
     """Else the check of inference would pass whatever a contender computes before the last bias. Two images of noise leave
     nearly the same averages behind, so the difference is a small part of the logits; the check allows 0.01."""
     model = "lenet5" if shape[-1] == 1 else "alexnet"
-    ((one, other),) = programs.model_reference(programs.Weights(ModelCase(model, shape, False)))
+    ((one, other),) = contenders.model_reference(programs.Weights(ModelCase(model, shape, False)))
     assert relative_error([one], [other]) > 0.05
 
 
@@ -138,7 +139,7 @@ def test_every_layer_of_googlenet_shows_in_its_logits() -> None:
 def test_a_step_on_a_cpu_goes_on_from_its_own_weights() -> None:
     weights = programs.Weights(ModelCase("lenet5", (2, 32, 32, 1), True))
     before = weights.torch_state_dict()
-    contender = programs.jax_contender(weights, "float32", "xla")
+    contender = contenders.model_contender(weights, "float32", "xla")
     inputs = contender.prepare(weights.case.draw(np.random.default_rng(0)))
     first, second = (contender.to_numpy(contender.call(*inputs)) for _ in range(2))
     assert second[0] < first[0]

@@ -12,12 +12,15 @@ import jax.numpy as jnp
 import pytest
 
 from experiments import report
-from experiments.benchmarks import comparison_tables, tables
-from experiments.comparison import arithmetic, compiled, pictures, verdict
+from experiments.comparison import compiled, pictures
+from experiments.comparison import tables as comparison_tables
 from experiments.comparison.cases import linear_case, pool_case
 from experiments.comparison.recurrent_cases import recurrent_case
 from experiments.errors import run
-from kernels.verification import aot, traffic
+from experiments.measuring import counting, verdict
+from experiments.measuring.pictures import digest, drawn_from
+from experiments.pages.models import citation
+from kernels.verification import aot
 
 DEVICE = "nvidia-h200"
 ROOT = pathlib.Path(__file__).parents[2]
@@ -31,7 +34,7 @@ def test_a_pool_counted_by_hand() -> None:
     # Forward reads x, writes y and a byte for each of its values; backward reads that byte and dy, and writes dx.
     assert hand["bytes"] == 2 * (x + y + y // 2) == row["bytes"] < xla["bytes"]
     assert hand["spilled_bytes"] == 0
-    assert "spilled_bytes" not in xla
+    assert xla["spilled_bytes"] is None
     # Its memory's time and two launches of two microseconds.
     assert hand["modelled_seconds"] == pytest.approx(hand["bytes"] / 4.3e12 + 4e-6)
     assert hand["floor_seconds"] == pytest.approx(hand["bytes"] / 4.3e12)
@@ -67,9 +70,8 @@ def test_the_operations_of_a_convolution_and_its_gradients(part: int) -> None:
         return y, pullback(y)[part]
 
     x, w = (jax.ShapeDtypeStruct(s, jnp.bfloat16) for s in ((8, 16, 16, 32), (3, 3, 32, 64)))
-    hlo = str(aot.compile_for(DEVICE, both, x, w).as_text())
-    operations = arithmetic.operations_of(hlo)
-    total = sum(operations.get(k.instruction, 0) * k.times for k in traffic.kernels_of(hlo))
+    program = aot.compile_for(DEVICE, both, x, w)
+    total = counting.figures(program, DEVICE, "bfloat16", {})["flops"]
     # One multiplication and one addition for each output and each of the 9 * 32 weights that reach it; the gradient as many.
     assert total == 2 * (2 * 8 * 8 * 8 * 64 * 9 * 32)
 
@@ -128,6 +130,7 @@ def measured() -> dict[str, Any]:
     cases[3]["contenders"] = {"xla": timed(1e-3), "triton": {"failed": "cannot run: none"}}
     return {
         "measured": True,
+        "how": "measured",
         "device": "a device",
         "versions": {"jax": "1"},
         "date": "2026-01-01",
@@ -154,14 +157,14 @@ def test_pictures_of_a_measured_record_say_what_they_are_drawn_from(tmp_path: pa
     draws = {"a": pictures.draw_speedups, "b": pictures.draw_roofline}
     for name, draw in draws.items():
         draw(record, tmp_path / f"{name}.png")
-        assert pictures.drawn_from(tmp_path / f"{name}.png") == pictures.digest(record)
+        assert drawn_from(tmp_path / f"{name}.png") == digest(record)
     cpu = record | {
         "cases": [{**c, "contenders": {n: f for n, f in c["contenders"].items() if n != "triton"}} for c in record["cases"]]
     }
     pictures.draw_speedups(cpu, tmp_path / "c.png")
-    assert pictures.drawn_from(tmp_path / "c.png") == pictures.digest(cpu) != pictures.digest(record)
+    assert drawn_from(tmp_path / "c.png") == digest(cpu) != digest(record)
     pictures.draw_speedups(record | {"cases": []}, tmp_path / "d.png")
-    assert pictures.drawn_from(tmp_path / "d.png") is None
+    assert drawn_from(tmp_path / "d.png") is None
 
 
 def test_committed_pictures_are_drawn_from_the_committed_records() -> None:
@@ -197,4 +200,4 @@ def test_files_that_the_page_names_exist() -> None:
     ],
 )
 def test_citations(paper: str, expected: str) -> None:
-    assert tables.citation(paper) == expected
+    assert citation(paper) == expected

@@ -12,7 +12,8 @@ import pytest
 from experiments import report
 from experiments.errors import UserError, run
 from experiments.guide import __main__ as command
-from experiments.guide import pictures, record, running, session, show, tables, verdict
+from experiments.guide import pictures, session, show, tables, topics, verdict
+from experiments.measuring import result
 from kernels.runtime import gpus
 from kernels.verification import aot
 
@@ -105,13 +106,13 @@ def test_bytes_are_shown_in_units() -> None:
 def test_list_prints_all_nine(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(command.main, ["list"]) == 0
     out = capsys.readouterr().out
-    assert list(session.NAMES) == TOPICS
+    assert list(topics.NAMES) == TOPICS
     assert all(name in out for name in TOPICS)
 
 
 def test_every_topic_names_its_sources_and_a_file_of_this_repository() -> None:
     for name in TOPICS:
-        topic = session.load(name.replace("_", "-"))
+        topic = topics.load(name.replace("_", "-"))
         assert topic.name == name
         assert "Sources:" in topic.text
         assert len(topic.cases) >= 2
@@ -140,7 +141,7 @@ def test_a_topic_from_the_command_line(tmp_path: pathlib.Path, capsys: pytest.Ca
     assert "PCIe" in out
     assert "pays:" in out
     path = tmp_path / "nvidia-h200" / "guide.json"
-    found = record.read(path)
+    found = verdict.read(path)
     assert found["measured"] is False
     assert [topic["topic"] for topic in found["topics"]] == ["transfer_overlap"]
     assert (path.parent / "guide.png").stat().st_size > 5_000
@@ -148,23 +149,23 @@ def test_a_topic_from_the_command_line(tmp_path: pathlib.Path, capsys: pytest.Ca
     assert run(command.main, arguments) == 0  # what stands there of the same sources is not done again
     assert "nothing had to be done again" in capsys.readouterr().out
     assert path.read_bytes() == before
-    found["measured"] = True
+    found |= {"measured": True, "how": "measured"}
     path.write_text(json.dumps(found))
     assert run(command.main, arguments) == 2
     assert "is not written over by what is only compiled" in capsys.readouterr().err
 
 
 def test_a_case_measured_on_this_cpu(tmp_path: pathlib.Path) -> None:
-    options = running.Options("cpu", measured=True, quick=True)
-    (one,) = (c for c in session.load("transfer_overlap").cases if c.name == "bytes in place of floats")
-    row = running.run_case(one, options)
+    options = session.Options("cpu", measured=True, quick=True)
+    (one,) = (c for c in topics.load("transfer_overlap").cases if c.name == "bytes in place of floats")
+    row = session.run_case(one, options)
     assert row is not None
     for variant in row["variants"].values():
         assert variant["failed"] is variant["compiled"] is None
         assert variant["measured"]["error"] < 1e-4
         assert 0 < variant["measured"]["p20"] <= variant["measured"]["median"] <= variant["measured"]["p80"]
-    assert row["verdicts"]["measured"] is not None
-    assert running.run_case(session.load("coalescing").cases[0], options) is None  # a kernel is no matter for a CPU
+    assert verdict.of(row)["measured"] is not None
+    assert session.run_case(topics.load("coalescing").cases[0], options) is None  # a kernel is no matter for a CPU
 
 
 @pytest.mark.parametrize(
@@ -172,7 +173,7 @@ def test_a_case_measured_on_this_cpu(tmp_path: pathlib.Path) -> None:
 )
 def test_a_run_on_a_gpu_but_for_the_clock(topic: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What would be timed there compiles for it, at the size of the run, and the row says what a measured row says."""
-    (one,) = (c for c in session.load(topic).cases if c.name == name)
+    (one,) = (c for c in topics.load(topic).cases if c.name == name)
 
     def clock(made: dict, draw: Any, reference: list, tolerance: float, **options: Any) -> dict:
         assert options["platform"] == "cuda"
@@ -182,28 +183,28 @@ def test_a_run_on_a_gpu_but_for_the_clock(topic: str, name: str, monkeypatch: py
             assert "triton_kernel_call" in hlo
         return {n: case(8, 2, times=(0.004, 0.001))["variants"]["good"]["measured"] for n in made}
 
-    monkeypatch.setattr(running, "measure", clock)
-    monkeypatch.setattr(running.machine, "ceilings", lambda dtype: {"bytes_per_second": 4e12, "flops_per_second": 5e14})
+    monkeypatch.setattr(session, "measure", clock)
+    monkeypatch.setattr(session.machine, "ceilings", lambda dtype: {"bytes_per_second": 4e12, "flops_per_second": 5e14})
     if topic == "memory_hierarchy":  # a smaller reference than 4096 wide
         monkeypatch.setitem(one.sizes, "cuda", (64, 32, 64))  # type: ignore[arg-type]
-    row = running.run_case(one, running.Options("nvidia-h200", measured=True, quick=True))
+    row = session.run_case(one, session.Options("nvidia-h200", measured=True, quick=True))
     assert row is not None
     assert row["floor_seconds"] > 0
     for variant in row["variants"].values():
         assert variant["failed"] is None
         assert variant["compiled"]["registers"] > 0
         assert variant["measured"]["floor_fraction"] == row["floor_seconds"] / 0.001
-    assert row["verdicts"]["measured"] is not None
+    assert verdict.of(row)["measured"] is not None
 
 
 def whole() -> dict[str, Any]:
-    return record.read(report.RESULTS / "nvidia-h200" / "guide.json")
+    return verdict.read(result.RESULTS / "nvidia-h200" / "guide.json")
 
 
 @pytest.mark.parametrize("device", ["nvidia-h200", "cpu"])
 def test_result_files(device: str) -> None:
-    path = report.RESULTS / device / "guide.json"
-    found = record.read(path)
+    path = result.RESULTS / device / "guide.json"
+    found = verdict.read(path)
     assert json.loads(path.read_text()) == found, "verdicts: python -m experiments.guide all words them anew"
     rows = {topic["topic"]: topic for topic in found["topics"]}
     assert list(rows) == TOPICS
@@ -237,33 +238,34 @@ def test_what_does_not_fit_the_schema_is_refused(tmp_path: pathlib.Path) -> None
         (lambda found, one: found.pop("device"), "device is missing"),
         (lambda found, one: one.update(extra=1), "extra is not one of"),
         (lambda found, one: one.update(better=3), "better is 3, str is needed"),
-        (lambda found, one: variant(one)["compiled"].update(registers="many"), "registers is 'many', a number is needed"),
+        (lambda found, one: variant(one)["compiled"].update(registers="many"), "registers is 'many', int or float is needed"),
     ):
         with pytest.raises(UserError, match=message):
-            record.check(broken(change))
+            result.check(broken(change))
     path = tmp_path / "guide.json"
     path.write_text("{")
     with pytest.raises(UserError, match="is damaged"):
-        record.read(path)
+        verdict.read(path)
     with pytest.raises(UserError, match="does not exist"):
-        record.read(tmp_path / "none.json")
+        verdict.read(tmp_path / "none.json")
 
 
 def test_a_time_in_a_file_that_was_not_measured_is_refused() -> None:
-    found = whole() | {"measured": False}
+    found = whole() | {"measured": False, "how": "compiled"}
     timed = case(8, 2, times=(0.004, 0.001))
     found["topics"][0]["cases"].append(timed)
     with pytest.raises(UserError, match="a time in a file that says it was not measured"):
-        record.check(found)
+        result.check(found)
 
 
 def test_tables_show_losses_like_wins() -> None:
     found = {
         "measured": False,
+        "how": "compiled",
         "device": "nvidia-h200",
         "topics": [{"topic": "fusion", "cases": [case(8, 2), case(2, 8) | {"name": "a loss"}]}],
     }
-    _, rows = tables.overview([session.load("fusion")], found, None)
+    _, rows = tables.overview([topics.load("fusion")], found, None)
     assert rows[0][2:] == ["a case: 4.00", "a loss: 0.25", ""]
     heads, lines = show.cells(case(8, 2, times=(0.004, 0.001)))
     assert heads == ["a case", ">median ms", ">p20 to p80", ">of the floor"]

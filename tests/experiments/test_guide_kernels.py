@@ -9,14 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.comparison.timing import TOLERANCE
-from experiments.guide import evidence, running, sectors, session
+from experiments.guide import evidence, sectors, session, topics, verdict
 from experiments.guide.topic import Case, Counted, Variant
+from experiments.measuring.clock import TOLERANCE
 from kernels.runtime import dispatch, launch
 from kernels.verification import aot, residency
 
 H200 = "nvidia-h200"
-CASES = {(name, case.name): case for name in session.NAMES for case in session.load(name).cases}
+CASES = {(name, case.name): case for name in topics.NAMES for case in topics.load(name).cases}
 WAYS = {
     f"{name}-{case.name}-{variant.name}": (case, variant)
     for (name, _), case in CASES.items()
@@ -38,16 +38,16 @@ def test_a_wrong_way_is_neither_counted_nor_timed() -> None:
     case = CASES["fusion", "operation by operation, XLA"]
     wrong = Variant("wrong", lambda x, w, b: jnp.zeros(x.shape[0]))
     right = case.variants[1]
-    options = running.Options(H200, measured=False)
+    options = session.Options(H200, measured=False)
     broken = Case(
         **{f: getattr(case, f) for f in case.__dataclass_fields__} | {"variants": (wrong, right), "baseline": "wrong"}
     )
-    row = running.run_case(broken, options)
+    row = session.run_case(broken, options)
     assert row is not None
     assert row["variants"]["wrong"]["failed"].startswith("ValueError: wrong")
     assert row["variants"]["wrong"]["compiled"] is row["variants"]["wrong"]["measured"] is None
     assert row["variants"]["fused"]["compiled"]["kernels"] == 1
-    assert row["verdicts"] == {"compiled": None, "measured": None}
+    assert verdict.of(row) == {"compiled": None, "measured": None}
 
 
 def counted(topic: str, case: str, variant: str) -> dict[str, float]:
@@ -207,7 +207,7 @@ def test_only_the_first_programs_run_where_that_is_asked_for() -> None:
 
 def test_machine_code_has_no_padding_and_its_loads_are_counted() -> None:
     call = launch.Launch(
-        session.load("occupancy").cases[0].variants[0].call.func.__globals__["scale_kernel"],
+        topics.load("occupancy").cases[0].variants[0].call.func.__globals__["scale_kernel"],
         (np.dtype(np.float32), np.dtype(np.float32)),
         (8,),
         4,

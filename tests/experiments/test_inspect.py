@@ -1,30 +1,41 @@
-"""What a model's step is compiled to: the command, the record it writes, and the table in the documentation."""
+"""What a model's step is compiled to: the command, and the record that it shows."""
 
 from __future__ import annotations
-
-import json
-import pathlib
 
 import pytest
 
 from experiments import inspect
+from experiments.comparison import compiled
+from experiments.comparison.models import zoo_case
+from experiments.errors import run
+from experiments.measuring import counting, result
 from kernels.verification import traffic
-
-ROOT = pathlib.Path(__file__).parents[2]
 
 
 def test_lenet5_end_to_end(tmp_path, capsys):
-    assert inspect.run(inspect.main, ["lenet5", "--batch-size", "64", "--out", str(tmp_path)]) == 0
-    record = json.loads((tmp_path / "inspect-lenet5.json").read_text())
+    assert run(inspect.main, ["lenet5", "--batch-size", "64", "--out", str(tmp_path)]) == 0
+    record = result.read(tmp_path / "inspect-lenet5.json", "compiled-models")
     assert record["measured"] is False
     assert (tmp_path / "inspect-lenet5.png").stat().st_size > 0
-    xla, hand = (record["implementations"][label] for label in ("xla", "hand-written"))
+    xla, hand = (record["cases"][0]["contenders"][label] for label in ("xla", "zoo"))
     assert xla["hand_written"] == 0 < hand["hand_written"]
     assert hand["kinds"]["pooling"]["bytes"] < xla["kinds"]["pooling"]["bytes"]
     for figures in (xla, hand):
         assert sum(kind["kernels"] for kind in figures["kinds"].values()) == figures["kernels"]
         assert sum(kind["bytes"] for kind in figures["kinds"].values()) == figures["bytes"]
     assert "not measured" in capsys.readouterr().out
+
+
+def test_a_row_that_is_current_is_shown_and_not_compiled_again(monkeypatch):
+    case = zoo_case("lenet5", True)
+    committed = next(row for row in result.load("compiled-models", "nvidia-h200")["cases"] if row["name"] == case.name)
+    monkeypatch.setattr(compiled, "source_digest", lambda: committed["source"])
+    monkeypatch.setattr(result, "same_conditions", lambda old, new: True)
+    monkeypatch.setattr(compiled, "row_of", lambda *_: pytest.fail("compiled again"))
+    assert inspect.row_of(case, "nvidia-h200", "bfloat16")["cases"] == [committed]
+    chosen = inspect.chosen(committed["contenders"], "both")
+    assert list(chosen) == ["xla", "zoo"]
+    assert list(inspect.chosen(committed["contenders"], "auto")) == ["zoo"]
 
 
 @pytest.mark.parametrize(
@@ -39,7 +50,7 @@ def test_lenet5_end_to_end(tmp_path, capsys):
     ],
 )
 def test_kinds_of_work(kind, scope, expected):
-    assert inspect.kind_of(traffic.Kernel("name", kind, scope, 0)) == expected
+    assert counting.kind_of(traffic.Kernel("name", kind, scope, 0)) == expected
 
 
 @pytest.mark.parametrize(
@@ -55,18 +66,14 @@ def test_kinds_of_work(kind, scope, expected):
     ],
 )
 def test_fusions_are_known_by_their_parts(instruction, scope, parts, expected):
-    assert inspect.kind_of(traffic.Kernel(instruction, "fusion", scope, 0, 1, parts)) == expected
+    assert counting.kind_of(traffic.Kernel(instruction, "fusion", scope, 0, 1, parts)) == expected
 
 
 def test_bad_arguments_are_named(capsys):
     for arguments, message in (
         (["lenet"], "did you mean"),
-        (["lenet5", "--device", "h300"], "--device: 'h300' given, it is one of h200"),
+        (["lenet5", "--device", "h300"], "--device: 'h300' is not known; did you mean h200?"),
         (["lenet5", "--batch-size", "0"], "--batch-size: 0 given"),
     ):
-        assert inspect.run(inspect.main, arguments) == 2
+        assert run(inspect.main, arguments) == 2
         assert message in capsys.readouterr().err
-
-
-def test_the_documentation_shows_the_results():
-    assert inspect.summary(ROOT / "experiments/results/nvidia-h200") in (ROOT / "docs/kernels.md").read_text()

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
-
 import zoo
-from experiments.benchmarks import models_table, result
+from experiments import report
+from experiments.measuring import result
 
 
 def test_page_and_result_file_agree() -> None:
-    assert models_table.PAGE.read_text() == models_table.render()
+    path = report.ROOT / "docs" / "models.md"
+    assert path.read_text() == report.written(path)
 
 
 def test_result_file_and_registry_agree() -> None:
-    models = json.loads((result.RESULTS / "cpu" / "parity.json").read_text())["models"]
+    models = result.load("parity")["models"]
     families = ("lenet", "alexnet", "vgg", "resnet", "googlenet")
     assert set(models) == {name for name in zoo.list_models() if zoo.model_info(name).family in families}
     for name, found in models.items():

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import re
 
 import pytest
 
 from experiments import report
 from experiments.errors import UserError
+from experiments.measuring import result
 
 
 def test_documents_agree_with_their_result_files() -> None:
     for path in report.documents():
-        text = path.read_text()
-        assert report.render(text) == text, f"{path.name}: python -m experiments.report rewrites it"
+        assert report.written(path) == path.read_text(), f"{path.name}: python -m experiments.report rewrites it"
 
 
 def test_every_block_stands_in_some_document() -> None:
@@ -30,10 +29,10 @@ def test_a_changed_figure_is_noticed() -> None:
 
 
 def test_result_files_say_how_they_were_obtained() -> None:
-    files = sorted(report.RESULTS.rglob("*.json"))
+    files = sorted(result.RESULTS.rglob("*.json"))
     assert files
     for path in files:
-        found = json.loads(path.read_text())
-        assert isinstance(found["measured"], bool), path
+        found = result.read(path)
+        assert found["measured"] is (found["how"] == "measured"), path
         assert {"device", "versions", "date"} <= set(found), path
         assert re.fullmatch(r"\d{4}-\d\d-\d\d", found["date"]), path

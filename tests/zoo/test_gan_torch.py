@@ -10,7 +10,7 @@ import torch
 from flax import nnx
 
 import zoo
-from experiments.benchmarks.torch_gans import generate, score, torch_dcgan, torch_mlp
+from experiments.peers.torch_gans import generate, score, torch_dcgan, torch_mlp
 
 
 @pytest.mark.parametrize(("name", "size", "channels"), [("gan_mlp", 28, 1), ("dcgan", 32, 1), ("dcgan", 64, 3)])

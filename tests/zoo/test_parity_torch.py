@@ -12,7 +12,7 @@ import torch
 from flax import nnx
 
 import zoo
-from experiments.benchmarks import torch_peers as peers
+from experiments.peers import torch_vision as peers
 
 TORCHVISION = [name for name in zoo.list_models() if zoo.model_info(name).weights]
 

@@ -16,7 +16,7 @@ import torch
 from flax import nnx
 
 import zoo
-from experiments.benchmarks import torch_peers as peers
+from experiments.peers import torch_vision as peers
 from zoo.weights import WeightsFileError, WeightsMismatchError, read_pth, torch_arrays
 
 

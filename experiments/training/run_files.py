@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import pathlib
 import shutil
 from typing import Any
@@ -13,13 +12,6 @@ from experiments.errors import UserError
 CHECKPOINTS = "checkpoints"
 FILES = ("config.json", "metrics.jsonl", "summary.json", "curves.png", "samples.png", "samples.gif")
 FOLDERS = (CHECKPOINTS, "tensorboard", "samples")
-
-
-def write_json(path: pathlib.Path, value: Any) -> None:
-    """Write whole or not at all."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(value, indent=2) + "\n")
-    os.replace(partial, path)
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any]:

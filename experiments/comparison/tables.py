@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from experiments.comparison import verdict
 from experiments.comparison.cases import WHY
 from experiments.comparison.contenders import LOOPS
+from experiments.measuring import tables, verdict
+from experiments.measuring.tables import Table
 
 Found = dict[str, Any]
-Table = tuple[list[str], list[list[str]]]
 
 
 def _range(values: list[float]) -> str:
@@ -100,6 +100,50 @@ def models(record: Found) -> Table:
     return [*header, "who wins by the model", "where: GB moved, XLA to ours"], rows
 
 
+# The training steps that README shows, one of each kind.
+SHOWN = (
+    "alexnet",
+    "alexnet_original",
+    "bilstm_tagger",
+    "gan_mlp",
+    "googlenet",
+    "googlenet_original",
+    "lenet5",
+    "lstm_lm",
+    "resnet50",
+    "vgg16",
+)
+
+
+def _steps(record: Found) -> list[verdict.Duel]:
+    """Of the training steps of SHOWN, in its order."""
+    found = {d.case["model"]: d for d in verdict.duels(record) if d.case["train"]}
+    return [found[name] for name in SHOWN if name in found]
+
+
+def training_steps(record: Found) -> Table:
+    """Header and rows: training steps with XLA's code in its best form alone, and with the hand-written kernels."""
+    rows = []
+    for duel in _steps(record):
+        cells = [f"`{duel.case['model']}`", str(duel.case["examples"])]
+        cells += [f"{side['kernels']:,}" for side in (duel.xla, duel.hand)]
+        cells += [f"{side['bytes'] / 1e9:.1f}" for side in (duel.xla, duel.hand)]
+        rows.append([*cells, f"{duel.ratio('bytes'):.2f}"])
+    return ["model", ">batch", ">kernels, XLA", ">with ours", ">GB moved, XLA", ">with ours", ">ratio of bytes"], rows
+
+
+def outside_convolutions(record: Found) -> Table:
+    """Header and rows: the same steps by launches, and by the bytes that no convolution moves."""
+    rows = []
+    for duel in _steps(record):
+        sides = (duel.xla, duel.hand)
+        elsewhere = [side["bytes"] - side["kinds"].get("convolution", {"bytes": 0})["bytes"] for side in sides]
+        cells = [duel.case["model"], str(duel.case["examples"]), *(f"{side['kernels']:,}" for side in sides)]
+        rows.append([*cells, *(f"{count / 1e9:.2f}" for count in elsewhere)])
+    header = ["training step", ">batch", ">kernels, XLA", ">with hand kernels", ">GB outside convolutions, XLA"]
+    return [*header, ">with hand kernels"], rows
+
+
 def _where(duel: verdict.Duel) -> str:
     """The two kinds of work whose bytes differ most, if by a hundredth of all at least."""
     moved = lambda side, kind: side["kinds"].get(kind, {"bytes": 0})["bytes"]
@@ -120,9 +164,9 @@ def measured_cases(record: Found) -> Table:
             rows.append([case["name"], case["contenders"].get("xla", {}).get("failed", "failed")])
             rows[-1] += [""] * (len(peers) + (2 if duels else 0) + 1)
             continue
-        cells = [case["name"], _milliseconds(xla[1])]
+        cells = [case["name"], _median(xla[1])]
         if duels:
-            cells += [_milliseconds(duel.hand), f"{duel.ratio():.2f}"] if duel else ["", ""]
+            cells += [_median(duel.hand), f"{duel.ratio():.2f}"] if duel else ["", ""]
         points = verdict.peers(case)
         cells += [f"{points[name]:.2f}" if name in points else "" for name in peers]
         rows.append([*cells, _fastest(case)])
@@ -130,7 +174,7 @@ def measured_cases(record: Found) -> Table:
     return ["measured", ">XLA, ms", *ours, *(f">XLA / {name}" for name in peers), "fastest"], rows
 
 
-def _milliseconds(figures: Found) -> str:
+def _median(figures: Found) -> str:
     return f"{figures['median'] * 1e3:.3g}"
 
 
@@ -183,3 +227,53 @@ def lessons(operator_record: Found, recurrent: Found) -> Table:
         ("little to win", "softmax cross-entropy"): f"bytes, XLA / ours: {ratio('softmax_cross_entropy')}",
     }
     return ["optimization", "what shows it", "figure (compiled)"], [[*names, figure] for names, figure in rows_of.items()]
+
+
+def regressions(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """Cases whose new p20 is above the old p80 by a twentieth or more, slower beyond the noise of either run; and failures."""
+    found = []
+    before = {(c["name"], n): f for c in old["cases"] for n, f in c["contenders"].items() if "median" in f}
+    for case in new["cases"]:
+        for name, figures in case["contenders"].items():
+            was = before.get((case["name"], name))
+            if was is None:
+                continue
+            if "median" not in figures:
+                found.append(f"{case['name']}, {name}: {figures['failed']}")
+            elif figures["p20"] > 1.05 * was["p80"]:
+                found.append(
+                    f"{case['name']}, {name}: {was['median'] * 1e3:.3f} ms before, {figures['median'] * 1e3:.3f} ms now"
+                )
+    return found
+
+
+def every_contender(record: Found) -> str:
+    """A page: a row for each measured case and contender, the fastest in bold, failures with their reason."""
+    rows = []
+    for case in record["cases"]:
+        timed = {name: f["median"] for name, f in case["contenders"].items() if "median" in f}
+        label = case["name"] + (f" (commit {case['commit']})" if case["commit"] != record["commit"] else "")
+        for name, f in case["contenders"].items():
+            row = [label, case["dtype"], name]
+            if "median" not in f:
+                rows.append([*row, f["failed"].replace("|", "/"), *[""] * 7])
+                continue
+            row[-1] = f"**{name}**" if f["median"] == min(timed.values()) else name
+            row += [_milliseconds(f["median"]), f"{_milliseconds(f['p20'])} to {_milliseconds(f['p80'])}"]
+            row += [_shown(f["kernel_seconds"], 1e3, ".3f"), f"{timed['xla'] / f['median']:.2f}" if "xla" in timed else ""]
+            row += [_shown(f["floor_fraction"], 1, ".0%"), _shown(f["bytes_per_second"], 1e-9, ".1f")]
+            rows.append([*row, _shown(f["flops_per_second"], 1e-9, ".1f"), f"{f['error']:.1e}"])
+    header = ["case", "dtype", "contender", ">median ms", ">p20 to p80", ">kernels ms", ">over XLA", ">of the floor", ">GB/s"]
+    title = (
+        f"{record['experiment'].capitalize()} on {record['device']} ({record['how']}), jax {record['versions']['jax']}, "
+        f"{record['date']}, commit {record['commit']}. {record['protocol']}. `over XLA`: as fast as XLA at 1, slower below.\n\n"
+    )
+    return title + tables.markdown([*header, ">GFLOP/s", ">error"], rows)
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{seconds * 1e3:.3f}"
+
+
+def _shown(value: float | None, factor: float, form: str) -> str:
+    return "" if value is None else format(value * factor, form)

@@ -1,22 +1,13 @@
-"""Tables of what the recipes reach and how fast a CPU runs them, from the result files of the benchmarks in this folder."""
+"""Tables of what the recipes reach and how fast a CPU runs them."""
 
 from __future__ import annotations
 
-import re
 import statistics
 from typing import Any
 
+from experiments.measuring.tables import Table
+
 Found = dict[str, Any]
-
-
-def citation(paper: str) -> str:
-    """Author and year of a paper as the registry names it: "LeCun, Bottou, Bengio, Haffner 1998, ..." is LeCun et al. 1998."""
-    found = re.match(r"(.*?),? (\d{4})\b", paper)
-    if found is None:
-        return paper
-    first, *others = found[1].split(", ")
-    last = f" and {others[0]}" if len(others) == 1 else " et al." if others else ""
-    return f"{first}{last} {found[2]}"
 
 
 def _spread(low: float, middle: float, high: float, form: str) -> str:
@@ -32,7 +23,27 @@ def _seeds(found: Found, name: str, what: str, form: str, aim: str) -> list[str]
     return [f"`{name}`", what, spread, aim, _seconds(found["runs"])]
 
 
-def recurrent_learning(found: Found) -> tuple[list[str], list[list[str]]]:
+def lenet5_digits(found: Found) -> str:
+    """The seeds of `make train` in a sentence."""
+    accuracies = sorted(r["accuracy"] for r in found["runs"])
+    seconds = sorted(r["process_seconds"] for r in found["runs"])
+    worst, median, best = accuracies[0], accuracies[len(accuracies) // 2], accuracies[-1]
+    return (
+        f"LeNet-5 on the digits, {len(accuracies)} seeds: held-out accuracy {worst:.2%} to {best:.2%}, median {median:.2%}; "
+        f"the whole command took {seconds[0]:.0f} to {seconds[-1]:.0f} s.\n"
+    )
+
+
+def lenet5_step(found: Found) -> str:
+    """The training step beside torch's in a sentence."""
+    ours, torch = (found["seconds_per_step"][name]["median"] * 1e3 for name in ("zoo", "torch"))
+    return (
+        f"LeNet-5 training step, batch 128, float32: {ours:.1f} ms, torch {torch:.1f} ms, ratio {found['ratio']:.2f}; "
+        f"Python's share of a step {found['python_seconds_per_step'] * 1e3:.2f} ms.\n"
+    )
+
+
+def recurrent_learning(found: Found) -> Table:
     """Header and rows: each recurrent recipe over its seeds."""
     aims = {"lstm_lm": "at most 1.6", "bilstm_tagger": "at least 97%", "bilstm_classifier": "at least 95%"}
     rows = []
@@ -43,7 +54,7 @@ def recurrent_learning(found: Found) -> tuple[list[str], list[list[str]]]:
     return ["recipe", "held out", ">median (lowest to highest)", ">aim", ">seconds", ">parameters"], rows
 
 
-def conv_learning(found: Found) -> tuple[list[str], list[list[str]]]:
+def conv_learning(found: Found) -> Table:
     """Header and rows: resnet20_cifar on the digits over its seeds, and the networks that learn 64 images by heart."""
     rows = []
     for name, run in found["runs"].items():
@@ -56,7 +67,7 @@ def conv_learning(found: Found) -> tuple[list[str], list[list[str]]]:
     return ["network", "accuracy on", ">reached", ">aim", ">seconds"], rows
 
 
-def gan_learning(found: Found) -> tuple[list[str], list[list[str]]]:
+def gan_learning(found: Found) -> Table:
     """Header and rows: the quality of each GAN's samples beside that of real images."""
     rows = []
     for name, recipe in found["recipes"].items():
@@ -70,7 +81,7 @@ def gan_learning(found: Found) -> tuple[list[str], list[list[str]]]:
     return [*header, ">missing classes", ">seconds"], rows
 
 
-def cpu_speed(conv: Found, recurrent: Found, gan: Found) -> tuple[list[str], list[list[str]]]:
+def cpu_speed(conv: Found, recurrent: Found, gan: Found) -> Table:
     """Header and rows: a training step or an inference here and in torch."""
     cases = {f"`{c['model']}` {c['what']}": c for c in conv["cases"].values()}
     cases["LSTM, 128 steps, batch 32, 256 wide, forward and backward"] = recurrent["forward_backward"] | {"aim": 1.2}
@@ -84,7 +95,7 @@ def cpu_speed(conv: Found, recurrent: Found, gan: Found) -> tuple[list[str], lis
     return ["float32, 2 cores", ">zoo, ms", ">torch, ms", ">ratio", ">aim"], rows
 
 
-def conv_transpose(cpu: Found, compiled: Found) -> tuple[list[str], list[list[str]]]:
+def conv_transpose(cpu: Found, compiled: Found) -> Table:
     """Header and rows: both forms of DCGAN's transposed convolutions, timed on a CPU and compiled for the H200."""
     rows = []
     for layer, times in cpu["conv_transpose"].items():

@@ -16,7 +16,7 @@ import torch
 from flax import nnx
 
 import zoo
-from experiments.benchmarks.losses import HEADS, weighted_loss
+from experiments.losses import AUXILIARY, cross_entropy
 
 _libraries: list[torch.library.Library] = []  # what a library declares lasts as long as the object
 
@@ -121,13 +121,12 @@ def vgg_trunk_error(name: str, images: np.ndarray) -> float:
     return float(np.abs(ours - theirs).max() / np.abs(theirs).max())
 
 
-def torch_loss(peer: torch.nn.Module, images: torch.Tensor, labels: np.ndarray) -> torch.Tensor:
-    """As `weighted_loss`, of torch's model in training mode, whose outputs are the logits, the second head and the first."""
-    outputs: Any = peer(images)
+def torch_loss(outputs: Any, target: torch.Tensor) -> torch.Tensor:
+    """As `losses.cross_entropy`, of the outputs of torch's model: logits, or GoogLeNet's with those of two further heads."""
     heads = [outputs] if isinstance(outputs, torch.Tensor) else [outputs.logits, outputs.aux_logits1, outputs.aux_logits2]
-    target = torch.from_numpy(labels.astype(np.int64))
-    losses = [w * torch.nn.functional.cross_entropy(logits, target) for w, logits in zip(HEADS, heads, strict=False)]
-    return torch.stack(losses).sum()
+    exact = lambda logits: logits if logits.dtype == torch.float64 else logits.float()
+    mean = lambda logits: torch.nn.functional.cross_entropy(exact(logits).flatten(0, -2), target.flatten())
+    return mean(heads[0]) + AUXILIARY * sum(map(mean, heads[1:]), torch.zeros((), device=target.device))
 
 
 def _floats(tree: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -165,14 +164,14 @@ def training_errors(
 
         def loss(params: Any) -> tuple[jax.Array, Any]:
             outputs, new_state = apply(params, state, jnp.asarray(images, dtype), train=True)
-            return weighted_loss(outputs, jnp.asarray(labels)), new_state
+            return cross_entropy(outputs, jnp.asarray(labels))[0], new_state
 
         (value, new_state), gradient = quick_jit(jax.value_and_grad(loss, has_aux=True))(params)
         nnx.update(model, as_state(nnx.state(model, nnx.Param), gradient))
         nnx.update(model, as_state(nnx.state(model, nnx.BatchStat), new_state))
         ours = zoo.weights.torch_arrays(model)
 
-    total = torch_loss(peer, to_torch(images.astype(dtype)), labels)
+    total = torch_loss(peer(to_torch(images.astype(dtype))), torch.from_numpy(labels).long())
     total.backward()
     gradients: dict[str, Any] = {n: p.grad.numpy() for n, p in peer.named_parameters() if p.grad is not None}
     statistics = {n: b.numpy() for n, b in peer.named_buffers()}

@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-import kernels
+from kernels.runtime.dispatch import ImplementationError
 
 # Largest relative difference from the reference, |out - ref| / |ref| of the worst output, that counts as right.
 # float32 sums of thousands of products agree to 1e-5; tf32 products, which GPUs take for float32, to about 1e-3; bfloat16
@@ -42,8 +42,55 @@ class Contender:
     profiled: bool = True
 
 
+def protocol(what: str, rounds: int, block_seconds: float) -> str:
+    """How `measure` times, in a sentence."""
+    return (
+        f"Blocks of about {block_seconds} s of calls, {what} in turn, {rounds} rounds; random inputs rotated beyond the cache; "
+        "each result checked before the clock starts"
+    )
+
+
 class OutOfTimeError(Exception):
     """The deadline passed before every contender was ready."""
+
+
+def seconds(call: Callable[[], Any]) -> float:
+    """Of one call and of all that it has set going."""
+    begun = time.perf_counter()
+    jax.block_until_ready(call())
+    return time.perf_counter() - begun
+
+
+def best_seconds(call: Callable[[], Any], calls: int = 8) -> float:
+    """The fastest of several calls, after one that is not timed."""
+    seconds(call)
+    return min(seconds(call) for _ in range(calls))
+
+
+def spread(times: Sequence[float]) -> dict[str, float]:
+    """Median, 20th and 80th percentile."""
+    return dict(zip(("median", "p20", "p80"), map(float, np.percentile(times, (50, 20, 80))), strict=True))
+
+
+def in_turn(blocks: Mapping[str, Callable[[int], float]], rounds: int) -> dict[str, dict[str, float]]:
+    """The spread of each block's seconds, A B A B ..., so that a drifting machine is the same for all.
+
+    Args:
+      blocks: by name; each is given the number of the round and returns its seconds.
+    """
+    times: dict[str, list[float]] = {name: [] for name in blocks}
+    for number in range(rounds):
+        for name, block in blocks.items():
+            times[name].append(block(number))
+    return {name: spread(values) for name, values in times.items()}
+
+
+def interleaved(calls: Mapping[str, Callable[[], Any]], rounds: int = 15, warmup: int = 2) -> dict[str, dict[str, float]]:
+    """The spread of the seconds of a call, the calls in turn. Each returns when its work is done, or what to wait for."""
+    for call in calls.values():
+        for _ in range(warmup):
+            jax.block_until_ready(call())
+    return in_turn({name: lambda _, call=call: seconds(call) for name, call in calls.items()}, rounds)  # type: ignore[misc]
 
 
 @dataclasses.dataclass
@@ -89,7 +136,7 @@ def relative_error(found: list[np.ndarray], expected: list[np.ndarray]) -> float
 def refusal(name: str, problem: Exception) -> str:
     """Why a contender has no time, in one line; of an implementation that does not take the arguments, its own reason."""
     text = (str(problem).splitlines() or [""])[0]
-    if isinstance(problem, kernels.ImplementationError):
+    if isinstance(problem, ImplementationError):
         own = re.search(rf"\b{re.escape(name)}: (.*?)(?:; \w+: |\)?$)", text)
         return f"cannot run: {own[1] if own else text}"
     return f"{type(problem).__name__}: {text[:160]}"
@@ -152,15 +199,10 @@ def measure(
             found[name], ready[name] = {"error": error}, one
         else:
             found[name] = {"failed": f"wrong: relative error {error:.2g}, allowed {tolerance:g}"}
-    times: dict[str, list[float]] = {name: [] for name in ready}
-    for number in range(rounds):
-        for name, one in ready.items():
-            times[name].append(one.block(number))
-    for name, values in times.items():
-        median, p20, p80 = (float(q) for q in np.percentile(values, (50, 20, 80)))
+    for name, figures in in_turn({name: one.block for name, one in ready.items()}, rounds).items():
         one = ready[name]
         profiled = platform == "cuda" and one.contender.profiled
-        found[name] |= {"median": median, "p20": p20, "p80": p80, "calls": one.calls}
+        found[name] |= figures | {"calls": one.calls}
         found[name]["kernel_seconds"] = kernel_seconds(one.contender.call, one.inputs) if profiled else None
     return found
 

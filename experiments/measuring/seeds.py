@@ -24,7 +24,7 @@ def run(flags: list[str], seed: int, look: Callable[[pathlib.Path], None] = lamb
         return json.loads((workdir / "summary.json").read_text()) | {"process_seconds": seconds}
 
 
-def seeds(
+def over(
     flags: list[str],
     chosen: Iterable[int],
     figures: Iterable[str],

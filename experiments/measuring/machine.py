@@ -1,42 +1,66 @@
-"""The machine that a comparison runs on, and the sources it runs: what a result file says of them."""
+"""The machine that measures: what a result file says of it, and what it reaches."""
 
 from __future__ import annotations
 
+import datetime
 import functools
-import hashlib
 import importlib.metadata
-import json
 import os
 import pathlib
+import platform
 import re
 import subprocess
-import time
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-import kernels
-from experiments.benchmarks.result import conditions
+from experiments.measuring import clock
+from experiments.measuring.sources import ROOT
+from kernels.runtime import dispatch
 
-ROOT = pathlib.Path(__file__).parents[2]
-SOURCES = ("kernels", "zoo", "experiments/comparison")
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "torch")
+COMPILERS = ("jax", "jaxlib", "triton", "jax-triton")
 ON_GPU = ("triton", "jax-triton", "jax-cuda13-plugin")
 NVIDIA_SMI = ("sm", "mem", "max.sm", "max.mem")
 
 
-def surroundings() -> dict[str, Any]:
-    """Device, versions and date, as in every result file, and the commit; of a GPU its kind and the versions it depends on."""
-    found = conditions() | {"commit": commit()}
-    if kernels.device().platform == "cpu":
-        return found
-    for name in ON_GPU:
+def processor() -> str:
+    """The processor's name as Linux gives it."""
+    info = pathlib.Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Of those packages that are installed."""
+    found = {}
+    for name in packages:
         try:
-            found["versions"][name] = importlib.metadata.version(name)
+            found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found | {"device": jax.devices()[0].device_kind}
+    return found
+
+
+def surroundings() -> dict[str, Any]:
+    """Device, versions, date and commit of what is measured here."""
+    on_gpu = dispatch.device().platform != "cpu"
+    return {
+        "device": jax.devices()[0].device_kind if on_gpu else f"{os.cpu_count()} cores of {processor()}",
+        "versions": versions(*PACKAGES) | {"python": platform.python_version()} | versions(*(ON_GPU if on_gpu else ())),
+        "date": today(),
+        "commit": commit(),
+    }
+
+
+def compiled_for(kind: str, *packages: str) -> dict[str, Any]:
+    """The same of what is compiled for a kind of device that need not be here; `packages` beside the compilers."""
+    return {"device": kind, "versions": versions(*COMPILERS, *packages), "date": today(), "commit": commit()}
+
+
+def today() -> str:
+    return datetime.date.today().isoformat()
 
 
 def _output(*command: str) -> str | None:
@@ -55,33 +79,9 @@ def commit() -> str:
     return name if _output("git", "diff", "--quiet", "HEAD", "--", "*.py") is not None else f"{name}+"
 
 
-def python_digest(*folders: str) -> Any:
-    """Of the names and contents of the Python files below some folders of the tree."""
-    digest = hashlib.sha256()
-    for path in sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py")):
-        digest.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
-    return digest
-
-
-@functools.cache
-def source_digest() -> str:
-    """Of everything that a case's time depends on: the Python files of SOURCES, and what kernels/tuned/ chooses.
-
-    The times that stand in kernels/tuned/ do not count: tuning again with the same outcome changes nothing.
-    """
-    digest = python_digest(*SOURCES)
-    for path in sorted((ROOT / "kernels" / "tuned").glob("*.json")):
-        chosen = {
-            operator: {key: [entry.get("implementation"), entry.get("config")] for key, entry in entries.items()}
-            for operator, entries in json.loads(path.read_text())["operators"].items()
-        }
-        digest.update(path.name.encode() + json.dumps(chosen, sort_keys=True).encode())
-    return digest.hexdigest()[:16]
-
-
 def clocks() -> dict[str, float] | None:
     """Clock rates in MHz right now: of a GPU as nvidia-smi says, of a CPU the mean over its cores; None if nothing tells."""
-    if kernels.device().platform == "cuda":
+    if dispatch.device().platform == "cuda":
         query = ",".join(f"clocks.{name}" for name in NVIDIA_SMI)
         gpu = gpu_in_use(_output("nvidia-smi", "--list-gpus") or "")
         text = gpu and _output("nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader,nounits", f"--id={gpu}")
@@ -128,31 +128,28 @@ def gpu_in_use(listing: str) -> str | None:
     return gpu if first.device_kind.startswith(names[gpu]) else None
 
 
-def _best_seconds(call: Callable[[], Any]) -> float:
-    call().block_until_ready()
-    times = []
-    for _ in range(8):
-        begun = time.perf_counter()
-        call().block_until_ready()
-        times.append(time.perf_counter() - begun)
-    return min(times)
-
-
 @functools.cache
 def bytes_per_second() -> float:
     """What this device reaches reading and writing an array of 1 GiB (GPU) or 128 MiB (CPU)."""
-    x = jnp.ones(2**28 if kernels.device().platform == "cuda" else 2**25, jnp.float32)
+    x = jnp.ones(2**28 if dispatch.device().platform == "cuda" else 2**25, jnp.float32)
     add = jax.jit(lambda x: x + 1)
-    return 2 * x.nbytes / _best_seconds(lambda: add(x))
+    return 2 * x.nbytes / clock.best_seconds(lambda: add(x))
 
 
 @functools.cache
 def flops_per_second(precision: str) -> float:
     """What this device reaches in a square matrix product, 8192 (GPU) or 1024 (CPU) wide; float32 as JAX does it by default."""
-    width = 8192 if kernels.device().platform == "cuda" else 1024
+    width = 8192 if dispatch.device().platform == "cuda" else 1024
     w = jnp.ones((width, width), precision)
     product = jax.jit(lambda w: w @ w)
-    return 2 * width**3 / _best_seconds(lambda: product(w))
+    return 2 * width**3 / clock.best_seconds(lambda: product(w))
+
+
+def floor_seconds(precision: str, moved: float | None, operations: float | None) -> float | None:
+    """The longer of the bytes and the operations at what this device reaches; of those that are known."""
+    limits = ceilings(precision)
+    rates = ((moved, limits["bytes_per_second"]), (operations, limits["flops_per_second"]))
+    return max((work / rate for work, rate in rates if work is not None), default=None)
 
 
 def ceilings(precision: str) -> dict[str, float]:

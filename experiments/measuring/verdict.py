@@ -1,4 +1,4 @@
-"""Who won a case of a comparison, measured or compiled, and by how much."""
+"""Who won, measured or compiled, and by how much."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 HAND_WRITTEN = ("triton", "pallas", "zoo")  # contenders' names; "zoo" is what a model chooses by itself
-EVEN = 0.03  # compiled figures that differ by less are called even
+EVEN = 1.05  # a ratio below this, and above its inverse, is no difference
 SHORTER = {
     "public benchmark ": "",
     ", forward + backward": ", fwd + bwd",
@@ -19,6 +19,16 @@ SHORTER = {
     "bidirectional": "both ways",
 }
 Figures = dict[str, Any]
+
+
+def even(ratio: float) -> bool:
+    """Too near to 1 to be called a difference."""
+    return 1 / EVEN < ratio < EVEN
+
+
+def touch(one: Figures, other: Figures) -> bool:
+    """Two measured times differ by no more than the noise: their ranges from p20 to p80 touch."""
+    return one["p20"] <= other["p80"] and other["p20"] <= one["p80"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,11 +61,8 @@ class Duel:
     def winner(self) -> str:
         """ "hand-written", "XLA" or "even"; measured times are even where their ranges from p20 to p80 touch."""
         ratio = self.ratio()
-        if self.clock == "median":
-            even = self.xla["p20"] <= self.hand["p80"] and self.hand["p20"] <= self.xla["p80"]
-        else:
-            even = abs(ratio - 1) < EVEN
-        return "even" if even else "hand-written" if ratio > 1 else "XLA"
+        same = touch(self.xla, self.hand) if self.clock == "median" else even(ratio)
+        return "even" if same else "hand-written" if ratio > 1 else "XLA"
 
 
 def clock_of(record: dict[str, Any]) -> str:
