@@ -31,8 +31,10 @@ def cache_folder() -> pathlib.Path:
     """Where a user's own measurements are kept: JAX_KERNEL_ZOO_CACHE, else the system's folder for caches."""
     if chosen := os.environ.get(VARIABLE):
         return pathlib.Path(chosen).expanduser()
-    import platformdirs
-
+    try:
+        import platformdirs
+    except ModuleNotFoundError:  # from a checkout, with the packages that somebody else chose
+        return pathlib.Path.home() / ".cache" / "jax-kernel-zoo"
     return platformdirs.user_cache_path("jax-kernel-zoo")
 
 
