@@ -4,25 +4,26 @@ BIN := $(VENV)/bin
 MODEL ?= lenet5
 # Flags for the command behind a target: make train ARGS="--epochs 5"
 ARGS ?=
-# 0: no torch and torchvision, which are gigabytes, and no test that compares with them.
-PEERS ?= 1
 # The Python to use; one given once stays the one of .venv.
 ifndef PYTHON
 PYTHON := $(or $(shell $(BIN)/python -c 'import sys; print(sys._base_executable)' 2>/dev/null),python3)
 endif
-TESTED := 3.11 3.12 3.13
+TESTED := 3.11 3.12 3.13 3.14
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
-# The versions to install, a file in constraints/; Triton apart: torch asks for one, without torch it is the newest.
+# The versions to install, a file in constraints/: gpu-image is what images for GPUs carry, and torch does not install beside it.
 PINS ?= $(if $(filter 3.11,$(VERSION)),python311,python312)
-TRITON ?= $(if $(filter 0,$(PEERS)),3.9.0,3.7.1)
+# 0: no torch and torchvision, which are gigabytes, and no test that compares with them.
+PEERS ?= $(if $(filter gpu-image,$(PINS)),0,1)
+# torch asks for one Triton; without torch it is the newest.
+TRITON ?= $(if $(filter gpu-image,$(PINS)),3.6.0,$(if $(filter 0,$(PEERS)),3.9.0,3.7.1))
 
 # CUDA JAX where nvidia-smi lists a GPU. GPU=0 and GPU=1 say so without a look.
 ifdef GPU
 WHY := GPU=$(GPU) was given
 else
-SMI := $(shell if command -v nvidia-smi >/dev/null; then nvidia-smi -L 2>&1 | sed -n '1s/ .UUID.*//;1p'; else echo not found; fi)
+SMI := $(shell if command -v nvidia-smi >/dev/null; then nvidia-smi -L 2>&1 | sed -n '1s/ .UUID.*//;1p'; else echo absent; fi)
 GPU := $(if $(filter GPU,$(firstword $(SMI))),$(if $(filter %:,$(word 2,$(SMI))),1,0),0)
-WHY := nvidia-smi -L: $(or $(SMI),nothing)
+WHY := $(if $(filter absent,$(SMI)),nvidia-smi not found,nvidia-smi -L: $(or $(SMI),nothing printed))
 endif
 ifeq ($(GPU),0)
 JAX := cpu
@@ -156,6 +157,7 @@ resolve: $(RESOLVER)
 	$(MAKE) --no-print-directory resolve-test GPU=0 PEERS=0
 	$(MAKE) --no-print-directory resolve-train resolve-test GPU=1 PEERS=1
 	$(MAKE) --no-print-directory resolve-train resolve-test GPU=1 PEERS=0
+	$(if $(filter 3.11,$(VERSION)),,$(MAKE) --no-print-directory resolve-test GPU=0 PEERS=0 PINS=gpu-image)
 
 resolve-train: $(RESOLVER)
 	@$(RESOLVE) constraints/$(PINS).txt $(TRAIN)
