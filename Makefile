@@ -1,91 +1,167 @@
 # Two commands on a fresh machine: `make train` and `make test`. Everything is installed into .venv.
-PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
 MODEL ?= lenet5
 # Flags for the command behind a target: make train ARGS="--epochs 5"
 ARGS ?=
+# The Python to use; one given once stays the one of .venv.
+ifndef PYTHON
+PYTHON := $(or $(shell $(BIN)/python -c 'import sys; print(sys._base_executable)' 2>/dev/null),python3)
+endif
+TESTED := 3.11 3.12 3.13 3.14
+VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+# The versions to install, a file in constraints/: gpu-image is what images for GPUs carry, and torch does not install beside it.
+PINS ?= $(if $(filter 3.11,$(VERSION)),python311,python312)
+# 0: no torch and torchvision, which are gigabytes, and no test that compares with them.
+PEERS ?= $(if $(filter gpu-image,$(PINS)),0,1)
+# torch asks for one Triton; without torch it is the newest.
+TRITON ?= $(if $(filter gpu-image,$(PINS)),3.6.0,$(if $(filter 0,$(PEERS)),3.9.0,3.7.1))
 
-VENV := .venv
-BIN := $(VENV)/bin
-VERSION := $(shell $(PYTHON) -c 'import sys; print("311" if sys.version_info < (3, 12) else "312")')
-INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints/python$(VERSION).txt --editable
+# CUDA JAX where nvidia-smi lists a GPU. GPU=0 and GPU=1 say so without a look.
+ifdef GPU
+WHY := GPU=$(GPU) was given
+else
+SMI := $(shell if command -v nvidia-smi >/dev/null; then nvidia-smi -L 2>&1 | sed -n '1s/ .UUID.*//;1p'; else echo absent; fi)
+GPU := $(if $(filter GPU,$(firstword $(SMI))),$(if $(filter %:,$(word 2,$(SMI))),1,0),0)
+WHY := $(if $(filter absent,$(SMI)),nvidia-smi not found,nvidia-smi -L: $(or $(SMI),nothing printed))
+endif
+ifeq ($(GPU),0)
+JAX := cpu
+CHOICE := no GPU ($(WHY)): JAX for the CPU
+else
+JAX := cuda
+CHOICE := GPU ($(WHY)): JAX for CUDA; GPU=0 is for the CPU
+endif
 
-.PHONY: train test test-newest test-onnx gpu test-gpu tune-gpu compare-operators compare-models guide-gpu lint format clean
+# What each environment holds.
+comma := ,
+EXTRAS := $(if $(filter 0,$(PEERS)),,$(comma)peers)
+CUDA := $(if $(filter cuda,$(JAX)),$(comma)gpu)
+TRAIN := '.[train$(CUDA)]' $(if $(CUDA),triton==$(TRITON))
+TEST := '.[train,test$(EXTRAS)$(CUDA)]' triton==$(TRITON)
+ONNX := '.[onnx]' pytest pytest-timeout
+PIP := pip install --quiet --disable-pip-version-check --constraint
+# Files that say what was installed. Another Python, other versions or another JAX: .venv is made anew.
+MADE := $(VENV)/.python$(VERSION)-$(PINS)-$(JAX)
+TRAIN_READY := $(VENV)/.train
+TEST_READY := $(VENV)/.test-triton$(TRITON)$(subst $(comma),-,$(EXTRAS))
+ONNX_READY := $(VENV)-onnx/.python$(VERSION)
+PINNED := pyproject.toml constraints/common.txt
 
-# Large arrays in huge pages, where glibc knows how: a training step on a CPU then takes less time.
+GPU_PARTS := check test tune compare-operators compare-models guide
+.PHONY: choice train test test-fast test-onnx gpu gpu-found $(GPU_PARTS:%=gpu-%)
+.PHONY: lint format resolve resolve-train resolve-test resolve-onnx clean
+
+# Large arrays in huge pages, where glibc knows how: a training step on a CPU then takes less time. A GPU that was chosen is used
+# or the run fails: JAX alone would go on with the CPU.
 train: export GLIBC_TUNABLES := glibc.malloc.hugetlb=1
-train: $(VENV)/.train
+train: export JAX_PLATFORMS := $(or $(JAX_PLATFORMS),$(if $(CUDA),cuda$(comma)cpu,cpu))
+train: choice $(TRAIN_READY)
 	$(BIN)/python -m experiments.train $(MODEL) $(ARGS)
 
-# The whole suite; the peers it compares with (torch, torchvision) are installed too.
-test: $(VENV)/.test
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not gpu and not onnx" $(ARGS)
+choice:
+	@:$(info $(CHOICE))
 
-# The fast part, without the peers: what is run on the newest versions.
-test-newest: $(VENV)/.test-newest
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not gpu and not onnx and not slow" --ignore-glob='*_torch.py' $(ARGS)
+# The whole suite; the peers it compares with (torch, torchvision) are installed too. It runs on the CPU.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal $(if $(filter 0,$(PEERS)),--ignore-glob='*_torch.py')
+test: $(TEST_READY)
+	$(PYTEST) -m "not gpu and not onnx" $(ARGS)
+
+# What differs between versions of Python, JAX and Triton: the kernels, the models' forms, training, export.
+FAST := tests/kernels tests/zoo tests/experiments/test_training.py tests/test_architecture.py
+test-fast: $(TEST_READY)
+	$(PYTEST) -m "not gpu and not onnx and not slow" $(FAST) $(ARGS)
 
 # ONNX files, in an environment of their own: jax2onnx asks for an older orbax-checkpoint than training does.
-test-onnx: $(VENV)-onnx/.test
+test-onnx: $(ONNX_READY)
 	$(VENV)-onnx/bin/python -m pytest -m onnx tests/zoo/test_onnx.py $(ARGS)
 
-# On a machine with a GPU, with the Python it is given and nothing installed: make gpu PYTHON=python3. Each part can be run alone
-# and writes its results as it goes. All but the tests stop within ten minutes and leave out what their result file holds of the
-# same sources, so the same command goes on where the last one stopped.
-GPU_COMPARE := $(PYTHON) -m experiments.compare --minutes 9 --peers torch,torch.compile
+# On a machine with a GPU. INSTALL=0 installs nothing and takes PYTHON as it is: make gpu INSTALL=0 PYTHON=python3. Each part can be
+# run alone and writes its results as it goes. All but the tests stop within ten minutes and leave out what their result file holds
+# of the same sources, so the same command goes on where the last one stopped.
+INSTALL ?= 1
+RUN := $(if $(filter 0,$(INSTALL)),$(PYTHON),$(BIN)/python)
+GPU_READY := $(if $(filter 0,$(INSTALL)),,gpu-found $(TEST_READY))
+GPU_PEERS := $(if $(EXTRAS),torch$(comma)torch.compile)
 
-gpu:
-	$(MAKE) test-gpu
-	$(MAKE) tune-gpu
-	$(MAKE) compare-operators
-	$(MAKE) compare-models
-	$(MAKE) guide-gpu
+# All parts in order, whatever becomes of each; experiments/results/KIND/gpu.md says what was found.
+gpu: $(GPU_READY)
+	$(RUN) -m experiments.gpu --peers "$(GPU_PEERS)" $(ARGS)
 
-test-gpu:
-	$(PYTHON) -m pytest -o addopts= -W ignore::pytest.PytestConfigWarning -m gpu tests/kernels $(ARGS)
+gpu-found: choice
+	@$(if $(CUDA),:,echo "no GPU to run on; GPU=1 installs for one all the same, INSTALL=0 uses PYTHON as it is" >&2; exit 1)
 
-tune-gpu:
-	JAX_KERNEL_ZOO_CACHE=kernels/tuned $(PYTHON) -m kernels tune --minutes 9 $(ARGS)
+# One part: make gpu-check, gpu-test, gpu-tune, gpu-compare-operators, gpu-compare-models, gpu-guide.
+$(GPU_PARTS:%=gpu-%): gpu-%: $(GPU_READY)
+	$(RUN) -m experiments.gpu $* --peers "$(GPU_PEERS)" $(ARGS)
 
-compare-operators:
-	$(GPU_COMPARE),flax operators $(ARGS)
-
-compare-models:
-	$(GPU_COMPARE) models $(ARGS)
-
-guide-gpu:
-	$(PYTHON) -m experiments.guide all --minutes 9 $(ARGS)
-
-lint: $(VENV)/.test
+lint: $(TEST_READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: $(VENV)/.test
+format: $(TEST_READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-$(VENV)/bin/python:
-	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or later is needed; give one with make PYTHON=...")'
+$(MADE):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+	  { echo "Python 3.11 or later is needed, $(PYTHON) is $(or $(VERSION),not found); give one with make PYTHON=..." >&2; exit 1; }
+	@$(if $(filter $(VERSION),$(TESTED)),:,echo "Python $(VERSION) is not tested; these are: $(TESTED)" >&2)
+	rm -rf $(VENV)
 	$(PYTHON) -m venv $(VENV)
-
-$(VENV)/.train: pyproject.toml constraints/python$(VERSION).txt | $(VENV)/bin/python
-	@echo "installing into $(VENV) (once)"
-	$(INSTALL) '.[train]'
 	@touch $@
 
-$(VENV)/.test: pyproject.toml constraints/python$(VERSION).txt | $(VENV)/bin/python
+$(TRAIN_READY): $(PINNED) constraints/$(PINS).txt $(MADE)
 	@echo "installing into $(VENV) (once)"
-	$(INSTALL) '.[train,test,peers]'
-	@touch $@ $(VENV)/.train
+	$(BIN)/$(PIP) constraints/$(PINS).txt --editable $(TRAIN)
+	@touch $@
 
-$(VENV)/.test-newest: pyproject.toml constraints/python$(VERSION).txt | $(VENV)/bin/python
-	$(INSTALL) '.[train,test]'
-	@touch $@ $(VENV)/.train
+# Without the peers, those installed earlier go: they hold another Triton fast.
+$(TEST_READY): $(PINNED) constraints/$(PINS).txt $(MADE)
+	@echo "installing into $(VENV) (once)"
+	@rm -f $(VENV)/.test-*
+	$(if $(EXTRAS),,$(BIN)/pip uninstall -qq --yes torch torchvision)
+	$(BIN)/$(PIP) constraints/$(PINS).txt --editable $(TEST)
+	@touch $@ $(TRAIN_READY)
 
-$(VENV)-onnx/.test: pyproject.toml constraints/onnx311.txt
+$(ONNX_READY): $(PINNED) constraints/onnx.txt
+	rm -rf $(VENV)-onnx
 	$(PYTHON) -m venv $(VENV)-onnx
-	$(VENV)-onnx/bin/pip install --quiet --disable-pip-version-check --constraint constraints/onnx311.txt --editable '.[onnx]' pytest pytest-timeout
+	$(VENV)-onnx/bin/$(PIP) constraints/onnx.txt --editable $(ONNX)
+	@touch $@
+
+# That each of these environments can be had from the package registry alone, whatever this machine's pip is told besides: pip's
+# resolver says so, and installs nothing. Its own version is given, since older ones fetch whole files to read what they need.
+RESOLVER := $(VENV)-resolve/.python$(VERSION)
+RESOLVE := env -u PIP_FIND_LINKS -u PIP_EXTRA_INDEX_URL -u PIP_CONSTRAINT PIP_CONFIG_FILE=/dev/null \
+  $(VENV)-resolve/bin/pip install -qq --dry-run --ignore-installed --use-feature=fast-deps --constraint
+RESOLVED = @echo "resolved on Python $(VERSION) with $(1):" $(2)
+
+resolve: $(RESOLVER)
+	$(MAKE) --no-print-directory resolve-train resolve-test resolve-onnx GPU=0 PEERS=1
+	$(MAKE) --no-print-directory resolve-test GPU=0 PEERS=0
+	$(MAKE) --no-print-directory resolve-train resolve-test GPU=1 PEERS=1
+	$(MAKE) --no-print-directory resolve-train resolve-test GPU=1 PEERS=0
+	$(if $(filter 3.11,$(VERSION)),,$(MAKE) --no-print-directory resolve-test GPU=0 PEERS=0 PINS=gpu-image)
+
+resolve-train: $(RESOLVER)
+	@$(RESOLVE) constraints/$(PINS).txt $(TRAIN)
+	$(call RESOLVED,$(PINS),$(TRAIN))
+
+resolve-test: $(RESOLVER)
+	@$(RESOLVE) constraints/$(PINS).txt $(TEST)
+	$(call RESOLVED,$(PINS),$(TEST))
+
+resolve-onnx: $(RESOLVER)
+	@$(RESOLVE) constraints/onnx.txt $(ONNX)
+	$(call RESOLVED,onnx,$(ONNX))
+
+$(RESOLVER):
+	rm -rf $(VENV)-resolve
+	$(PYTHON) -m venv $(VENV)-resolve
+	$(VENV)-resolve/bin/pip install --quiet --disable-pip-version-check pip==26.3
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-onnx build *.egg-info
+	rm -rf $(VENV) $(VENV)-onnx $(VENV)-resolve build *.egg-info

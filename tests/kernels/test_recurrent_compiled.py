@@ -35,9 +35,6 @@ def recorded(cell, batch, steps, features, hidden, layers, directions, dtype):
     return calls
 
 
-# Said of Triton 3.6, which the H200 machine has, so left out of the quick run on the newest versions: Triton 3.9 spills
-# registers at two of the float32 shapes.
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("cell", "batch", "features", "hidden", "layers", "directions", "dtype"),
     [
@@ -65,8 +62,9 @@ def test_compiled_for_the_h200(cell, batch, features, hidden, layers, directions
         assert found.shared_memory <= dispatch.H200.shared_memory
         assert found.instructions
         assert math.prod(call.grid) <= residency.resident_blocks(call, dispatch.H200)
-        # Arrive with a release, poll with an acquire, of the whole device.
-        assert "atom.global.gpu.release.add" in found.ptx
+        # Arrive with a release, poll with an acquire, of the whole device. Nobody reads what the arrival adds to, so Triton 3.9
+        # makes it a reduction ("red"), in the same memory order as the atomic operation of 3.6 and 3.7.
+        assert re.search(r"(atom|red)\.global\.gpu\.release\.add", found.ptx)
         assert "ld.global.gpu.acquire" in found.ptx
         assert_weights_loaded_once(call, found.ttgir)
 

@@ -20,13 +20,20 @@ CASES = [
 ]
 PROGRAM = """
 import jax
+import kernels
 from tests.kernels.recurrent_operands import assert_close, operands, results
 cell, implementation, shape, tolerance = {case!r}
 given = operands(cell, **shape)
 with jax.default_matmul_precision("highest"):
     expected = results(cell, "xla", *given)
     for attempt in range(3):  # an order of the blocks that goes wrong need not come up at once
-        assert_close(results(cell, implementation, *given), expected, tolerance)
+        try:
+            found = results(cell, implementation, *given)
+        except kernels.ImplementationError as refusal:  # not every GPU holds every shape, and a reason is no fault
+            assert f"{{implementation}}: " in str(refusal), refusal
+            print("refused:", refusal)
+            break
+        assert_close(found, expected, tolerance)
 """
 
 

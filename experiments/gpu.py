@@ -1,0 +1,144 @@
+"""Everything that a new GPU is asked, in order: python -m experiments.gpu [PART ...], which is what `make gpu` runs.
+
+First whether the kernels are right, then the tests that need a GPU, tuning, the comparisons and the guide. A part that fails
+does not end the others. One page says what was found, experiments/results/KIND/gpu.md; what was checked and measured goes to
+kernels/tuned/, from where everybody with such a device gets it. Tuning, comparisons and guide leave out what they have done
+before with the same sources, so the same command resumes where the last one stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from experiments.errors import UserError, nearest, run
+from kernels.commands import check
+from kernels.commands.dtypes import DTYPES
+
+ROOT = pathlib.Path(__file__).parents[1]
+TUNED = ROOT / "kernels" / "tuned"
+RESULTS = ROOT / "experiments" / "results"
+QUIET_PYTEST = ("-o", "addopts=", "-W", "ignore::pytest.PytestConfigWarning")
+
+
+class Part(NamedTuple):
+    """A command of this Python."""
+
+    name: str
+    arguments: tuple[str, ...]
+
+
+class Done(NamedTuple):
+    """A part that was run: its exit status, how long it took and the last line that it printed."""
+
+    part: Part
+    status: int
+    seconds: float
+    last: str
+
+
+def parts(peers: str, minutes: float) -> dict[str, Part]:
+    limit = ("--minutes", f"{minutes:g}")
+    commands = {
+        "check": ("-m", "kernels", "check"),
+        "test": ("-m", "pytest", *QUIET_PYTEST, "-m", "gpu", "tests/kernels"),
+        "tune": ("-m", "kernels", "tune", *limit),
+        "compare-operators": ("-m", "experiments.compare", *limit, "--peers", f"{peers},flax".strip(","), "operators"),
+        "compare-models": ("-m", "experiments.compare", *limit, "--peers", peers, "models"),
+        "guide": ("-m", "experiments.guide", "all", *limit),
+    }
+    return {name: Part(name, arguments) for name, arguments in commands.items()}
+
+
+def perform(part: Part) -> Done:
+    """Run a part; what it prints is shown, and its last line kept."""
+    begun, last = time.monotonic(), ""
+    environment = os.environ | {"JAX_KERNEL_ZOO_CACHE": str(TUNED), "PYTHONUNBUFFERED": "1"}
+    command = [sys.executable, *part.arguments]
+    print(f"\n== {part.name}: python {' '.join(part.arguments)}", flush=True)
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            last = line.strip() or last
+    return Done(part, process.returncode, time.monotonic() - begun, last)
+
+
+def page(found: check.Description, done: Sequence[Done], tuned: dict[str, Any]) -> str:
+    """What was found, in Markdown."""
+    device = found.device
+    versions = ", ".join(f"{name} {version}" for name, version in found.versions.items())
+    lines = [
+        f"# What was found on {device.kind}",
+        "",
+        f"{device.cores} multiprocessors, {device.l2_cache / 2**20:g} MiB of L2 cache, compute capability "
+        f"{'.'.join(map(str, device.compute_capability))}; {versions}; {datetime.date.today().isoformat()}.",
+        "",
+        "| part | status | seconds | its last line |",
+        "| --- | --- | ---: | --- |",
+        *(f"| {d.part.name} | {d.status or 'ok'} | {d.seconds:.0f} | {_cell(d.last)} |" for d in done),
+        "",
+        "## Kernels against float64",
+        "",
+        f"| operator | implementation | {' | '.join(DTYPES)} | verdict |",
+        f"| --- | --- | {' | '.join('---:' for _ in DTYPES)} | --- |",
+    ]
+    for operator, entries in sorted(tuned.get("checked", {}).items()):
+        for name, entry in sorted(entries.items()):
+            errors = " | ".join(f"{entry['worst'][dtype]:.1e}" if dtype in entry["worst"] else "" for dtype in DTYPES)
+            verdict = _cell(": ".join(filter(None, (entry["verdict"], entry["reason"]))))
+            lines.append(f"| {operator} | {name} | {errors} | {verdict} |")
+    lines += ["", "## The fastest of each operator", ""]
+    lines += ["| operator | shapes | fastest | times as fast as the next |", "| --- | --- | --- | ---: |"]
+    for operator, entries in sorted(tuned.get("operators", {}).items()):
+        for key, entry in sorted(entries.items()):
+            if "implementation" in entry:
+                first, *others = sorted(entry["seconds"].values())
+                ratio = f"{others[0] / first:.2f}" if others else ""
+                lines.append(f"| {operator} | {key} | {entry['implementation']} | {ratio} |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m experiments.gpu", description="Asks a GPU everything, in order.")
+    names = list(parts("", 0))
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"all, or some of {', '.join(names)}")
+    parser.add_argument("--peers", default="torch,torch.compile", help="what the comparisons compare with besides XLA")
+    parser.add_argument("--minutes", type=float, default=9.0, help="that a part may take (%(default)g)")
+    given = parser.parse_args(arguments)
+    for name in given.parts:
+        if name not in names:
+            raise UserError(nearest("PART", name, names))
+    if not given.minutes > 0:
+        raise UserError(f"--minutes: {given.minutes:g} given, a number above 0 is needed")
+    found = check.describe()
+    if found.device.platform != "cuda":
+        raise UserError(f"no GPU: JAX runs on {found.device.kind} here")
+    chosen = [part for name, part in parts(given.peers, given.minutes).items() if not given.parts or name in given.parts]
+    done: list[Done] = []
+    path = RESULTS / found.device.kind / "gpu.md"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for part in chosen:
+        done.append(perform(part))
+        file = TUNED / f"{found.device.kind}.json"
+        path.write_text(page(found, done, json.loads(file.read_text()) if file.exists() else {}))
+    print(f"\nwritten: {path}")
+    return 1 if any(d.status for d in done) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))
