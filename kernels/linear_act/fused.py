@@ -1,7 +1,8 @@
 """linear_act around its hand-written kernels, those of triton.py and pallas.py: derivative, batches and meshes.
 
 Backward, one kernel (triton.py) computes the gradient of what the activation is applied to, from dy and y alone (for gelu from
-dy and that, kept in y's dtype), together with the bias's; the two products are XLA's.
+dy and that, kept in y's dtype), together with the bias's; the two products are XLA's. From y, tanh's derivative 1 - y**2 is
+exact to one rounding of y, not to one of its own where it is small.
 """
 
 from __future__ import annotations

@@ -42,12 +42,15 @@ def random_bits(key0: jax.Array, key1: jax.Array, place: jax.Array) -> jax.Array
     return x0 ^ x1
 
 
-def erf(x: jax.Array) -> jax.Array:
-    """To 1.5e-7 (Abramowitz and Stegun 7.1.26): Mosaic GPU has no erf under warpgroup semantics."""
-    t = 1.0 / (1.0 + 0.3275911 * jnp.abs(x))
-    series = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))))
-    magnitude = 1.0 - series * jnp.exp(-(x * x))
-    return jnp.where(x < 0, -magnitude, magnitude)
+def normal_cdf(x: jax.Array) -> jax.Array:
+    """As that of kernels/runtime/triton_math.py: Mosaic GPU has no erf under warpgroup semantics, and 1 + erf would cancel."""
+    a = jnp.abs(x)
+    t = 1.0 / (1.0 + 0.21 * a)
+    p = ((-0.07129488684570531 * t + 0.28180487151758604) * t - 0.32649372000702354) * t + 0.3449870200438432
+    p = ((p * t - 0.09077274476343461) * t + 0.12347212598020323) * t + 0.06956975475102724
+    p = (p * t + 0.08501243743532375) * t + 0.08371515132887106
+    tail = jnp.exp(-0.5 * a * a) * (p * t)
+    return jnp.where(x < 0, tail, 1.0 - tail)
 
 
 def activate(z: jax.Array, activation: str | None, slope: float) -> jax.Array:
@@ -60,7 +63,7 @@ def activate(z: jax.Array, activation: str | None, slope: float) -> jax.Array:
         case "tanh":
             return jnp.tanh(z)
         case "gelu":
-            return 0.5 * z * (1.0 + erf(z * 0.7071067811865476))
+            return z * normal_cdf(z)
     return z
 
 

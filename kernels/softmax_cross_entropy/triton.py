@@ -1,7 +1,9 @@
 """Softmax cross-entropy with class numbers as labels: each pass reads the logits once.
 
-Forward keeps the normalizer of each row, [rows] float32. Floor in bytes, with e bytes an element: forward e * logits, backward
-2 * e * logits. XLA's fusions are within a quarter of that: this operator is the control, where the hand has little to win.
+Forward keeps two numbers of each row, [rows, 2] float32: the largest logit, and the log of the sum of exp(logit - largest).
+Added up they would lose the digits that count where logits are large. Floor in bytes, with e bytes an element: forward
+e * logits, backward 2 * e * logits. XLA's fusions move a third more than that (docs/kernels.md): this operator is the control,
+where the hand has little to win.
 """
 
 from __future__ import annotations
@@ -21,40 +23,43 @@ from kernels.softmax_cross_entropy import config
 
 @triton.jit
 def forward_kernel(
-    logits, labels, loss, normalizer,
+    logits, labels, loss, normalizers,
     ROWS: tl.constexpr, CLASSES: tl.constexpr, SMOOTHING: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
     present = row < ROWS
     label = tl.load(labels + row, mask=present, other=0)
     largest = tl.full((BLOCK_ROWS,), float("-inf"), tl.float32)
-    total = tl.zeros((BLOCK_ROWS,), tl.float32)  # of exp(logit - largest)
+    reference = tl.zeros((BLOCK_ROWS,), tl.float32)  # the largest, or zero where that is infinite
+    total = tl.zeros((BLOCK_ROWS,), tl.float32)  # of exp(logit - reference)
     at_label = tl.zeros((BLOCK_ROWS,), tl.float32)
-    plain = tl.zeros((BLOCK_ROWS,), tl.float32)
+    plain = tl.zeros((BLOCK_ROWS,), tl.float32)  # of logit - reference
     for start in range(0, CLASSES, BLOCK):
         column = start + tl.arange(0, BLOCK)
         here = present[:, None] & (column < CLASSES)[None, :]
         at = row.to(tl.int64)[:, None] * CLASSES + column[None, :]
         value = tl.load(logits + at, mask=here, other=float("-inf")).to(tl.float32)
         new = tl.maximum(largest, tl.max(value, 1))
-        reference = tl.where(new == float("-inf"), 0.0, new)  # all minus infinity so far: exp(-inf - -inf) would be NaN
+        before = reference
+        reference = tl.where(tl.abs(new) == float("inf"), 0.0, new)
         total = total * tl.exp(largest - reference) + tl.sum(tl.exp(value - reference[:, None]), 1)
         largest = new
         at_label += tl.sum(tl.where(column[None, :] == label[:, None], value, 0.0), 1)
         if SMOOTHING > 0:
-            plain += tl.sum(tl.where(here, value, 0.0), 1)
-    log_normalizer = largest + tl.log(total)
+            plain += start * (before - reference) + tl.sum(tl.where(here, value - reference[:, None], 0.0), 1)
+    log_total = tl.log(total)
     known = (label >= 0) & (label < CLASSES)
-    expected = tl.where(known, at_label, float("nan"))
+    expected = tl.where(known, at_label - reference, float("nan"))
     if SMOOTHING > 0:
         expected = (1.0 - SMOOTHING) * expected + SMOOTHING * (plain / CLASSES)
-    tl.store(loss + row, log_normalizer - expected, mask=present)
-    tl.store(normalizer + row, log_normalizer, mask=present)
+    tl.store(loss + row, log_total - expected, mask=present)
+    tl.store(normalizers + 2 * row.to(tl.int64), reference, mask=present)
+    tl.store(normalizers + 2 * row.to(tl.int64) + 1, log_total, mask=present)
 
 
 @triton.jit
 def backward_kernel(
-    logits, labels, normalizer, dloss, dlogits,
+    logits, labels, normalizers, dloss, dlogits,
     ROWS: tl.constexpr, CLASSES: tl.constexpr, SMOOTHING: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
@@ -63,9 +68,11 @@ def backward_kernel(
     here = present[:, None] & (column < CLASSES)[None, :]
     at = row.to(tl.int64)[:, None] * CLASSES + column[None, :]
     label = tl.load(labels + row, mask=present, other=0)
-    shift = tl.load(normalizer + row, mask=present, other=0.0)
+    reference = tl.load(normalizers + 2 * row.to(tl.int64), mask=present, other=0.0)
+    log_total = tl.load(normalizers + 2 * row.to(tl.int64) + 1, mask=present, other=0.0)
     g = tl.load(dloss + row, mask=present, other=0.0)
-    probability = tl.exp(tl.load(logits + at, mask=here, other=float("-inf")).to(tl.float32) - shift[:, None])
+    value = tl.load(logits + at, mask=here, other=float("-inf")).to(tl.float32)
+    probability = tl.exp(value - reference[:, None] - log_total[:, None])
     target = tl.where(column[None, :] == label[:, None], 1.0 - SMOOTHING, 0.0) + SMOOTHING / CLASSES
     tl.store(dlogits + at, (g[:, None] * (probability - target)).to(dlogits.dtype.element_ty), mask=here)
 
@@ -78,8 +85,8 @@ def softmax_cross_entropy(logits: jax.Array, labels: jax.Array, label_smoothing:
 
 def _forward(logits, labels, label_smoothing, interpret):
     run = functools.partial(forward, label_smoothing=label_smoothing, interpret=interpret)
-    loss, normalizer = over_batch(run)(logits, labels)
-    return loss, (logits, labels, normalizer)
+    loss, normalizers = over_batch(run)(logits, labels)
+    return loss, (logits, labels, normalizers)
 
 
 def _backward(label_smoothing, interpret, residuals, dloss):
@@ -92,12 +99,12 @@ softmax_cross_entropy.defvjp(_forward, _backward)
 
 
 def forward(logits, labels, label_smoothing, interpret):
-    per_row = like(logits, logits.shape[:1], jnp.float32)
-    return _launch(forward_kernel, (logits, labels), [per_row, per_row], False, label_smoothing, interpret)
+    outputs = [like(logits, shape, jnp.float32) for shape in (logits.shape[:1], (logits.shape[0], 2))]
+    return _launch(forward_kernel, (logits, labels), outputs, False, label_smoothing, interpret)
 
 
-def backward(logits, labels, normalizer, dloss, label_smoothing, interpret):
-    inputs = (logits, labels, normalizer, dloss)
+def backward(logits, labels, normalizers, dloss, label_smoothing, interpret):
+    inputs = (logits, labels, normalizers, dloss)
     return _launch(backward_kernel, inputs, [like(logits)], True, label_smoothing, interpret)
 
 

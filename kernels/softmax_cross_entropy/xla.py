@@ -10,7 +10,10 @@ from kernels.runtime.activations import accumulation_dtype
 
 def softmax_cross_entropy(logits: jax.Array, labels: jax.Array, label_smoothing: float) -> jax.Array:
     logits = logits.astype(accumulation_dtype(logits))
-    normalizer = jax.nn.logsumexp(logits, axis=-1)
+    # Everything less the largest logit, before sums are taken: of large logits their differences are what counts.
+    largest = jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))
+    logits = logits - jnp.where(jnp.isfinite(largest), largest, 0)
+    normalizer = jnp.log(jnp.sum(jnp.exp(logits), axis=-1))
     if jnp.issubdtype(labels.dtype, jnp.integer):
         classes = logits.shape[-1]
         known = (labels >= 0) & (labels < classes)

@@ -40,6 +40,29 @@ def test_class_numbers(implementation, leading, classes, smoothing, seed):
     assert_matches_float64(hand, lambda x: reference(x, targets), (logits,), tolerance, of_float32=wide)
 
 
+@pytest.mark.parametrize("implementation", ["xla", *HAND])
+@pytest.mark.parametrize("classes", [10, 9000])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_large_logits_keep_their_differences(implementation, classes, smoothing, rng):
+    """Of logits about 1e4, whose neighbours are 1e-3 apart, float32 holds the differences exactly."""
+    logits = jnp.asarray(1e4 + rng.integers(-4000, 4000, (5, classes)) * 2.0**-10, jnp.float32)
+    labels = rng.integers(0, classes, 5)
+    hand = lambda x: kernels.softmax_cross_entropy(x, jnp.asarray(labels), smoothing, implementation=implementation)
+    targets = smoothed(labels, classes, smoothing)
+    assert_matches_float64(hand, lambda x: reference(x, targets), (logits,), TOLERANCE["float32"])
+    exact = jax.grad(lambda x: jnp.sum(reference(x - 1e4, targets)))(logits)  # a float32 gradient of the small differences
+    found = jax.grad(lambda x: jnp.sum(hand(x)))(logits)
+    np.testing.assert_allclose(found, exact, rtol=2e-5, atol=1e-9)  # sums of up to 9000 terms
+
+
+@pytest.mark.parametrize("implementation", ["xla", *HAND])
+def test_infinite_logits(implementation):
+    infinite = jnp.inf
+    logits = jnp.array([[infinite, 0, 1], [-infinite, 2, 2], [-infinite] * 3, [0, jnp.nan, 1]], jnp.float32)
+    loss = kernels.softmax_cross_entropy(logits, jnp.array([1, 1, 0, 0]), implementation=implementation)
+    np.testing.assert_allclose(loss, [np.inf, np.log(2), np.nan, np.nan], rtol=1e-6)  # a logarithm's rounding
+
+
 def test_class_probabilities():
     logits, raw = normal(0, (3, 4, 7)), np.random.default_rng(1).random((3, 4, 7)).astype(np.float32)
     targets = raw / raw.sum(-1, keepdims=True)
