@@ -1,6 +1,7 @@
 """What turns counts into time: for each kind of device the rates and latencies that are assumed, and where each is from.
 
-A new kind is a new entry of MODELS; `kernels/verification/aot.py` has to know it too, to compile for it.
+The H200's stand for themselves; those of the other GPUs in `kernels.runtime.gpus` follow from their data sheets and, where
+these say nothing, from the H200.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import functools
 from typing import NamedTuple
 
 from experiments.errors import UserError, nearest
+from kernels.runtime import gpus
 
 
 class Constant(NamedTuple):
@@ -44,7 +46,42 @@ MODELS: dict[str, dict[str, Constant]] = {
     },
 }
 PRECISIONS = ("bfloat16", "float16", "float32")
-NAMES = {kind.removeprefix("nvidia-"): kind for kind in MODELS}  # on the command line
+# Dense products on tensor cores, operations a second, in 16 bits (added up in float32) and in tf32; the link to the host, bytes
+# a second one way, on paper.
+_AMPERE, _ADA, _BLACKWELL = (f"NVIDIA, {name} architecture whitepaper" for name in ("GA102", "Ada GPU", "RTX Blackwell GPU"))
+_PEAKS = {
+    "a100-40gb": (312e12, 156e12, 32e9, "NVIDIA A100 data sheet"),
+    "a100-80gb": (312e12, 156e12, 32e9, "NVIDIA A100 data sheet"),
+    "h100": (989e12, 494e12, 64e9, "NVIDIA H100 data sheet, SXM"),
+    "h100-pcie": (756e12, 378e12, 64e9, "NVIDIA H100 data sheet, PCIe"),
+    "b200": (2250e12, 1125e12, 64e9, "NVIDIA B200 data sheet"),
+    "rtx-3090": (71e12, 35.6e12, 32e9, _AMPERE),
+    "rtx-4090": (165.2e12, 82.6e12, 32e9, _ADA),
+    "l4": (121e12, 60e12, 32e9, "NVIDIA L4 data sheet"),
+    "l40s": (362e12, 183e12, 32e9, "NVIDIA L40S data sheet"),
+    "rtx-5090": (209.5e12, 104.8e12, 64e9, _BLACKWELL),
+}
+MEMORY_SHARE = 0.9  # of a data sheet's bandwidth, as 4.3 TB/s are of the H200's 4.8
+
+
+def _of_data_sheet(name: str) -> dict[str, Constant]:
+    gpu, (half, tf32, link, source) = gpus.GPUS[name], _PEAKS[name]
+    h200 = MODELS["nvidia-h200"]
+    l2 = h200["l2_bytes"].value / gpus.GPUS["h200"].cores * gpu.cores
+    return h200 | {
+        "clock": Constant(gpu.clock, "cycles a second", f"boost clock: {gpu.source}"),
+        "l2_bytes": Constant(l2, "bytes a cycle", "assumed: as many for each multiprocessor as on the H200"),
+        "multiply_adds": Constant(half / 2 / gpu.cores / gpu.clock, "a cycle", f"16 bits, per multiprocessor: {source}"),
+        "memory": Constant(MEMORY_SHARE * gpu.bandwidth, "bytes a second", f"assumed: nine tenths of what {gpu.source} has"),
+        "link": Constant(link, "bytes a second", f"PCIe with 16 lanes, one way, on paper: {source}"),
+        "bfloat16": Constant(half, "operations a second", f"dense, on paper: {source}"),
+        "float16": Constant(half, "operations a second", f"dense, on paper: {source}"),
+        "float32": Constant(tf32, "operations a second", f"dense, on paper, products in tf32: {source}"),
+    }
+
+
+MODELS |= {gpus.GPUS[name].kind: _of_data_sheet(name) for name in _PEAKS}
+NAMES = {name: gpu.kind for name, gpu in gpus.GPUS.items()}  # on the command line
 STEP = (*_HOPPER_STEP, "launch")  # what the model of recurrent layers takes
 
 

@@ -75,7 +75,7 @@ def cotangents_of(fn: Callable[[Any], Any], arguments: Any, seed: int = 1) -> An
 
 
 def _labels(rows: int, classes: int) -> np.ndarray:
-    return np.random.default_rng(rows).integers(0, classes, rows)
+    return np.random.default_rng(rows).integers(0, classes, rows).astype(np.int32)
 
 
 def _max_pool(shape: tuple[int, ...], window: int = 3, strides: int = 2, **options: Any) -> Case:
@@ -133,7 +133,7 @@ def _recurrent(
 
     stack = [[weights(directions * hidden if layer else features)] * directions for layer in range(layers)]
     name = f"batch {batch}, {time} steps, {features} to {hidden}, {layers} layers" + ", both ways" * (directions == 2)
-    fixed = {"seq_lengths": np.random.default_rng(time).integers(1, time + 1, batch)} if lengths else {}
+    fixed = {"seq_lengths": np.random.default_rng(time).integers(1, time + 1, batch, np.int32)} if lengths else {}
     # Rounded at every step, and what a state was rounded by comes back through the following ones.
     return Case(cell, name + ", lengths" * lengths, {"x": (batch, time, features), "layers": stack}, fixed, roundings=16)
 

@@ -116,7 +116,7 @@ def measure(
     inputs = [case.draw(dtype, seed) for seed in range(2)]
     if build is None:
         build = functools.partial(checked, dtype=dtype, expected=_expected(case, inputs[0]))
-    with dispatch.choices_asked() as choices:
+    with dispatch.choices_made() as choices:
         jax.eval_shape(lambda a: case.call(a, None), inputs[0])
     best: dict[str, list[Callable[[], Any]]] = {}
     left_out: dict[str, str] = {}

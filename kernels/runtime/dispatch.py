@@ -58,7 +58,7 @@ def use(implementation: str | None) -> Iterator[None]:
 
 
 _calls: list[list[tuple[str, tuple[Any, ...], dict[str, Any]]]] = []
-_choices: list[set[tuple[str, str]]] = []
+_choices: list[dict[tuple[str, str], str]] = []
 
 
 @contextlib.contextmanager
@@ -73,9 +73,9 @@ def calls_made() -> Iterator[list[tuple[str, tuple[Any, ...], dict[str, Any]]]]:
 
 
 @contextlib.contextmanager
-def choices_asked() -> Iterator[set[tuple[str, str]]]:
-    """The operators and shape classes for which an implementation is chosen inside the block."""
-    record: set[tuple[str, str]] = set()
+def choices_made() -> Iterator[dict[tuple[str, str], str]]:
+    """The implementations that are chosen inside the block, by operator and shape class."""
+    record: dict[tuple[str, str], str] = {}
     _choices.append(record)
     try:
         yield record
@@ -187,8 +187,20 @@ def choose(
     Raises:
       ImplementationError: the one asked for, here or by `use`, does not exist or cannot run.
     """
+    chosen = _chosen(operator, implementation, has, shape_class, on_request, cooperative)
     for record in _choices:
-        record.add((operator, shape_class or ""))
+        record[operator, shape_class or ""] = chosen
+    return chosen
+
+
+def _chosen(
+    operator: str,
+    implementation: str | None,
+    has: Mapping[str, str | None],
+    shape_class: str | None,
+    on_request: Collection[str],
+    cooperative: Collection[str],
+) -> str:
     reasons = {name: reason or device_reason(name) for name, reason in has.items()}
     wanted = named(implementation, reasons)
     if wanted is not None:
