@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import jax
 
 from kernels.lenet5 import xla
-from kernels.runtime import checks, dispatch
+from kernels.runtime import checks, dispatch, precision
 
 IMPLEMENTATIONS = ("xla", "triton", "interpret")
+PRODUCTS = (precision.ONE_PASS, precision.EXACT)  # of float32; the others would take more registers than there are
 CHANNELS = 5  # of the images, up to which a block of the hand-written kernel holds a tile of patches
 
 
@@ -29,7 +30,8 @@ def lenet5(
       x: [batch, 32, 32, in], floating point.
       weights: [5, 5, in, 6], [5, 5, 6, 16], [400, 120], [120, 84], [84, classes], all of x's dtype.
       biases: [6], [16], [120], [84], [classes], floating point of any width.
-      implementation: see `kernels.runtime.dispatch`.
+      implementation: see `kernels.runtime.dispatch`. The hand-written kernel answers `jax.default_matmul_precision` as those of
+        linear_act do, but for names that end in X3 or X6, which are left to XLA.
 
     Returns:
       [batch, classes] of x's dtype.
@@ -55,6 +57,7 @@ def lenet5(
     reason = checks.hand_written(x, *biases)
     if x.shape[3] > CHANNELS:
         reason = f"it takes images of up to {CHANNELS} channels, and was given {x.shape[3]}"
+    reason = reason or precision.reason(x.dtype, PRODUCTS)
     has = {"xla": None, "triton": reason, "interpret": reason}
     chosen = dispatch.choose("lenet5", implementation, has, checks.shape_class(x))
     if chosen != "xla" and x.size and classes:

@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 
 from kernels.lenet5 import config, xla
-from kernels.linear_act.triton import precision
+from kernels.runtime import precision
 from kernels.runtime.batching import over_batch
 from kernels.runtime.launch import cdiv, launch, like, power_of_two
 
@@ -140,6 +140,6 @@ def forward(x, *layers, interpret):
         CLASSES=classes,
         TAPS=max(16, power_of_two(25 * channels)),
         BLOCK_CLASSES=max(16, power_of_two(classes)),
-        PRECISION=precision(),
+        PRECISION=precision.way(x.dtype),
     )
     return results[:1]

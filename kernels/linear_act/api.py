@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 
 from kernels.linear_act import xla
-from kernels.runtime import activations, checks, dispatch
+from kernels.runtime import activations, checks, dispatch, precision
 
 IMPLEMENTATIONS = ("xla", "triton", "pallas", "interpret")
 ON_REQUEST = ("pallas",)  # chosen by name, or where it was measured to be the fastest
+PRODUCTS = (precision.ONE_PASS, precision.EXACT, *precision.SPLIT)  # of float32
 
 
 @dispatch.operator
@@ -41,7 +42,9 @@ def linear_act(
       dropout_rate: in [0, 1).
       dropout_seed: an int or an integer scalar; needed where dropout_rate > 0.
       implementation: see `kernels.runtime.dispatch`. "pallas", for Hopper, runs where it is named and where it was measured to
-        be the fastest: unmeasured, the choice falls on "triton", which takes every shape and dtype.
+        be the fastest: unmeasured, the choice falls on "triton", which takes every shape and dtype. Float32 is multiplied as
+        `jax.default_matmul_precision` says, forward and backward: in tf32 by default, exactly for "highest" and F32_F32_F32,
+        and as TF32_TF32_F32_X3, BF16_BF16_F32_X3 and BF16_BF16_F32_X6 say. What has no such kernel is left to XLA.
 
     Returns:
       [..., out] of x's dtype.
@@ -75,6 +78,7 @@ def linear_act(
     reason = checks.hand_written(x, w, b)
     if activation == "leaky_relu" and negative_slope <= 0:
         reason = f"it takes a positive negative_slope, and was given {negative_slope}"
+    reason = reason or precision.reason(x.dtype, PRODUCTS)
     has = {"xla": None, "triton": reason, "pallas": reason or _pallas_reason(x), "interpret": reason}
     chosen = dispatch.choose("linear_act", implementation, has, checks.shape_class(x, w), on_request=ON_REQUEST)
     if chosen != "xla" and x.size and w.size:
@@ -83,7 +87,9 @@ def linear_act(
         key = None if seed is None else jax.random.key_data(jax.random.key(seed, impl="threefry2x32"))
         rows = x.reshape(-1, x.shape[-1])
         kernel = "pallas" if chosen == "pallas" else "triton"
-        y = fused.linear_act(rows, w, b, key, activation, negative_slope, dropout_rate, kernel, chosen == "interpret")
+        interpret = chosen == "interpret"
+        asked = precision.asked()
+        y = fused.linear_act(rows, w, b, key, activation, negative_slope, dropout_rate, kernel, asked, interpret)
         return y.reshape(*x.shape[:-1], w.shape[1])
     return xla.linear_act(x, w, b, activation, negative_slope, dropout_rate, seed)
 

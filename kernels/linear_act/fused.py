@@ -19,7 +19,7 @@ from kernels.linear_act.xla import threshold
 from kernels.runtime.batching import over_batch
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6, 7, 8))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6, 7, 8, 9))
 def linear_act(
     x: jax.Array,
     w: jax.Array,
@@ -29,11 +29,12 @@ def linear_act(
     negative_slope: float,
     dropout_rate: float,
     kernel: str,
+    precision: str | None,
     interpret: bool,
 ) -> jax.Array:
     """x [rows, in], w [in, out], b [out]; key is the two words of a random key, where there is dropout; kernel is "triton" or
-    "pallas", whose name here is that of its module."""
-    return _run(False, x, w, b, key, activation, negative_slope, dropout_rate, kernel, interpret)[0]
+    "pallas", whose name here is that of its module; precision is that of the backward pass's products."""
+    return _run(False, x, w, b, key, activation, negative_slope, dropout_rate, kernel, precision, interpret)[0]
 
 
 def _static(activation, negative_slope, dropout_rate, for_gradient=True):
@@ -60,7 +61,7 @@ def _forward(x, w, b, key, *options):
     return y, (x, w, b, key, seen)
 
 
-def _run(for_gradient, x, w, b, key, activation, negative_slope, dropout_rate, kernel, interpret):
+def _run(for_gradient, x, w, b, key, activation, negative_slope, dropout_rate, kernel, precision, interpret):
     """y, and what the backward pass looks at."""
     forward = importlib.import_module(f"kernels.linear_act.{kernel}").forward
     static = _static(activation, negative_slope, dropout_rate, for_gradient)
@@ -79,7 +80,7 @@ def _run(for_gradient, x, w, b, key, activation, negative_slope, dropout_rate, k
     return y, before[0] if before else y
 
 
-def _backward(activation, negative_slope, dropout_rate, kernel, interpret, residuals, dy):
+def _backward(activation, negative_slope, dropout_rate, kernel, precision, interpret, residuals, dy):
     x, w, b, key, seen = residuals
     static = _static(activation, negative_slope, dropout_rate)
 
@@ -95,8 +96,8 @@ def _backward(activation, negative_slope, dropout_rate, kernel, interpret, resid
         dz, db = dy, jnp.sum(dy, 0, dtype=jnp.float32)  # unused and so left out of the program where there is no bias
     else:
         dz, db = over_batch(functools.partial(run, 0), shared=len(keys), whole=(1,), on_shard=on_shard)(dy, seen, *keys)
-    dx = jnp.matmul(dz, w.T, preferred_element_type=jnp.float32).astype(x.dtype)
-    dw = jnp.matmul(x.T, dz, preferred_element_type=jnp.float32).astype(w.dtype)
+    product = functools.partial(jnp.matmul, precision=precision, preferred_element_type=jnp.float32)
+    dx, dw = product(dz, w.T).astype(x.dtype), product(x.T, dz).astype(w.dtype)
     no_gradient = None if key is None else np.zeros(key.shape, jax.dtypes.float0)
     return dx, dw, None if b is None else db.astype(b.dtype), no_gradient
 

@@ -6,13 +6,12 @@ x, w and y once; in operations 2 * rows * in * out. That of the backward kernel:
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 import triton
 import triton.language as tl
 
 from kernels.linear_act import config
-from kernels.runtime import dispatch
+from kernels.runtime import dispatch, precision
 from kernels.runtime.launch import cdiv, launch, like
 from kernels.runtime.triton_math import activate, activation_gradient
 
@@ -112,12 +111,6 @@ def backward_kernel(
     tl.store(db + tl.program_id(0) * OUTPUTS + column, tl.sum(total, 0), mask=column < OUTPUTS)
 
 
-def precision() -> str:
-    """How float32 operands are multiplied: as XLA does by default on a GPU, or exactly where JAX is told so."""
-    wanted = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
-    return "ieee" if wanted in ("highest", "float32") else "tf32"
-
-
 def forward(x, w, b, state, interpret, static):
     (rows, inputs), outputs = x.shape, w.shape[1]
     chosen = config.choose(rows, inputs, outputs, x.dtype.itemsize, dispatch.device().cores)
@@ -134,7 +127,7 @@ def forward(x, w, b, state, interpret, static):
         INPUTS=inputs,
         OUTPUTS=outputs,
         HAS_BIAS=b is not None,
-        PRECISION=precision(),
+        PRECISION=precision.way(x.dtype),
         BLOCK_M=chosen.block_m,
         BLOCK_N=chosen.block_n,
         BLOCK_K=chosen.block_k,

@@ -44,7 +44,9 @@ def lstm(
       reverse: read from the last step to the first; only for layers of one direction.
       dropout: probability with which each value between two layers is dropped, in [0, 1); the others are scaled up.
       dropout_key: a jax.random.key; needed where `dropout` is not zero and there are at least two layers.
-      implementation: see `kernels.runtime.dispatch`. "cudnn" is float32 only, and runs where it is named.
+      implementation: see `kernels.runtime.dispatch`. "cudnn" is float32 only, and runs where it is named. "triton" multiplies
+        float32 in three passes of tf32, also where `jax.default_matmul_precision` is "highest" or less; what it asks for by an
+        algorithm's name other than TF32_TF32_F32_X3 is left to "xla".
 
     Returns:
       outputs [batch, time, directions * out] in x's dtype, and the final state (h, c), shaped as the initial one.

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import jax
 
 from kernels.mlp import xla
-from kernels.runtime import activations, checks, dispatch
+from kernels.runtime import activations, checks, dispatch, precision
 
 IMPLEMENTATIONS = ("xla", "triton", "interpret")
+PRODUCTS = (precision.ONE_PASS, precision.EXACT)  # of float32; the others would take more registers than there are
 HIDDEN = 256  # hidden units that a block of the hand-written kernel holds
 
 
@@ -35,7 +36,8 @@ def mlp(
       activation: after every layer but the last: "relu", "leaky_relu", "tanh", "gelu" (exact) or None.
       final_activation: after the last.
       negative_slope: of "leaky_relu".
-      implementation: see `kernels.runtime.dispatch`.
+      implementation: see `kernels.runtime.dispatch`. The hand-written kernel answers `jax.default_matmul_precision` as those of
+        linear_act do, but for names that end in X3 or X6, which are left to XLA.
 
     Returns:
       [..., out of the last layer] of x's dtype.
@@ -66,6 +68,7 @@ def mlp(
         reason = f"it takes two layers, and was given {len(weights)}"
     elif weights[0].shape[1] > HIDDEN:
         reason = f"it takes up to {HIDDEN} hidden units, and was given {weights[0].shape[1]}"
+    reason = reason or precision.reason(x.dtype, PRODUCTS)
     has = {"xla": None, "triton": reason, "interpret": reason}
     chosen = dispatch.choose("mlp", implementation, has, checks.shape_class(x, *weights))
     if chosen != "xla" and x.size and all(w.size for w in weights):

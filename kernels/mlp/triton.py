@@ -13,8 +13,8 @@ import jax
 import triton
 import triton.language as tl
 
-from kernels.linear_act.triton import precision
 from kernels.mlp import config, xla
+from kernels.runtime import precision
 from kernels.runtime.batching import over_batch
 from kernels.runtime.launch import cdiv, launch, like, power_of_two
 from kernels.runtime.triton_math import activate
@@ -98,7 +98,7 @@ def forward(x, w0, b0, w1, b1, activation, final, negative_slope, interpret):
         ACTIVATION=activation,
         FINAL=final,
         SLOPE=float(negative_slope),
-        PRECISION=precision(),
+        PRECISION=precision.way(x.dtype),
         BLOCK_M=chosen.block_m,
         BLOCK_K=min(chosen.block_k, max(16, power_of_two(inputs))),
         BLOCK_H=max(16, power_of_two(hidden)),

@@ -13,9 +13,10 @@ import math
 from collections.abc import Sequence
 
 import jax
+import jax.numpy as jnp
 
 from kernels.recurrent.cells import CELLS, CellWeights
-from kernels.runtime import devices
+from kernels.runtime import devices, precision
 from kernels.runtime.launch import cdiv, power_of_two, usable_cores
 from kernels.runtime.tuning import tuned_config
 
@@ -106,5 +107,10 @@ def reason(cell: str, x: jax.Array, layers: Sequence[tuple[CellWeights, ...]]) -
         return "it has no projection"
     if not isinstance(x.shape[0], int):
         return f"its grid depends on the batch size, which is the symbol {x.shape[0]} here"
+    asked = precision.asked()
+    if x.dtype == jnp.float32 and asked not in (*precision.LEVELS, "TF32_TF32_F32_X3"):
+        return f"jax.default_matmul_precision asks for {asked}, and of float32 it does TF32_TF32_F32_X3"
+    if x.dtype != jnp.float32 and (unanswered := precision.reason(x.dtype, ())) is not None:
+        return unanswered
     found = plan(CELLS[cell].gates, weights.w_h.shape[0], x.shape[0], len(layers[0]), x.dtype.itemsize)
     return found if isinstance(found, str) else None

@@ -8,12 +8,15 @@ import jax
 import jax.numpy as jnp
 
 from kernels.recurrent.cells import CellWeights
+from kernels.runtime import precision
 
 
 def reason(x: jax.Array, layers: Sequence[tuple[CellWeights, ...]], reverse: bool) -> str | None:
     """Why cuDNN does not take these arguments; None if it does."""
     if x.dtype != jnp.float32:
         return f"it takes float32, and was given {x.dtype}"
+    if (unanswered := precision.reason(x.dtype, (precision.ONE_PASS, precision.EXACT))) is not None:
+        return unanswered
     if layers[0][0].w_p is not None:
         return "it has no projection"
     if reverse:
@@ -44,7 +47,7 @@ def stack(
 ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
     """As `xla.stack`, for what `reason` lets through: one call, or one for each layer where something is dropped in between.
 
-    Matrix products are as precise as jax.default_matmul_precision says: one pass of tf32 unless it is "highest".
+    Matrix products are as precise as jax.default_matmul_precision says: one pass of tf32 unless it is "highest" or F32_F32_F32.
     """
     lengths = jnp.full(x.shape[0], x.shape[1], jnp.int32) if seq_lengths is None else seq_lengths.astype(jnp.int32)
     at_once = len(layers) if all(scale is None for scale in dropout_scales) else 1
@@ -73,5 +76,7 @@ def _call(x, layers, state, lengths):
         num_layers=len(layers),
         dropout=0.0,
         bidirectional=len(layers[0]) == 2,
+        # By a name that this function knows: it takes others for "high", or raises.
+        precision="highest" if precision.way(x.dtype) == precision.EXACT else "high",
     )
     return outputs, [part.reshape(before.shape) for part, before in zip(final, state, strict=True)]

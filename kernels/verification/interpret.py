@@ -27,6 +27,8 @@ import numpy as np
 import triton.language as tl
 from triton.runtime import interpreter, jit
 
+from kernels.runtime import precision
+
 _lock = threading.Lock()  # the interpreter patches triton.language while it runs
 _rewriting = threading.Lock()
 # Seconds for all programs of a grid that run at the same time: longer means that a barrier never opened. Virtual machines have
@@ -87,6 +89,9 @@ class _Builder(interpreter.InterpreterBuilder):
 
     def __init__(self):
         super().__init__()
+        # It multiplies float32 as float32, whatever is asked for, and refuses what it does not know.
+        allowed = (precision.ONE_PASS, precision.EXACT, *precision.SPLIT)
+        self.options = dataclasses.replace(interpreter.InterpreterOptions(), allowed_dot_input_precisions=allowed)
         self.bounds = np.zeros((0, 2), np.uint64)  # of each array, the first and the one-past-last address, sorted
         self.abandoned = threading.Event()  # a launch has failed: programs that wait for others at a barrier must end
         self._thread = threading.local()

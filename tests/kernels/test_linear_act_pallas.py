@@ -68,7 +68,7 @@ def check(args, activation, rate, seed_of_dropout, seed):
         y, *before = jax.jit(lambda *a: pallas.forward(*a, fused._state(key, 0), True, static))(*args)
     dy = normal(seed + 9, y.shape, y.dtype)
     residuals = (*args, key, before[0] if before else y)
-    gradients = fused._backward(activation, 0.1, rate, "pallas", True, residuals, dy)[: len(args)]
+    gradients = fused._backward(activation, 0.1, rate, "pallas", None, True, residuals, dy)[: len(args)]
 
     def reference(x, w, b):
         z = activations.apply(activation, x @ w + (0 if b is None else b), 0.1)
