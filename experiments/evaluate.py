@@ -18,6 +18,7 @@ from rich.table import Table
 
 from experiments.errors import UserError, run
 from experiments.measuring.result import write_json
+from experiments.training.judge import judge_of
 from experiments.training.restore import Run, build, load_run
 
 
@@ -27,7 +28,7 @@ def open_model(source: str, model: str | None, data: str | None) -> tuple[Run, p
     if path.is_dir():
         if model or data:
             raise UserError(f"--model, --data: {source} is a workdir, which says itself what it holds")
-        return load_run(path), path
+        return load_run(path, judge_of), path
     if not path.exists() and "://" not in source:
         raise UserError(f"source: {source} is neither a workdir nor a weights file")
     if model is None:
@@ -35,7 +36,7 @@ def open_model(source: str, model: str | None, data: str | None) -> tuple[Run, p
     from experiments import recipes
     from zoo.weights import load_weights  # type: ignore[attr-defined]
 
-    found = build(recipes.find(model, data))
+    found = build(recipes.find(model, data), judge_of)
     loaded = found.task.model(found.stepper.state)
     load_weights(loaded, source)
     found.stepper.state = found.task.with_model(found.stepper.state, loaded)
@@ -143,7 +144,7 @@ def main(arguments: list[str]) -> int:
     console.print(f"{opened.recipe.model} on the held-out part of {opened.recipe.data}: {shown}", highlight=False)
     if opened.recipe.task == "classification":
         classification_report(opened, folder, console, options.worst)
-    write_json(folder / "evaluation.json", {"step": opened.step} | figures)
+    write_json(folder / "evaluation.json", {"step": opened.step} | figures, indent=2)
     return 0
 
 

@@ -23,7 +23,7 @@ from experiments.guide import topics
 from experiments.measuring.pictures import digest, drawn_from
 from experiments.measuring.result import RESULTS, load
 from experiments.measuring.tables import Table, markdown, shown, where
-from experiments.pages import models, recurrent, training
+from experiments.pages import house, models, recurrent, training
 
 ROOT = pathlib.Path(__file__).parents[1]
 BLOCK = re.compile(r"(<!-- begin ([\w-]+) -->\n)(.*?)(<!-- end \2 -->)", re.DOTALL)
@@ -99,6 +99,7 @@ def guide_topic(name: str) -> str:
 _of = functools.partial
 _recurrent = _of(_of, tabled, device=GPU)
 BLOCKS: dict[str, Callable[[], str]] = {
+    "house": house.picture,
     "models": lambda: markdown(*models.registry()),
     "lenet5-digits": _of(said, training.lenet5_digits, "lenet5-digits"),
     "lenet5-step": _of(said, training.lenet5_step, "lenet5-step"),
@@ -154,7 +155,7 @@ def render(text: str) -> str:
 
 
 def documents() -> list[pathlib.Path]:
-    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def written(path: pathlib.Path) -> str:

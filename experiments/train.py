@@ -64,7 +64,7 @@ def parse(arguments: list[str]) -> Any:
     import tyro
 
     from experiments import recipes
-    from experiments.training.recipe import Recipe
+    from experiments.recipes.recipe import Recipe
 
     if not arguments or arguments[0].startswith("-"):
         raise UserError(f"MODEL is missing; {USAGE}")
@@ -85,10 +85,12 @@ def main(arguments: list[str]) -> int:
         return 0
     start_processes(arguments)
     recipe = parse(arguments)
-    from experiments.training.loop import StoppedError, train
+    from experiments.training.interrupts import StoppedError
+    from experiments.training.judge import judge_of
+    from experiments.training.loop import train
 
     try:
-        train(recipe)
+        train(recipe, judge=judge_of)
     except StoppedError as stopped:
         print(stopped, file=sys.stderr)
         return 128 + stopped.signal_number

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import pathlib
 import subprocess
 import sys
 
 import pytest
+
+from experiments.measuring import sources
+from experiments.pages import house
 
 ROOT = pathlib.Path(__file__).parents[1]
 # package -> packages it must not import
@@ -43,6 +47,30 @@ def test_packages_import_only_along_the_arrows(package: str) -> None:
         if not relative.startswith(MAY_IMPORT_PEERS):
             everywhere = not relative.startswith(MAY_IMPORT_PEERS_WHERE_USED)
             assert not imported(path, everywhere=everywhere) & PEERS, relative
+
+
+@pytest.mark.parametrize("package", FORBIDDEN)
+def test_no_circle_of_imports_inside_a_package(package: str) -> None:
+    """Neither among modules, imports in functions included, nor among the parts of experiments/."""
+    modules = house.modules(package)
+    graph = {module: sources.imports(module) & modules - {module} for module in modules}
+    graphlib.TopologicalSorter(graph).prepare()  # raises a CycleError that names the circle
+    assert len(graph) > 20
+
+
+def test_the_house_is_built_in_floors() -> None:
+    graph = house.parts()
+    order = [part for floor in house.floors(graph) for part in floor]  # or there is a circle
+    assert order.index("kernels") < order.index("zoo") < order.index("comparison") < order.index("report")
+    assert graph["measuring"] == {"errors", "kernels"}, "what every measurement shares depends on none of them"
+    for part in ("comparison", "guide", "benchmarks"):
+        assert not graph[part] & {"comparison", "guide", "benchmarks", "pages"}, f"{part} imports sideways"
+    assert f"<!-- begin house -->\n{house.picture()}<!-- end house -->" in (ROOT / "CONTRIBUTING.md").read_text()
+
+
+def test_a_circle_is_found() -> None:
+    with pytest.raises(graphlib.CycleError):
+        house.floors({"a": {"b"}, "b": {"c"}, "c": {"a"}})
 
 
 def modules_after(statement: str) -> set[str]:

@@ -17,8 +17,9 @@ import numpy as np
 import optax
 
 import zoo
+from experiments.benchmarks import seeds
 from experiments.losses import cross_entropy
-from experiments.measuring import result, seeds
+from experiments.measuring import result
 
 SEEDS = (0, 1, 2)
 OVERFIT = {"alexnet": 64, "vgg11_bn": 32, "googlenet": 64}  # image size

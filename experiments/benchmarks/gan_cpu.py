@@ -23,7 +23,7 @@ from experiments.measuring import clock, counting, result
 from experiments.peers.torch_gans import generate, score, torch_dcgan, torch_mlp
 from experiments.recipes import find
 from experiments.training import mesh as meshes
-from experiments.training.loop import Stepper
+from experiments.training.stepper import Stepper
 from experiments.training.tasks import make_task
 from kernels.verification import aot
 from zoo.layers.conv_transpose import conv_transpose

@@ -12,7 +12,8 @@ import pathlib
 import shutil
 import sys
 
-from experiments.measuring import result, seeds
+from experiments.benchmarks import seeds
+from experiments.measuring import result
 
 SEEDS = (0, 1, 2)
 AIMS = {"gan_mlp": {"ratio": 2.5, "seconds": 300}, "dcgan": {"ratio": 4.0, "seconds": 1200}}

@@ -5,7 +5,8 @@ Writes experiments/results/cpu/lenet5-digits.json.
 
 from __future__ import annotations
 
-from experiments.measuring import result, seeds
+from experiments.benchmarks import seeds
+from experiments.measuring import result
 
 
 def main() -> None:

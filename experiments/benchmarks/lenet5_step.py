@@ -20,8 +20,9 @@ from experiments.data.base import reader
 from experiments.measuring import clock, result
 from experiments.recipes import find
 from experiments.training import mesh as meshes
-from experiments.training.loop import Stepper, ahead
-from experiments.training.tasks import ClassificationTask
+from experiments.training.classification import ClassificationTask
+from experiments.training.loop import ahead
+from experiments.training.stepper import Stepper
 
 BATCH = 128
 STEPS_PER_ROUND = 10

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import sys
 
-from experiments.measuring import result, seeds
+from experiments.benchmarks import seeds
+from experiments.measuring import result
 
 SEEDS = (0, 1, 2)
 # name -> (flags of experiments.train, what is reported)

@@ -7,10 +7,12 @@ import functools
 import hashlib
 import json
 import pathlib
+import re
 from collections.abc import Iterable
 
 ROOT = pathlib.Path(__file__).parents[2]
 PACKAGES = ("kernels", "zoo", "experiments")
+_NAME = re.compile(r"\w+(\.\w+)+")
 
 
 def file_of(module: str) -> pathlib.Path | None:
@@ -19,16 +21,20 @@ def file_of(module: str) -> pathlib.Path | None:
     return next((found for found in (path.with_suffix(".py"), path / "__init__.py") if found.exists()), None)
 
 
+@functools.cache
 def imports(module: str) -> set[str]:
-    """The modules of this repository that a module imports, in its functions too; of a package's name the package."""
+    """The modules of this repository that a module imports, in its functions too, or names in full in a string."""
     path, names = file_of(module), []
     for node in ast.walk(ast.parse(path.read_text() if path else "")):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             names += [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and _NAME.fullmatch(node.value):
+            names.append(node.value)
     ours = [name for name in names if name.partition(".")[0] in PACKAGES]
-    return {name if file_of(name) else name.rpartition(".")[0] for name in ours}
+    found = {name if file_of(name) else name.rpartition(".")[0] for name in ours}
+    return {name for name in found if file_of(name)}
 
 
 def closure(*modules: str) -> set[str]:

@@ -9,7 +9,7 @@ import importlib
 
 import zoo
 from experiments.errors import UserError, nearest
-from experiments.training.recipe import Recipe
+from experiments.recipes.recipe import Recipe
 
 # model -> recipe files, the default one first
 DEFAULTS: dict[str, tuple[str, ...]] = {

@@ -7,7 +7,7 @@ who report 59.3 % top-1 on ImageNet for one network with ten crops (40.7 % error
 56.52 %. Not run here.
 """
 
-from experiments.training.recipe import Recipe
+from experiments.recipes.recipe import Recipe
 
 RECIPE = Recipe(
     model="alexnet",

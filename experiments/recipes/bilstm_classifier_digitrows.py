@@ -3,7 +3,7 @@
 python -m experiments.train bilstm_classifier
 """
 
-from experiments.training.recipe import Recipe
+from experiments.recipes.recipe import Recipe
 
 RECIPE = Recipe(
     model="bilstm_classifier",

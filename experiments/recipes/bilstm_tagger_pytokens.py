@@ -6,7 +6,7 @@ Two minutes on two cores to 99.7 % of the held-out characters;
 three seeds in experiments/results/cpu/recurrent-learning.json.
 """
 
-from experiments.training.recipe import Recipe
+from experiments.recipes.recipe import Recipe
 
 RECIPE = Recipe(
     model="bilstm_tagger",

@@ -6,7 +6,7 @@ Without R1 its discriminator learns the few training images by heart. Without la
 one hidden layer draws what lies between the digits too, for several times as many steps; docs/training.md has the figures.
 """
 
-from experiments.training.recipe import Recipe
+from experiments.recipes.recipe import Recipe
 
 RECIPE = Recipe(
     model="gan_mlp",

@@ -7,7 +7,7 @@ for one network and one crop (table 3). Batch normalization allows the higher ra
 run here.
 """
 
-from experiments.training.recipe import Recipe
+from experiments.recipes.recipe import Recipe
 
 RECIPE = Recipe(
     model="googlenet",

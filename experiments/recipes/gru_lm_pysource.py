@@ -3,7 +3,7 @@
 python -m experiments.train gru_lm
 """
 
-from experiments.training.recipe import Recipe
+from experiments.recipes.recipe import Recipe
 
 RECIPE = Recipe(
     model="gru_lm",

@@ -6,6 +6,6 @@
 experiments/results/cpu/lenet5-digits.json).
 """
 
-from experiments.training.recipe import Recipe
+from experiments.recipes.recipe import Recipe
 
 RECIPE = Recipe(model="lenet5", data="digits", epochs=20, batch_size=32, learning_rate=3e-3, weight_decay=0.02, ema=0.98)

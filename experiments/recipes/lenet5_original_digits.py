@@ -3,6 +3,6 @@
 python -m experiments.train lenet5_original
 """
 
-from experiments.training.recipe import Recipe
+from experiments.recipes.recipe import Recipe
 
 RECIPE = Recipe(model="lenet5_original", data="digits", epochs=30, batch_size=32, learning_rate=2e-3, ema=0.98)

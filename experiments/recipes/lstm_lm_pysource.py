@@ -6,7 +6,7 @@ About nine minutes on two cores to at most 1.6 bits per character held out;
 three seeds in experiments/results/cpu/recurrent-learning.json.
 """
 
-from experiments.training.recipe import Recipe
+from experiments.recipes.recipe import Recipe
 
 RECIPE = Recipe(
     model="lstm_lm",

@@ -6,7 +6,7 @@
 % (their table 6: 8.75 % error). Not run here.
 """
 
-from experiments.training.recipe import Recipe
+from experiments.recipes.recipe import Recipe
 
 RECIPE = Recipe(
     model="resnet20_cifar",

@@ -6,7 +6,7 @@ On 32x32 images of one channel. The target is 98.5 % of the held-out fifth; expe
 for three seeds and writes experiments/results/cpu/conv-learning.json. (There is no published figure for this split.)
 """
 
-from experiments.training.recipe import Recipe
+from experiments.recipes.recipe import Recipe
 
 RECIPE = Recipe(
     model="resnet20_cifar",

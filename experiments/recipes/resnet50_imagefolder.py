@@ -8,7 +8,7 @@ the 3x3); torchvision's own weights of this recipe have 76.13 % (its IMAGENET1K_
 it takes thirteen hours.
 """
 
-from experiments.training.recipe import Recipe
+from experiments.recipes.recipe import Recipe
 
 RECIPE = Recipe(
     model="resnet50",

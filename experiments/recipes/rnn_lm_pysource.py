@@ -6,7 +6,7 @@ The setting of lstm_lm, for comparison: about two and a half minutes to 1.9 bits
 three seeds in experiments/results/cpu/recurrent-learning.json.
 """
 
-from experiments.training.recipe import Recipe
+from experiments.recipes.recipe import Recipe
 
 RECIPE = Recipe(
     model="rnn_lm",

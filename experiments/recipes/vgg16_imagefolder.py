@@ -7,7 +7,7 @@ Zisserman 2014, who report 73.0 % top-1 for configuration D with dense evaluatio
 torchvision's weights, one 224x224 crop, have 71.59 %. Not run here.
 """
 
-from experiments.training.recipe import Recipe
+from experiments.recipes.recipe import Recipe
 
 RECIPE = Recipe(
     model="vgg16",

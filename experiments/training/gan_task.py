@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -15,11 +16,11 @@ from flax import nnx
 import zoo
 from experiments.data import Dataset
 from experiments.errors import UserError
+from experiments.recipes.recipe import Recipe
 from experiments.training import samples
 from experiments.training.optimizers import make_optimizer, make_schedule
 from experiments.training.quality import Judge, measure
-from experiments.training.recipe import Recipe
-from experiments.training.tasks import TrainState, build_model
+from experiments.training.task import Batch, Metrics, TrainState, averaged, build_model, structures
 from zoo.layers.norm import BatchNormAct
 from zoo.layers.spectral_norm import SpectralNorm
 
@@ -61,17 +62,18 @@ class GanTask:
     networks the labels), judge (workdir of a trained lenet5 to measure with).
     """
 
-    metric_names = ("loss", "finite", "generator_loss", "discriminator_loss", "score_of_real", "score_of_fake")
+    metric_names: tuple[str, ...] = ("loss", "finite", "generator_loss", "discriminator_loss", "score_of_real", "score_of_fake")
 
-    def __init__(self, recipe: Recipe, dataset: Dataset, steps: int, per_epoch: int):
-        options: dict[str, Any] = {
-            "loss": "non_saturating",
-            "d_steps": 1,
-            "penalty": 10.0,
-            "r1": 0.0,
-            "conditional": False,
-            "judge": None,
-        }
+    def __init__(
+        self,
+        recipe: Recipe,
+        dataset: Dataset,
+        steps: int,
+        per_epoch: int,
+        judge: Callable[[Recipe, Dataset], Judge] | None = None,
+    ):
+        options: dict[str, Any] = {"loss": "non_saturating", "d_steps": 1, "penalty": 10.0, "r1": 0.0}
+        options |= {"conditional": False, "judge": None}
         unknown = set(recipe.options("task")) - set(options)
         if unknown:
             raise UserError(f"task_options: {', '.join(sorted(unknown))} not known; known: {', '.join(options)}")
@@ -83,11 +85,18 @@ class GanTask:
         self.recipe, self.dataset, self.steps = recipe, dataset, steps
         self.loss_name, self.d_steps = options["loss"], options["d_steps"]
         self.penalty, self.r1 = float(options["penalty"]), float(options["r1"])
-        self.conditional, self.judge_source = bool(options["conditional"]), options["judge"]
+        self.conditional = bool(options["conditional"])
         self.schedule = make_schedule(recipe, steps, per_epoch)
         self.optimizer = make_optimizer(recipe, self.schedule)
-        self._judge: Judge | None = None
         self._check_images()
+        model = nnx.eval_shape(self.build)
+        self.latent_size = model.latent_size
+        # What keeps statistics of its batches sees real and generated images apart, as in Radford et al. 2015.
+        stateful = (BatchNormAct, SpectralNorm)
+        self.scores_together = not any(isinstance(module, stateful) for _, module in nnx.iter_modules(model.discriminator))
+        self.train_graph, self.test_graph = structures(self.build)
+        self._generate = jax.jit(lambda state, z, labels: self.model(state).generator(z, labels))
+        self._judge = functools.cache(lambda: judge(recipe, dataset) if judge is not None else None)
 
     def _check_images(self) -> None:
         batch = self.dataset.train.gather(np.arange(min(256, len(self.dataset.train))), None)
@@ -122,13 +131,7 @@ class GanTask:
 
     def init(self) -> TrainState:
         """The state before the first step; its optimizer is a pair, generator's and discriminator's."""
-        model = self.build()
-        self.latent_size = model.latent_size
-        # What keeps statistics of its batches sees real and generated images apart, as in Radford et al. 2015.
-        stateful = (BatchNormAct, SpectralNorm)
-        self.scores_together = not any(isinstance(module, stateful) for _, module in nnx.iter_modules(model.discriminator))
-        self.train_graph, params, rest = zoo.split(zoo.training_view(model))
-        self.test_graph = zoo.split(zoo.evaluation_view(model))[0]
+        _, params, rest = zoo.split(zoo.training_view(self.build()))
         optimizer = tuple(self.optimizer.init(params[part]) for part in ("generator", "discriminator"))
         ema = jax.tree.map(jnp.copy, params) if self.recipe.ema else None
         return TrainState(jnp.int32(0), params, rest, optimizer, ema)
@@ -137,7 +140,7 @@ class GanTask:
         """Both networks in evaluation mode; the generator's weights are the averaged ones where there are such."""
         return nnx.merge(self.test_graph, state.params if state.ema is None else state.ema, state.rest)
 
-    def prepare(self, state: TrainState, batches: list[dict[str, jax.Array]]) -> list[dict[str, jax.Array]]:
+    def prepare(self, state: TrainState, batches: list[Batch]) -> list[Batch]:
         """The batches of the next steps, each with its random keys and latent vectors: drawn for all of them at once, which
         takes a CPU a fraction of the time, and the same as if each step drew its own."""
         steps = state.step + jnp.arange(len(batches))
@@ -147,7 +150,7 @@ class GanTask:
         z = jax.vmap(lambda key: jax.random.normal(key, shape))(keys[:, 1])
         return [batch | {"keys": keys[i], "latent": z[i]} for i, batch in enumerate(batches)]
 
-    def train_step(self, state: TrainState, batch: dict[str, jax.Array]) -> tuple[TrainState, jax.Array]:
+    def train_step(self, state: TrainState, batch: Batch) -> tuple[TrainState, jax.Array]:
         """One discriminator step and, after every `d_steps` of them, one generator step, on a batch that `prepare` made.
         Returns state and metrics."""
         keys, z = batch["keys"], batch["latent"]
@@ -214,10 +217,7 @@ class GanTask:
                 optimizer_g,
             )
         params = joined(params_g, params_d)
-        ema = state.ema
-        if self.recipe.ema:
-            decay = jnp.minimum(self.recipe.ema, (1 + state.step) / (10 + state.step))
-            ema = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, ema, params)
+        ema = averaged(self.recipe.ema, state.ema, params, state.step)
         finite = jnp.isfinite(value_d) & jnp.isfinite(value_g) & jnp.isfinite(total(gradient_d) + sum_g)
         figures = (value_d + value_g, finite, value_g, value_d, real_score, fake_score)
         vector = jnp.stack([jnp.asarray(figure, jnp.float32) for figure in figures])
@@ -225,6 +225,9 @@ class GanTask:
 
     def _merge(self, params_g: nnx.State, params_d: nnx.State, rest: nnx.State) -> zoo.Gan:
         return nnx.merge(self.train_graph, joined(params_g, params_d), rest, copy=True)
+
+    def score_batch(self, state: TrainState, batch: Batch) -> Metrics:
+        raise NotImplementedError("a GAN is measured by its samples")
 
     # -- evaluation ---------------------------------------------------------------------------------------------------
 
@@ -235,21 +238,16 @@ class GanTask:
 
     def generate(self, state: TrainState, z: jax.Array, labels: jax.Array | None) -> np.ndarray:
         """Images for latent vectors, in evaluation mode, by batches."""
-        if not hasattr(self, "_generate"):
-            structure = jax.tree.structure(state)
-            self._generate = jax.jit(
-                lambda leaves, z, labels: self.model(jax.tree.unflatten(structure, leaves)).generator(z, labels)
-            )
-        leaves = jax.tree.leaves(state)
         parts = [slice(start, start + 256) for start in range(0, len(z), 256)]
-        return np.concatenate([self._generate(leaves, z[p], None if labels is None else labels[p]) for p in parts])
+        return np.concatenate([self._generate(state, z[p], None if labels is None else labels[p]) for p in parts])
 
     def evaluate(self, stepper: Any, place: Any = None) -> dict[str, float]:
         """Fréchet distance, precision, recall and label histogram of samples, beside the same of one half of the data."""
-        if self._judge is None:
-            self._judge = Judge.for_dataset(self.dataset, self.judge_source, pathlib.Path(self.recipe.directory))
-        z, labels = self.latents(self._judge.half, seed=1)
-        return measure(self._judge, self.generate(stepper.state, z, labels))
+        judge = self._judge()
+        if judge is None:
+            raise UserError("judge: this GAN was given none to measure its samples with")
+        z, labels = self.latents(judge.half, seed=1)
+        return measure(judge, self.generate(stepper.state, z, labels))
 
     def illustrate(self, state: TrainState, workdir: pathlib.Path, step: int) -> None:
         """samples/STEP.png, a grid from latent vectors that stay the same; samples.gif is made of them at the end."""

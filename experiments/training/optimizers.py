@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import optax
 
-from experiments.training.recipe import Recipe
+from experiments.recipes.recipe import Recipe
 
 
 def make_schedule(recipe: Recipe, updates: int, per_epoch: float) -> optax.Schedule:

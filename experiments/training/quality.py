@@ -7,16 +7,9 @@ the place of the samples. A sampler cannot be expected to come nearer to half A 
 from __future__ import annotations
 
 import dataclasses
-import pathlib
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-
-import zoo
-from experiments.data import Dataset
-from experiments.errors import UserError
 
 
 def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
@@ -74,69 +67,6 @@ class Judge:
     half: int
     labels: np.ndarray
     reference: dict[str, float]
-
-    @classmethod
-    def for_dataset(cls, dataset: Dataset, source: str | None, workdir: pathlib.Path) -> Judge:
-        """The judge from the workdir `source`; else one trained now, once, beside the run that asks for it."""
-        from experiments.training.restore import load_run
-
-        path = pathlib.Path(source) if source else workdir.parent / f"judge-{dataset.name.partition(':')[0]}"
-        if not (path / "summary.json").exists():
-            if source:
-                raise UserError(f"judge: {source} holds no finished run of lenet5")
-            _train_judge(dataset, path)
-        run = load_run(path)
-        if run.recipe.model != "lenet5":
-            raise UserError(f"judge: {path} holds {run.recipe.model}, lenet5 is needed")
-        model = run.task.model(run.stepper.state)
-        graph, params, rest = zoo.split(model)
-        channels = model.conv1.in_channels
-
-        @jax.jit
-        def look(params: Any, images: jax.Array) -> tuple[jax.Array, jax.Array]:
-            images = jax.image.resize(images, (*images.shape[:1], 32, 32, images.shape[-1]), "bilinear")
-            if images.shape[-1] != channels:
-                images = images.mean(-1, keepdims=True).repeat(channels, -1)
-            network = zoo.registry.nnx.merge(graph, params, rest)
-            features = network.features(images)["fc2"]
-            return features, network.fc3(features)
-
-        def forward(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            parts = [look(params, jnp.asarray(images[start : start + 500])) for start in range(0, len(images), 500)]
-            return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
-
-        images, labels = _real_images(dataset)
-        half = len(images) // 2
-        a, b = images[:half], images[half : 2 * half]
-        features_a = forward(a)[0]
-        judge = cls(forward, features_a, half, np.bincount(labels, minlength=len(dataset.classes)) / len(labels), {})
-        judge.reference = {name: value for name, value in measure(judge, b).items() if not name.startswith("real_")}
-        return judge
-
-
-def _real_images(dataset: Dataset, most: int = 10_000) -> tuple[np.ndarray, np.ndarray]:
-    """Images and labels of both parts, mixed in an order that is always the same."""
-    images, labels = [], []
-    for part in (dataset.train, dataset.test):
-        indices = np.random.default_rng(0).permutation(len(part))[:most]
-        batch = dataset.preprocess(part.gather(indices, None), jax.random.key(0), False)
-        images.append(np.asarray(batch["image"]))
-        labels.append(np.asarray(batch["label"]))
-    order = np.random.default_rng(1).permutation(sum(map(len, labels)))
-    return np.concatenate(images)[order], np.concatenate(labels)[order]
-
-
-def _train_judge(dataset: Dataset, path: pathlib.Path) -> None:
-    import io
-
-    from rich.console import Console
-
-    from experiments import recipes
-    from experiments.training.loop import train
-
-    recipe = dataclasses.replace(recipes.find("lenet5"), data=dataset.name, workdir=str(path), resume=True)
-    options = "size=32" if dataset.name.partition(":")[0] != "digits" else ""
-    train(dataclasses.replace(recipe, data_options=options), Console(file=io.StringIO()))
 
 
 def measure(judge: Judge, generated: np.ndarray) -> dict[str, float]:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import pathlib
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from experiments import data
 from experiments.errors import UserError
+from experiments.recipes.recipe import Recipe
 from experiments.training import mesh as meshes
 from experiments.training import run_files
 from experiments.training.checkpoints import Checkpoints
-from experiments.training.loop import Stepper
-from experiments.training.recipe import Recipe
+from experiments.training.quality import Judge
+from experiments.training.stepper import Stepper
 from experiments.training.tasks import make_task
 
 
@@ -27,12 +29,12 @@ class Run(NamedTuple):
     step: int
 
 
-def build(recipe: Recipe) -> Run:
-    """The recipe's task and its state before the first step."""
+def build(recipe: Recipe, judge: Callable[[Recipe, data.Dataset], Judge] | None = None) -> Run:
+    """The recipe's task, with a GAN's judge, and its state before the first step."""
     dataset = data.load(recipe.data, **recipe.options("data"))
     batches = dataset.training_batches(recipe.batch_size, recipe.seed)
     steps = recipe.steps or max(1, round(recipe.epochs * batches.per_epoch))
-    task = make_task(recipe, dataset, steps, batches.per_epoch)
+    task = make_task(recipe, dataset, steps, batches.per_epoch, judge)
     return Run(recipe, dataset, task, Stepper(task, recipe, meshes.make_mesh(recipe.mesh)), 0)
 
 
@@ -51,13 +53,13 @@ def recipe_of(workdir: pathlib.Path) -> Recipe:
     return Recipe(**settings | {"mesh": "data=1", "workdir": str(workdir)})
 
 
-def load_run(workdir: pathlib.Path) -> Run:
+def load_run(workdir: pathlib.Path, judge: Callable[[Recipe, data.Dataset], Judge] | None = None) -> Run:
     """The newest sound checkpoint of the run in `workdir`.
 
     Raises:
       UserError: there is no run, no checkpoint, or none that can be read.
     """
-    run = build(recipe_of(workdir))
+    run = build(recipe_of(workdir), judge)
     with contextlib.closing(Checkpoints(workdir / run_files.CHECKPOINTS)) as checkpoints:
         found = checkpoints.restore(run.stepper.state, run.stepper.shardings, discard=False)
     if found is None:

@@ -63,7 +63,7 @@ def clear(workdir: pathlib.Path) -> None:
         shutil.rmtree(workdir / name, ignore_errors=True)
 
 
-class Records:
+class Metrics:
     """metrics.jsonl and its TensorBoard twin, written as the run goes.
 
     After an interruption both continue from the checkpoint: lines of steps that will be run again are dropped.
@@ -91,7 +91,7 @@ class Records:
             if name not in ("step", "split"):
                 self._tensorboard.add_scalar(f"{row['split']}/{name}", value, row["step"])
 
-    def __enter__(self) -> Records:
+    def __enter__(self) -> Metrics:
         return self
 
     def __exit__(self, *_: Any) -> None:

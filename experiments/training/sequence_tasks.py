@@ -13,8 +13,8 @@ import kernels
 import zoo
 from experiments.data import Dataset
 from experiments.errors import UserError
-from experiments.training.recipe import Recipe
-from experiments.training.tasks import Metrics, SupervisedTask, TrainState, build_model
+from experiments.recipes.recipe import Recipe
+from experiments.training.task import Metrics, SupervisedTask, TrainState, build_model
 
 
 class Carried(nnx.Variable):
@@ -75,9 +75,9 @@ class TaggingTask(SupervisedTask):
     """A tag for every token; tokens whose "mask" is 0 are seen and not counted."""
 
     def __init__(self, recipe: Recipe, dataset: Dataset, steps: int, per_epoch: int):
-        super().__init__(recipe, dataset, steps, per_epoch)
         if not dataset.vocabulary:
             raise UserError(f"data: {dataset.name} has no tags; pytokens and tagging:PATH have")
+        super().__init__(recipe, dataset, steps, per_epoch)
 
     def build(self) -> nnx.Module:
         _check_model(self.recipe, "*_tagger", "tagger")

@@ -1,194 +1,29 @@
-"""What is learned: a task builds the model and its state, and defines one training step and the evaluation, both pure.
-
-A task keeps nothing that changes; everything that does is in the state, a pytree, so that a checkpoint of it is complete.
-"""
+"""The task that a recipe names."""
 
 from __future__ import annotations
 
-import collections
-import contextlib
-import pathlib
 from collections.abc import Callable
-from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-import optax
-from flax import nnx
-
-import kernels
-import zoo
 from experiments.data import Dataset
-from experiments.errors import UserError
-from experiments.training.optimizers import make_optimizer, make_schedule
-from experiments.training.recipe import Recipe
+from experiments.recipes.recipe import Recipe
+from experiments.training.classification import ClassificationTask
+from experiments.training.gan_task import GanTask
+from experiments.training.quality import Judge
+from experiments.training.sequence_tasks import LanguageModelTask, TaggingTask
+from experiments.training.task import Task
 
-Metrics = dict[str, jax.Array]
-
-
-class TrainState(NamedTuple):
-    """Everything that a training step changes."""
-
-    step: jax.Array  # batches seen, int32
-    params: nnx.State
-    rest: nnx.State  # running statistics, random streams
-    optimizer: Any
-    ema: nnx.State | None  # averaged parameters, or None
+SUPERVISED = {"classification": ClassificationTask, "language_model": LanguageModelTask, "tagging": TaggingTask}
 
 
-def use_implementation(recipe: Recipe) -> contextlib.AbstractContextManager[None]:
-    """The recipe's kernels, for whatever is traced inside the block."""
-    return kernels.use(None if recipe.implementation == "auto" else recipe.implementation)
+def make_task(
+    recipe: Recipe, dataset: Dataset, steps: int, per_epoch: int, judge: Callable[[Recipe, Dataset], Judge] | None = None
+) -> Task:
+    """The task.
 
-
-def build_model(recipe: Recipe, dataset: Dataset, **changes: Any) -> nnx.Module:
-    """The recipe's model, made for the data (its classes, its channels); `changes` go before what the data says."""
-    options: dict[str, Any] = {"num_classes": len(dataset.classes), "dtype": jnp.dtype(recipe.precision)}
-    if dataset.vocabulary:
-        options["vocab_size"] = len(dataset.vocabulary)
-    if len(dataset.input_shape) > 1:
-        options["in_channels"] = dataset.input_shape[-1]
-    rngs = nnx.Rngs(params=recipe.seed, default=recipe.seed + 1)
-    try:
-        return zoo.create_model(recipe.model, rngs=rngs, **(options | changes | recipe.options("model")))
-    except TypeError as error:
-        raise UserError(f"model: {error}") from error
-
-
-class SupervisedTask:
-    """One network, one optimizer, one loss. A subclass gives `loss` and `score`."""
-
-    # Names of what train_step reports, in the order of its vector; the first is the loss, the second whether it and the
-    # gradient are finite.
-    metric_names: tuple[str, ...] = ("loss", "finite", "accuracy")
-
-    def __init__(self, recipe: Recipe, dataset: Dataset, steps: int, per_epoch: int):
-        self.recipe, self.dataset = recipe, dataset
-        self.schedule = make_schedule(recipe, -(-steps // recipe.accumulate), per_epoch / recipe.accumulate)
-        self.optimizer = make_optimizer(recipe, self.schedule)
-
-    def learning_rate(self, step: int) -> float:
-        """The learning rate of the update that batch number `step` belongs to."""
-        return float(self.schedule(step // self.recipe.accumulate))
-
-    def build(self) -> nnx.Module:
-        """What is trained."""
-        return build_model(self.recipe, self.dataset)
-
-    def init(self) -> TrainState:
-        """The state before the first step."""
-        model = self.build()
-        self.train_graph, params, rest = zoo.split(zoo.training_view(model))
-        self.test_graph = zoo.split(zoo.evaluation_view(model))[0]
-        ema = jax.tree.map(jnp.copy, params) if self.recipe.ema else None
-        return TrainState(jnp.int32(0), params, rest, self.optimizer.init(params), ema)
-
-    def model(self, state: TrainState) -> nnx.Module:
-        """The network in evaluation mode, with the averaged weights where there are such."""
-        return nnx.merge(self.test_graph, state.ema if state.ema is not None else state.params, state.rest)
-
-    def with_model(self, state: TrainState, model: nnx.Module) -> TrainState:
-        """The state with the parameters and statistics of `model`, such as one that weights were loaded into."""
-        _, params, rest = zoo.split(model)
-        return state._replace(params=params, rest=rest, ema=None if state.ema is None else params)
-
-    def prepare(self, state: TrainState, batches: list[dict[str, jax.Array]]) -> list[dict[str, jax.Array]]:
-        """What is better done for the next steps together than in each; called within the jitted call that takes them."""
-        return batches
-
-    def train_step(self, state: TrainState, batch: dict[str, jax.Array]) -> tuple[TrainState, jax.Array]:
-        """One batch. Returns the new state and the vector of `metric_names`."""
-        key = jax.random.fold_in(jax.random.key(self.recipe.seed), state.step)
-        batch = self.dataset.preprocess(batch, key, True)
-
-        def loss(params: nnx.State) -> tuple[jax.Array, tuple[nnx.State, Metrics]]:
-            model = nnx.merge(self.train_graph, params, state.rest, copy=True)  # variables of this trace
-            value, metrics = self.loss(model, batch)
-            return value, (zoo.split(model)[2], metrics)
-
-        (value, (rest, metrics)), gradient = jax.value_and_grad(loss, has_aux=True)(state.params)
-        updates, optimizer = self.optimizer.update(gradient, state.optimizer, state.params)
-        params = optax.apply_updates(state.params, updates)
-        ema = state.ema
-        if self.recipe.ema:
-            # The average starts with the weights themselves, so early in the run it forgets faster.
-            decay = jnp.minimum(self.recipe.ema, (1 + state.step) / (10 + state.step))
-            ema = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, ema, params)
-        finite = jnp.isfinite(value) & jnp.isfinite(optax.tree.norm(gradient))
-        metrics = {"loss": value, "finite": finite} | metrics
-        vector = jnp.stack([metrics[name].astype(jnp.float32) for name in self.metric_names])
-        return TrainState(state.step + 1, params, rest, optimizer, ema), vector
-
-    def score_batch(self, state: TrainState, batch: dict[str, jax.Array]) -> Metrics:
-        """Sums over one held-out batch; "count" is what they are divided by in the end."""
-        batch = self.dataset.preprocess(batch, jax.random.key(0), False)
-        return self.score(self.model(state), batch)
-
-    def evaluate(self, stepper: Any, place: Callable[[Any], Any] = lambda batch: batch) -> dict[str, float]:
-        """Means over the held-out data; `place` puts a batch on the devices."""
-        batches = map(place, self.dataset.evaluation_batches(self.recipe.batch_size))
-        return self.means(stepper.score(stepper.leaves, batch) for batch in batches)
-
-    def means(self, sums: Any) -> dict[str, float]:
-        """Means from the sums of all held-out batches."""
-        total: collections.Counter[str] = collections.Counter()
-        for batch in sums:
-            total.update({name: float(value) for name, value in jax.device_get(batch).items()})
-        count = total.pop("count")
-        return {name: value / count for name, value in total.items()}
-
-    def loss(self, model: nnx.Module, batch: dict[str, jax.Array]) -> tuple[jax.Array, Metrics]:
-        raise NotImplementedError
-
-    def score(self, model: nnx.Module, batch: dict[str, jax.Array]) -> Metrics:
-        raise NotImplementedError
-
-    def illustrate(self, state: TrainState, workdir: pathlib.Path, step: int) -> None:
-        """Write pictures of what the network does now; called after each evaluation."""
-
-    def conclude(self, workdir: pathlib.Path, figures: dict[str, float]) -> dict[str, Any]:
-        """What the summary says besides the figures of the last evaluation."""
-        return {}
-
-
-class ClassificationTask(SupervisedTask):
-    """One class per example; softmax cross-entropy, with label smoothing and auxiliary classifiers where there are such."""
-
-    aux_weight = 0.3  # of GoogLeNet's two auxiliary classifiers (Szegedy et al. 2014, section 5)
-
-    def __init__(self, recipe: Recipe, dataset: Dataset, steps: int, per_epoch: int):
-        super().__init__(recipe, dataset, steps, per_epoch)
-        if np.size(dataset.classes) < 2:
-            raise UserError(f"data: {dataset.name} has {len(dataset.classes)} class, classification needs two or more")
-
-    def loss(self, model: nnx.Module, batch: dict[str, jax.Array]) -> tuple[jax.Array, Metrics]:
-        outputs, labels = model(batch["image"]), batch["label"]  # type: ignore[operator]
-        logits, *auxiliary = outputs if isinstance(outputs, tuple) else (outputs,)
-        cross_entropy = lambda scores: kernels.softmax_cross_entropy(
-            scores, labels, label_smoothing=self.recipe.label_smoothing
-        ).mean()
-        value = cross_entropy(logits) + self.aux_weight * sum(cross_entropy(a) for a in auxiliary if a is not None)
-        target = labels if labels.ndim == 1 else labels.argmax(-1)
-        return value, {"accuracy": (logits.argmax(-1) == target).mean()}
-
-    def score(self, model: nnx.Module, batch: dict[str, jax.Array]) -> Metrics:
-        logits = model(batch["image"])  # type: ignore[operator]
-        weight = batch["weight"]
-        loss = kernels.softmax_cross_entropy(logits, batch["label"])
-        right = logits.argmax(-1) == batch["label"]
-        return {"loss": (loss * weight).sum(), "accuracy": (right * weight).sum(), "count": weight.sum()}
-
-
-def make_task(recipe: Recipe, dataset: Dataset, steps: int, per_epoch: int) -> Any:
-    """The task that the recipe names."""
+    Args:
+      steps, per_epoch: batches in the whole run and in one epoch.
+      judge: gives a GAN the trained classifier that its samples are measured with, when they first are.
+    """
     if recipe.task == "gan":
-        from experiments.training.gan_task import GanTask
-
-        return GanTask(recipe, dataset, steps, per_epoch)
-    if recipe.task in ("language_model", "tagging"):
-        from experiments.training.sequence_tasks import LanguageModelTask, TaggingTask
-
-        kind = LanguageModelTask if recipe.task == "language_model" else TaggingTask
-        return kind(recipe, dataset, steps, per_epoch)
-    return ClassificationTask(recipe, dataset, steps, per_epoch)
+        return GanTask(recipe, dataset, steps, per_epoch, judge)
+    return SUPERVISED[recipe.task](recipe, dataset, steps, per_epoch)

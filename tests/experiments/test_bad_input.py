@@ -12,7 +12,7 @@ import pytest
 
 from experiments import evaluate, train
 from experiments.errors import UserError, explain, run
-from experiments.training.recipe import Recipe
+from experiments.recipes.recipe import Recipe
 
 ROOT = pathlib.Path(__file__).parents[2]
 

@@ -19,11 +19,12 @@ from experiments import data, generate
 from experiments.data.base import ArraySource
 from experiments.errors import UserError, run
 from experiments.recipes import find
+from experiments.recipes.recipe import Recipe
 from experiments.training import samples
 from experiments.training.gan_task import LOSSES, GanTask
+from experiments.training.judge import judge_of
 from experiments.training.loop import train
 from experiments.training.quality import frechet_distance, precision_recall
-from experiments.training.recipe import Recipe
 
 pytestmark = pytest.mark.slow
 
@@ -44,7 +45,7 @@ def task(model: str = "gan_mlp", **changes) -> GanTask:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """A short run, and the judge beside it."""
     workdir = tmp_path_factory.mktemp("gan") / "run"
-    train(recipe(workdir=str(workdir), ema=0.9), Console(file=io.StringIO()))
+    train(recipe(workdir=str(workdir), ema=0.9), Console(file=io.StringIO()), judge_of)
     return workdir
 
 
@@ -133,7 +134,7 @@ def test_what_a_run_leaves(finished: pathlib.Path) -> None:
 def test_several_steps_per_call_and_a_resumed_run_end_alike(finished: pathlib.Path, tmp_path: pathlib.Path) -> None:
     judge = f"judge={finished.parent / 'judge-digits'}"
     quiet = Console(file=io.StringIO())
-    whole = train(recipe(workdir=str(tmp_path / "whole"), steps_per_call=5, task_options=judge), quiet)
+    whole = train(recipe(workdir=str(tmp_path / "whole"), steps_per_call=5, task_options=judge), quiet, judge_of)
     assert whole["steps"] == 12
     assert whole["collapsed"] in (True, False)
     assert {"eval_frechet_distance", "eval_real_frechet_distance", "eval_precision", "eval_missing_classes"} <= set(whole)

@@ -18,11 +18,11 @@ from experiments import data
 from experiments.data.base import ShuffledBatches, evaluation_batches, reader
 from experiments.errors import UserError
 from experiments.recipes import find
+from experiments.recipes.recipe import Recipe
 from experiments.training import optimizers
+from experiments.training.classification import ClassificationTask
 from experiments.training.loop import train
-from experiments.training.recipe import Recipe
 from experiments.training.restore import load_run
-from experiments.training.tasks import ClassificationTask
 
 SMALL = Recipe(model="lenet5", data="digits", batch_size=64, steps=12, evaluate_every=0.25, checkpoint_every=0.25)
 

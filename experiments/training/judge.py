@@ -1,0 +1,81 @@
+"""The trained LeNet that measures generated images: from a run that is there, else trained once, beside the run that asks."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from rich.console import Console
+
+import zoo
+from experiments import recipes
+from experiments.data import Dataset
+from experiments.errors import UserError
+from experiments.recipes.recipe import Recipe
+from experiments.training.loop import train
+from experiments.training.quality import Judge, measure
+from experiments.training.restore import load_run
+
+
+def judge_of(recipe: Recipe, dataset: Dataset) -> Judge:
+    """The judge of a GAN's recipe for its data: the workdir that its task option `judge` names, or judge-DATA beside its own.
+
+    Raises:
+      UserError: the workdir named holds no finished run of lenet5.
+    """
+    source = recipe.options("task").get("judge")
+    path = pathlib.Path(source or pathlib.Path(recipe.directory).parent / f"judge-{dataset.name.partition(':')[0]}")
+    if not (path / "summary.json").exists():
+        if source:
+            raise UserError(f"judge: {source} holds no finished run of lenet5")
+        _train(dataset, path)
+    run = load_run(path)
+    if run.recipe.model != "lenet5":
+        raise UserError(f"judge: {path} holds {run.recipe.model}, lenet5 is needed")
+    model = run.task.model(run.stepper.state)
+    graph, params, rest = zoo.split(model)
+    channels = model.conv1.in_channels  # type: ignore[attr-defined]
+
+    @jax.jit
+    def look(params: nnx.State, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+        images = jax.image.resize(images, (*images.shape[:1], 32, 32, images.shape[-1]), "bilinear")
+        if images.shape[-1] != channels:
+            images = images.mean(-1, keepdims=True).repeat(channels, -1)
+        network = nnx.merge(graph, params, rest)
+        features = network.features(images)["fc2"]
+        return features, network.fc3(features)
+
+    def forward(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        parts = [look(params, jnp.asarray(images[start : start + 500])) for start in range(0, len(images), 500)]
+        return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
+
+    images, labels = _real_images(dataset)
+    half = len(images) // 2
+    shares = np.bincount(labels, minlength=len(dataset.classes)) / len(labels)
+    judge = Judge(forward, forward(images[:half])[0], half, shares, {})
+    return dataclasses.replace(judge, reference=measure(judge, images[half : 2 * half]))
+
+
+def _real_images(dataset: Dataset, most: int = 10_000) -> tuple[np.ndarray, np.ndarray]:
+    """Images and labels of both parts, mixed in an order that is always the same."""
+    images, labels = [], []
+    for part in (dataset.train, dataset.test):
+        indices = np.random.default_rng(0).permutation(len(part))[:most]
+        batch = dataset.preprocess(part.gather(indices, None), jax.random.key(0), False)
+        images.append(np.asarray(batch["image"]))
+        labels.append(np.asarray(batch["label"]))
+    order = np.random.default_rng(1).permutation(sum(map(len, labels)))
+    return np.concatenate(images)[order], np.concatenate(labels)[order]
+
+
+def _train(dataset: Dataset, path: pathlib.Path) -> None:
+    options = "size=32" if dataset.name.partition(":")[0] != "digits" else ""
+    recipe = dataclasses.replace(
+        recipes.find("lenet5"), data=dataset.name, workdir=str(path), resume=True, data_options=options
+    )
+    train(recipe, Console(file=io.StringIO()))
