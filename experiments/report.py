@@ -23,7 +23,9 @@ from experiments.guide import topics
 from experiments.measuring.pictures import digest, drawn_from
 from experiments.measuring.result import RESULTS, load
 from experiments.measuring.tables import Table, markdown, shown, where
+from experiments.pages import gpus as gpu_page
 from experiments.pages import house, models, recurrent, training
+from kernels.runtime import gpus
 
 ROOT = pathlib.Path(__file__).parents[1]
 BLOCK = re.compile(r"(<!-- begin ([\w-]+) -->\n)(.*?)(<!-- end \2 -->)", re.DOTALL)
@@ -128,6 +130,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
 # Files that are written whole.
 PAGES: dict[str, Callable[[], str]] = {
     "docs/models.md": lambda: models.page(load("parity"), load("float32-gradients")),
+    "docs/gpus.md": lambda: gpu_page.page({name: load("gpu-compiled", gpu.kind) for name, gpu in gpus.GPUS.items()}),
 }
 # By file under docs/images/: what draws it, and from which records.
 PICTURES: dict[str, tuple[Callable[..., None], Callable[[], list[dict[str, Any] | None]]]] = {

@@ -5,6 +5,11 @@ Imports neither zoo/ nor experiments/: one kernel can be taken alone. Beside the
 A function has the name of the folder it comes from, and hides it: write `from kernels.max_pool import xla` to reach inside.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
 from kernels.batch_norm_act.api import batch_norm_act
 from kernels.conv.api import conv
 from kernels.gru.api import gru
@@ -17,7 +22,6 @@ from kernels.mlp.api import mlp
 from kernels.recurrent.cells import CellWeights
 from kernels.rnn.api import rnn
 from kernels.runtime.dispatch import ImplementationError, available, device, target, use
-from kernels.runtime.tuning import autotune
 from kernels.softmax_cross_entropy.api import softmax_cross_entropy
 
 __all__ = [
@@ -40,3 +44,26 @@ __all__ = [
     "target",
     "use",
 ]
+
+
+def autotune(fn: Callable[..., Any], *args: Any, minutes: float = float("inf")) -> list[Any]:
+    """Measure, on the device at hand, every implementation and block size of each operator call that `fn(*args)` makes.
+
+    The function is traced, not run. The fastest right ones go to the user's cache, where `implementation=None` finds them from
+    then on; a function that jax.jit has compiled before keeps what it has. Everything runs in this process, so run
+    `python -m kernels check` first: a kernel that hangs would hang it.
+
+    Args:
+      fn: takes `args`; may itself take gradients. args: arrays, or jax.ShapeDtypeStruct in their place.
+      minutes: no call is begun that would end later, going by the longest so far.
+
+    Returns:
+      `kernels.commands.measure.Found`, one for each call measured: who won, and all times, in seconds.
+
+    Raises:
+      RuntimeError: no hand-written kernel runs on this device; the message says why.
+      OSError: the cache cannot be written.
+    """
+    from kernels.commands import measure
+
+    return measure.autotune(fn, args, minutes)

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from kernels.runtime import devices
 from kernels.runtime.dispatch import ImplementationError
 
 # Largest relative difference from the reference, |out - ref| / |ref| of the worst output, that counts as right.
@@ -19,7 +20,7 @@ from kernels.runtime.dispatch import ImplementationError
 TOLERANCE = {"float32": 2e-3, "bfloat16": 3e-2, "float16": 5e-3}
 # Whole networks: a rounding in each of up to a hundred layers in turn, on random weights that do not dampen it.
 MODEL_TOLERANCE = {"float32": 1e-2, "bfloat16": 1e-1, "float16": 2e-2}
-CACHE = {"cpu": 64 * 2**20, "cuda": 120 * 2**20}  # bytes; twice the L2 of an H200
+CPU_CACHE = 64 * 2**20  # bytes, that inputs in turn outgrow; on a GPU twice its L2 cache
 SETS = 8  # of inputs, at most
 
 
@@ -145,7 +146,8 @@ def refusal(name: str, problem: Exception) -> str:
 def _sets(draw: Callable[[np.random.Generator], list[np.ndarray]], platform: str, seed: int) -> list[list[np.ndarray]]:
     """As many different inputs as outgrow the cache."""
     first = draw(np.random.default_rng(seed))
-    count = min(SETS, 1 + CACHE[platform] // max(sum(x.nbytes for x in first), 1))
+    outgrown = CPU_CACHE if platform == "cpu" else 2 * devices.device().l2_cache
+    count = min(SETS, 1 + outgrown // max(sum(x.nbytes for x in first), 1))
     return [first, *(draw(np.random.default_rng(seed + i)) for i in range(1, count))]
 
 

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-import kernels
-from kernels import CellWeights
+from kernels.recurrent.cells import CellWeights
+from kernels.runtime import dispatch
 
 GATES = {"rnn": 1, "lstm": 4, "gru": 3}
 
@@ -51,7 +51,7 @@ class Case:
         return jax.tree.map(one, dict(self.shapes), is_leaf=_is_shape)
 
     def call(self, arguments: Mapping[str, Any], implementation: str | None) -> Any:
-        return getattr(kernels, self.operator)(**arguments, **self.fixed, **self.options, implementation=implementation)
+        return dispatch.function(self.operator)(**arguments, **self.fixed, **self.options, implementation=implementation)
 
 
 def _is_shape(node: Any) -> bool:

@@ -15,8 +15,7 @@ from typing import Any
 
 import jax
 
-import kernels
-from kernels.commands import cases, comparison
+from kernels.commands import cases, comparison, measure
 from kernels.commands.dtypes import DTYPES
 from kernels.runtime import devices, dispatch
 from kernels.verification import aot, residency
@@ -44,7 +43,7 @@ def describe() -> None:
 
 def check(operator: str, implementation: str) -> None:
     """Every case of the operator in every dtype: "error" where it is right, else "wrong" or "refused"."""
-    refusals = (kernels.ImplementationError, aot.CompilationError, residency.NotResidentError)
+    refusals = (dispatch.ImplementationError, aot.CompilationError, residency.NotResidentError)
     chosen = cases.to_check(operator, devices.device().platform == "cuda" and implementation != "interpret")
     for dtype in DTYPES:
         for case in chosen:
@@ -68,10 +67,8 @@ def _reason(message: str, implementation: str) -> str:
 
 
 def tune(number: str, dtype: str) -> None:
-    """What `kernels.commands.tune.measure` finds of one case of `cases.LARGE`."""
-    from kernels.commands import tune
-
-    say(**dataclasses.asdict(tune.measure(cases.LARGE[int(number)], dtype)))
+    """What `measure.measure` finds of one case of `cases.LARGE`."""
+    say(**dataclasses.asdict(measure.measure(cases.LARGE[int(number)], dtype)))
 
 
 if __name__ == "__main__":

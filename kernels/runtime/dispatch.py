@@ -140,6 +140,11 @@ def _api(operator: str) -> types.ModuleType:
     return importlib.import_module(f"kernels.{operator}.api")
 
 
+def function(operator: str) -> Callable[..., Any]:
+    """The public function of an operator."""
+    return getattr(_api(operator), operator)
+
+
 def by_itself(operator: str) -> tuple[str, dict[str, str]]:
     """What `implementation=None` takes on this device where nothing was measured for a shape, and why it takes no other."""
     reasons = {name: reason for name, reason in available(operator).items() if reason is not None}

@@ -1,9 +1,9 @@
-"""Block sizes that `python -m kernels tune` measured, and `kernels.autotune`, which measures them for a function."""
+"""Looks up block sizes that `python -m kernels tune` or `kernels.autotune` measured."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -41,26 +41,3 @@ def keys_asked() -> Iterator[set[tuple[str, str]]]:
         yield record
     finally:
         _recorders.remove(record)
-
-
-def autotune(fn: Callable[..., Any], *args: Any, minutes: float = float("inf")) -> list[Any]:
-    """Measure, on the device at hand, every implementation and block size of each operator call that `fn(*args)` makes.
-
-    The function is traced, not run. The fastest right ones go to the user's cache, where `implementation=None` finds them from
-    then on; a function that jax.jit has compiled before keeps what it has. Everything runs in this process, so run
-    `python -m kernels check` first: a kernel that hangs would hang it.
-
-    Args:
-      fn: takes `args`; may itself take gradients. args: arrays, or jax.ShapeDtypeStruct in their place.
-      minutes: no call is begun that would end later, going by the longest so far.
-
-    Returns:
-      `kernels.commands.tune.Found`, one for each call measured: who won, and all times, in seconds.
-
-    Raises:
-      RuntimeError: no hand-written kernel runs on this device; the message says why.
-      OSError: the cache cannot be written.
-    """
-    from kernels.commands import tune
-
-    return tune.autotune(fn, args, minutes)

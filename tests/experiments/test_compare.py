@@ -22,7 +22,7 @@ from experiments import compare
 from experiments.comparison import pictures, session, tables
 from experiments.comparison.cases import loss_case
 from experiments.errors import UserError, run
-from experiments.measuring import machine, result, resume, sources
+from experiments.measuring import clock, machine, result, resume, sources
 from experiments.measuring.clock import Contender, OutOfTimeError, kernel_seconds, measure, relative_error
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -443,3 +443,14 @@ def test_it_needs_nothing_that_the_gpu_machine_lacks(command: list[str], tmp_pat
     if flags:
         (row,) = result.read(tmp_path / "compare-operators.json")["cases"]
         assert row["contenders"]["xla"]["median"] > 0
+
+
+def test_inputs_in_turn_outgrow_the_cache_of_the_device() -> None:
+    """A B200's is larger than twice an H200's."""
+    draw = lambda rng: [np.zeros(40 * 2**20, np.uint8)]
+    counts = {}
+    for name in ("h200", "b200"):
+        with kernels.target(name) as device:
+            counts[name] = len(clock._sets(draw, "cuda", 0))
+            assert counts[name] * 40 * 2**20 > 2 * device.l2_cache
+    assert counts == {"h200": 3, "b200": 7}

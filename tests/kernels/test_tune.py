@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 import kernels
-from kernels.commands import cases, tune
+from kernels.commands import cases, measure, tune
 from kernels.linear_act import config as linear
 from kernels.max_pool import config as max_pool
 from kernels.recurrent import config as recurrent
@@ -37,7 +37,7 @@ def test_what_is_measured_is_written_and_taken(monkeypatch, cache):
     step = lambda x, labels: jax.grad(loss)(kernels.max_pool(x[:, :, None, None], 2, 1, "SAME")[:, :, 0, 0], labels)
     x, labels = jnp.zeros((3, 70)), jnp.zeros(3, int)
     clock = lambda runs: {name: 1.0 + (name != "interpret") for name in runs}
-    found = tune.autotune(step, (x, labels), 1e9, implementations=("xla", "interpret"), clock=clock)
+    found = measure.autotune(step, (x, labels), 1e9, implementations=("xla", "interpret"), clock=clock)
     assert [one.case for one in found] == ["max_pool 3x70x1x1, float32", "softmax_cross_entropy 3x70 3, float32"]
     assert "interpret is 2.00 times as fast as xla" in str(found[1])
     written = json.loads((cache / "cpu.json").read_text())["operators"]["softmax_cross_entropy"]
@@ -53,7 +53,7 @@ def test_what_is_measured_is_written_and_taken(monkeypatch, cache):
 
 def test_real_times_are_of_one_call(cache):
     runs = {"one": [lambda: jnp.zeros(3)], "two": [lambda: jnp.zeros(3), lambda: jnp.ones(3)]}
-    found = tune.interleaved(runs, rounds=2, block=0.001)
+    found = measure.interleaved(runs, rounds=2, block=0.001)
     assert set(found) == {"one", "two"}
     assert all(0 < seconds < 1 for seconds in found.values())
 
@@ -79,7 +79,7 @@ def test_both_kernels_of_linear_act_are_measured(cache, pallas, hopper, winner):
     """The winner runs with what was the fastest for it; a shape that nobody measured gets the rule of config.py."""
     kind = "h200" if hopper else "a100-80gb"  # where the kernel in Pallas cannot run, it is not tried
     with aot.lowering_for(kind):
-        found = tune.measure(LINEAR, "bfloat16", clock=clock(pallas), build=lambda *_: [])
+        found = measure.measure(LINEAR, "bfloat16", clock=clock(pallas), build=lambda *_: [])
         assert found.seconds == {"xla": 7.0, "triton": 3.0} | ({"pallas": pallas} if hopper else {})
         assert found.left_out == {}
         written = found.entries
@@ -88,7 +88,7 @@ def test_both_kernels_of_linear_act_are_measured(cache, pallas, hopper, winner):
         assert ("linear_act.pallas" in written) == hopper
         cores = devices.device().cores
         ruled = linear.choose(65, 64, 72, 2, cores), linear.choose_pallas(65, 64, 72, cores)
-        tune.remember(devices.device(), written, {})
+        measure.remember(devices.device(), written, {})
         assert linear.choose(64, 64, 72, 2, cores) == linear.CANDIDATES[2]
         if hopper:
             assert linear.choose_pallas(64, 64, 72, cores) == linear.PALLAS_CANDIDATES[2]
@@ -103,14 +103,14 @@ def test_a_candidate_that_is_refused_or_wrong_is_left_out_and_named():
         if dict(recurrent_or_linear()) == dataclasses.asdict(linear.CANDIDATES[0]):
             raise jax.errors.JaxRuntimeError("out of resource\nmore")
         if dict(recurrent_or_linear()) == dataclasses.asdict(linear.CANDIDATES[1]):
-            raise tune.WrongError("result 0: off by 3")
+            raise measure.WrongError("result 0: off by 3")
         return []
 
     from kernels.runtime import tuning
 
     recurrent_or_linear = lambda: tuning._candidate.value[1] if tuning._candidate.value else ()
     with aot.lowering_for("a100-80gb"):
-        found = tune.measure(LINEAR, "bfloat16", clock=clock(9.0), build=build)
+        found = measure.measure(LINEAR, "bfloat16", clock=clock(9.0), build=build)
     labels = [json.dumps(dataclasses.asdict(candidate)) for candidate in linear.CANDIDATES[:2]]
     assert found.left_out == {f"triton {labels[0]}": "out of resource", f"triton {labels[1]}": "result 0: off by 3"}
     (config,) = (entry for entry in found.entries["linear_act"].values() if "config" in entry)
@@ -122,9 +122,9 @@ def test_recurrent_kernels_cudnn_and_the_forms_of_xla_are_measured(monkeypatch, 
     times = {"xla": 9.0, "triton": 3.0, "cudnn": 2.0}
     read = lambda runs: {label: times.get(label, float(number)) for number, label in enumerate(reversed(runs))}
     with aot.lowering_for("h100"):
-        found = tune.measure(case, "float32", clock=read, build=lambda *_: [])
+        found = measure.measure(case, "float32", clock=read, build=lambda *_: [])
         assert found.seconds == times
-        tune.remember(devices.device(), found.entries, {})
+        measure.remember(devices.device(), found.entries, {})
         weights = case.draw("float32")["layers"]
         x = jnp.zeros((64, 128, 256))
         key = recurrent.shape_class("lstm", x, weights)

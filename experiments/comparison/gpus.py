@@ -1,8 +1,8 @@
-"""What the kernels are on each GPU: python -m experiments.benchmarks.gpus [--device NAME ...] [--minutes N].
+"""What the kernels are on each GPU: python -m experiments.comparison.gpus [--device NAME ...] [--minutes N].
 
 For every GPU of `kernels.runtime.gpus`, which need not be there: what `implementation=None` chooses for an operator,
-whether batch norm's slices stay in the L2 cache, kernels and bytes beside XLA's, what a block of each kernel takes; and for some
-of them a whole training step. Writes experiments/results/KIND/gpu-compiled.json, from which docs/gpus.md has its tables.
+whether batch norm's slices stay in the L2 cache, kernels and bytes beside XLA's, what a block of each kernel takes; and for
+some of them a whole training step. Writes experiments/results/KIND/gpu-compiled.json, from which docs/gpus.md has its tables.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def training_row(model: str, device: str) -> dict[str, Any]:
 
 
 def parts(name: str) -> list[resume.Part]:
-    device, needs = gpus.GPUS[name].kind, {"source": sources.digest("experiments.benchmarks.gpus", tuned=True)}
+    device, needs = gpus.GPUS[name].kind, {"source": sources.digest("experiments.comparison.gpus", tuned=True)}
     part = lambda what, run, *arguments: resume.Part(what, needs, functools.partial(run, *arguments, device))
     found = [part(f"{case.operator} {case.name}", operator_row, case) for case in cases()]
     return found + [part(f"train {model}", training_row, model) for model in MODELS if name in TRAINED]
@@ -151,7 +151,7 @@ def survey(name: str, until: float) -> list[str]:
 
 
 def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m experiments.benchmarks.gpus", description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(prog="python -m experiments.comparison.gpus", description=__doc__.splitlines()[0])  # type: ignore[union-attr]
     parser.add_argument("--device", action="append", help=f"one of {', '.join(gpus.GPUS)}; may be repeated")
     resume.add_minutes(parser)
     given = parser.parse_args(arguments)
