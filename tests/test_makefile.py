@@ -27,7 +27,11 @@ NO_DEVICES = 'echo "No devices found."; exit 6'
 # A Python that makes environments of copies of itself and of pip, and writes down what it was told to do.
 PYTHON = """
 case "$1" in
-  -c) case "$2" in *_base_executable*) echo "{path}";; "import jax"*) {jax};; *) exec "{real}" -c "{version}; exec('''$2''')";; esac;;
+  -c) case "$2" in
+        *_base_executable*) echo "{path}";;
+        "import jax"*) {jax};;
+        *) exec "{real}" -c "{version}; exec('''$2''')";;
+      esac;;
   -m) if [ "$2" = venv ]; then mkdir -p "$3/bin"; cp "$0" "$3/bin/python"; cp "{pip}" "$3/bin/pip"; fi
       echo "$*" JAX_PLATFORMS="$JAX_PLATFORMS" >> "{log}";;
 esac
