@@ -52,12 +52,15 @@ GPU_PARTS := check test tune compare-operators compare-models guide
 .PHONY: choice train test test-fast test-onnx gpu gpu-found $(GPU_PARTS:%=gpu-%)
 .PHONY: lint format resolve resolve-train resolve-test resolve-onnx clean
 
-# Large arrays in huge pages, where glibc knows how: a training step on a CPU then takes less time. A GPU that was chosen is used
-# or the run fails: JAX alone would go on with the CPU.
+# Large arrays in huge pages, where glibc knows how: a training step on a CPU then takes less time.
 train: export GLIBC_TUNABLES := glibc.malloc.hugetlb=1
-train: export JAX_PLATFORMS := $(or $(JAX_PLATFORMS),$(if $(CUDA),cuda$(comma)cpu,cpu))
+train: export JAX_PLATFORMS := $(or $(JAX_PLATFORMS),$(if $(CUDA),,cpu))
 train: choice $(TRAIN_READY)
+	$(if $(CUDA),@$(BIN)/python -c '$(FINDS_GPU)')
 	$(BIN)/python -m experiments.train $(MODEL) $(ARGS)
+
+# JAX goes on with the CPU where CUDA does not start; who was promised the GPU is told so.
+FINDS_GPU := import jax, sys; sys.exit(jax.default_backend() != "gpu" and "JAX finds no GPU here; GPU=0 is for the CPU")
 
 choice:
 	@:$(info $(CHOICE))

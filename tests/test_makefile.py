@@ -27,7 +27,11 @@ NO_DEVICES = 'echo "No devices found."; exit 6'
 # A Python that makes environments of copies of itself and of pip, and writes down what it was told to do.
 PYTHON = """
 case "$1" in
-  -c) case "$2" in *_base_executable*) echo "{path}";; *) exec "{real}" -c "{version}; exec('''$2''')";; esac;;
+  -c) case "$2" in
+        *_base_executable*) echo "{path}";;
+        "import jax"*) {jax};;
+        *) exec "{real}" -c "{version}; exec('''$2''')";;
+      esac;;
   -m) if [ "$2" = venv ]; then mkdir -p "$3/bin"; cp "$0" "$3/bin/python"; cp "{pip}" "$3/bin/pip"; fi
       echo "$*" JAX_PLATFORMS="$JAX_PLATFORMS" >> "{log}";;
 esac
@@ -55,7 +59,7 @@ class Checkout:
         path.write_text(f"#!/bin/sh\n{text}\n")
         path.chmod(0o755)
 
-    def python(self, name: str, version: str) -> None:
+    def python(self, name: str, version: str, finds_gpu: bool = True) -> None:
         told = f"import sys; sys.version_info = ({version.replace('.', ', ')}, 0)"
         values = {
             "path": self.bin / name,
@@ -63,6 +67,7 @@ class Checkout:
             "version": told,
             "pip": self.bin / "python-pip",
             "log": self.log,
+            "jax": "exit 0" if finds_gpu else 'echo "JAX finds no GPU here; GPU=0 is for the CPU"; exit 1',
         }
         self.command(name, PYTHON.format(**values))
 
@@ -118,8 +123,13 @@ def test_which_jax_is_installed_and_why(
 def test_a_run_uses_the_gpu_that_was_found_or_fails(checkout: Checkout) -> None:
     assert checkout.made("train")[-1] == "-m experiments.train lenet5 JAX_PLATFORMS=cpu"
     checkout.command("nvidia-smi", LISTS)
-    assert checkout.made("train")[-1] == "-m experiments.train lenet5 JAX_PLATFORMS=cuda,cpu"
+    assert checkout.made("train")[-1] == "-m experiments.train lenet5 JAX_PLATFORMS="
     assert checkout.made("train", "GPU=0")[-1] == "-m experiments.train lenet5 JAX_PLATFORMS=cpu"
+    # A driver that nvidia-smi is content with and CUDA is not.
+    checkout.python("python3", "3.11", finds_gpu=False)
+    checkout.make("clean")
+    lines = checkout.make("train", fails=True)
+    assert "JAX finds no GPU here; GPU=0 is for the CPU" in lines
 
 
 def installed(log: list[str]) -> list[str]:
