@@ -97,11 +97,11 @@ def measure(case: str, rounds: int) -> dict[str, Any]:
     return {"model": name, "what": what, "seconds": seconds, "ratio": ratio, "aim": aim}
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", nargs="+", choices=list(CASES), default=list(CASES), metavar="NAME")
     parser.add_argument("--rounds", type=int, default=11)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     cases = result.kept("conv-models", "cases")
     for case in options.only:
         cases[case] = measure(case, options.rounds)

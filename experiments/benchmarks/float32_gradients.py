@@ -53,11 +53,11 @@ def measure(name: str, draws: int) -> dict[str, Any]:
     return found | {f"{which}_above_limit": sum(e > LIMIT for e in found[which]) for which in ("zoo", "torch")}
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", nargs="+", default=["googlenet", "resnet50"])
     parser.add_argument("--draws", type=int, default=8)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     models = result.kept("float32-gradients", "models")
     for name in options.models:
         models[name] = {"draws": options.draws} | measure(name, options.draws)

@@ -19,9 +19,9 @@ print(time.perf_counter() - begun)
 """
 
 
-def main() -> None:
+def main(runs: int = 15) -> None:
     taken = []
-    for _ in range(15):
+    for _ in range(runs):
         found = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
         taken.append(float(found.stdout))
     seconds = clock.spread(taken)

@@ -31,14 +31,13 @@ def newest(workdir: pathlib.Path) -> int:
     return max((int(p.name) for p in (workdir / "checkpoints").glob("*") if p.name.isdigit()), default=0)
 
 
-def main() -> None:
-    seed = int(sys.argv[1]) if len(sys.argv) > 1 else 0
+def main(seed: int = 0, kills: int = 10) -> int:
     draw = random.Random(seed)
     with tempfile.TemporaryDirectory() as folder:
         whole, killed = pathlib.Path(folder, "whole"), pathlib.Path(folder, "killed")
         start(whole).wait()
         moments: list[dict] = []
-        while len(moments) < 10:
+        while len(moments) < kills:
             process = start(killed)
             before, running = newest(killed), time.monotonic()
             # Now and then before anything of this start was saved, most often soon after a save or during one.
@@ -59,8 +58,8 @@ def main() -> None:
     print("the same parameters" if same else "DIFFERENT parameters", f"after {len(moments)} kills")
     found = {"kills": moments, "same_parameters": same, "flags": FLAGS, "seed": seed}
     print(result.save("kill-ten-times", found))
-    sys.exit(0 if same and len(moments) == 10 else 1)
+    return 0 if same and len(moments) == kills else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(*map(int, sys.argv[1:2])))

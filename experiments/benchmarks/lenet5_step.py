@@ -80,17 +80,17 @@ def python_time_per_step(steps: int = 2000) -> float:
     return (time.perf_counter() - begun) / (steps - 1)
 
 
-def main() -> None:
+def main(rounds: int = 25, python_steps: int = 2000) -> None:
     rng = np.random.default_rng(0)
     images = rng.standard_normal((BATCH, 32, 32, 1)).astype(np.float32)
     labels = rng.integers(0, 10, BATCH).astype(np.int32)
-    times = clock.interleaved({"zoo": ours(images, labels), "torch": torchs(images, labels)}, rounds=25)
+    times = clock.interleaved({"zoo": ours(images, labels), "torch": torchs(images, labels)}, rounds=rounds)
     per_step = {name: {k: v / STEPS_PER_ROUND for k, v in figures.items()} for name, figures in times.items()}
     found: dict[str, Any] = {
-        "protocol": f"batch {BATCH}, float32, Nesterov SGD, {STEPS_PER_ROUND} steps a round, 25 rounds in turn",
+        "protocol": f"batch {BATCH}, float32, Nesterov SGD, {STEPS_PER_ROUND} steps a round, {rounds} rounds in turn",
         "seconds_per_step": per_step,
         "ratio": per_step["zoo"]["median"] / per_step["torch"]["median"],
-        "python_seconds_per_step": python_time_per_step(),
+        "python_seconds_per_step": python_time_per_step(python_steps),
     }
     print(f"zoo / torch: {found['ratio']:.2f}; Python: {found['python_seconds_per_step'] * 1e3:.3f} ms a step")
     print(result.save("lenet5-step", found))

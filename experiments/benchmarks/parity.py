@@ -51,11 +51,11 @@ def compare(name: str, training: bool) -> dict[str, object]:
     return found
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("patterns", nargs="*", default=["*"])
     parser.add_argument("--evaluation", action="store_true", help="leave out the comparison in training")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     models = result.kept("parity", "models")
     for name in zoo.list_models():
         info = zoo.model_info(name)

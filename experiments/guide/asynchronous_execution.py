@@ -17,17 +17,16 @@ FlashAttention-3, arXiv 2407.08608.
 
 from __future__ import annotations
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from experiments.guide import product
-from experiments.guide.topic import Case, Topic, Variant, normal
+from experiments.guide.topic import Case, Topic, Variant, normal, variants
 from experiments.guide.unrolling import ROWS, column_sums, draw_columns
 
 STEPS = 100
+STAGES = {"1 stage": 1, "3 stages": 3}
 
 
 @jax.jit
@@ -65,14 +64,11 @@ def _waits(name: str, width: int) -> Case:
         name=name,
         kind="host",
         variants=(
-            Variant("waiting for each", functools.partial(steps, wait=True)),
-            Variant("waiting once", functools.partial(steps, wait=False)),
+            *variants(steps, {"waiting for each": {"wait": True}, "waiting once": {"wait": False}}),
             Variant("one program", lambda x, w: all_steps(jax.device_put(x), jax.device_put(w))),
         ),
-        baseline="waiting for each",
         better="waiting once",
         figure=None,
-        unit="",
         draw=lambda rng, rows, width: [normal(rng, rows, width), normal(rng, width, width) * np.float32(0.5 / width**0.5)],
         reference=steps_reference,
         sizes={"check": (3, 17), "cpu": (32, width), "cuda": (32, width)},
@@ -91,21 +87,15 @@ TOPIC = Topic(
         product.case(
             "stages of a product",
             tuple(_stage(n) for n in (1, 2, 3, 4)),
-            "1 stage",
-            "3 stages",
             "bytes_ahead",
             "bytes fetched ahead",
+            better="3 stages",
             more=True,
         ),
         Case(
             name="stages where each value is used once",
             kind="kernel",
-            variants=(
-                Variant("1 stage", functools.partial(column_sums, how="constant", stages=1)),
-                Variant("3 stages", functools.partial(column_sums, how="constant", stages=3)),
-            ),
-            baseline="1 stage",
-            better="3 stages",
+            variants=variants(column_sums, {label: {"how": "constant", "stages": n} for label, n in STAGES.items()}),
             figure="instructions",
             unit="instructions",
             draw=draw_columns,

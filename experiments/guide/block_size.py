@@ -15,19 +15,20 @@ NVIDIA, Matrix Multiplication Background User's Guide, "Tile Quantization" and "
 
 from __future__ import annotations
 
-import functools
+from typing import Any
 
 from experiments.guide import product
 from experiments.guide.occupancy import scale
-from experiments.guide.topic import Case, Counted, Topic, Variant, normal
+from experiments.guide.topic import Case, Counted, Topic, normal, variants
 
 
-def per_element(counted: Counted) -> dict[str, float]:
+def per_element(counted: Counted, **_: Any) -> dict[str, float]:
     """The kernel has no loop: each of its instructions is executed once by every thread."""
     f, (size,) = counted.figures, counted.size
     return {"instructions_per_element": f["instructions"] * f["threads"] * f["blocks"] / size}
 
 
+SMALL = {"cuda": (256, 4096, 512)}
 LARGE = (
     product.tiles(32, 32),
     product.tiles(64, 64),
@@ -47,10 +48,7 @@ TOPIC = Topic(
         Case(
             name="elementwise",
             kind="kernel",
-            variants=tuple(
-                Variant(f"blocks of {block}", functools.partial(scale, block=block), per_element)
-                for block in (32, 128, 512, 1024, 4096, 16_384)
-            ),
+            variants=variants(scale, {f"blocks of {n}": {"block": n} for n in (32, 128, 512, 1024, 4096, 16_384)}, per_element),
             baseline="blocks of 128",
             better="blocks of 1024",
             figure="instructions_per_element",
@@ -60,19 +58,8 @@ TOPIC = Topic(
             sizes={"check": (10_001,), "cuda": (2**25,)},
             bytes=lambda size: 8 * size,
         ),
-        product.case("a large product", LARGE, "tiles 32 x 32", "tiles 128 x 256", "asked_bytes", "bytes asked for"),
-        product.case(
-            "a tile too large", LARGE[-2:], "tiles 128 x 256", "tiles 256 x 256", "spilled_bytes", "bytes spilled by a thread"
-        ),
-        product.case(
-            "a small product",
-            LARGE[:3],
-            "tiles 32 x 32",
-            "tiles 128 x 128",
-            "busy_multiprocessors",
-            "multiprocessors with work",
-            more=True,
-            sizes={"cuda": (256, 4096, 512)},
-        ),
+        product.case("a large product", LARGE, "asked_bytes", "bytes asked for", better="tiles 128 x 256"),
+        product.case("a tile too large", LARGE[-2:], "spilled_bytes", "bytes spilled by a thread"),
+        product.case("a small product", LARGE[:3], "busy_multiprocessors", "multiprocessors with work", more=True, sizes=SMALL),
     ),
 )

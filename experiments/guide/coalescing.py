@@ -15,16 +15,15 @@ Cox 2019, Triton (MAPL).
 
 from __future__ import annotations
 
-import functools
-
 import triton
 import triton.language as tl
 
 from experiments.guide import sectors
-from experiments.guide.topic import Case, Topic, Variant, normal
+from experiments.guide.topic import Case, Topic, normal, variants
 from kernels.runtime.launch import cdiv, launch, like
 
 FIELDS = 16
+LAYOUTS = {"records, x[i, f]": False, "planes, x[f, i]": True}
 BLOCK = 1024
 
 
@@ -54,34 +53,15 @@ def transpose_kernel(x, y, ROWS: tl.constexpr, COLUMNS: tl.constexpr, HIGH: tl.c
 
 
 def fields(records, planes, *, interpret, used, by_planes):
-    size = records.shape[0]
-    return launch(
-        fields_kernel,
-        planes if by_planes else records,
-        outputs=[like(records, (size,))],
-        grid=(cdiv(size, BLOCK),),
-        interpret=interpret,
-        SIZE=size,
-        FIELDS=FIELDS,
-        USED=used,
-        PLANES=by_planes,
-        BLOCK=BLOCK,
-    )
+    size, x = records.shape[0], planes if by_planes else records
+    of = {"SIZE": size, "FIELDS": FIELDS, "USED": used, "PLANES": by_planes, "BLOCK": BLOCK}
+    return launch(fields_kernel, x, outputs=[like(x, (size,))], grid=(cdiv(size, BLOCK),), interpret=interpret, **of)
 
 
 def transpose(x, *, interpret, high, wide):
     rows, columns = x.shape
-    return launch(
-        transpose_kernel,
-        x,
-        outputs=[like(x, (columns, rows))],
-        grid=(cdiv(rows, high), cdiv(columns, wide)),
-        interpret=interpret,
-        ROWS=rows,
-        COLUMNS=columns,
-        HIGH=high,
-        WIDE=wide,
-    )
+    of = {"ROWS": rows, "COLUMNS": columns, "HIGH": high, "WIDE": wide, "interpret": interpret}
+    return launch(transpose_kernel, x, outputs=[like(x, (columns, rows))], grid=(cdiv(rows, high), cdiv(columns, wide)), **of)
 
 
 def draw_records(rng, size):
@@ -90,15 +70,11 @@ def draw_records(rng, size):
 
 
 def _fields_case(name: str, used: int, figure: str, unit: str) -> Case:
-    ways = (("records, x[i, f]", False), ("planes, x[f, i]", True))
+    ways = {label: {"used": used, "by_planes": planes} for label, planes in LAYOUTS.items()}
     return Case(
         name=name,
         kind="kernel",
-        variants=tuple(
-            Variant(label, functools.partial(fields, used=used, by_planes=planes), sectors.figures) for label, planes in ways
-        ),
-        baseline="records, x[i, f]",
-        better="planes, x[f, i]",
+        variants=variants(fields, ways, sectors.figures),
         figure=figure,
         unit=unit,
         draw=draw_records,
@@ -108,9 +84,7 @@ def _fields_case(name: str, used: int, figure: str, unit: str) -> Case:
     )
 
 
-def _tile(high: int, wide: int) -> Variant:
-    return Variant(f"tiles {high} x {wide}", functools.partial(transpose, high=high, wide=wide), sectors.figures)
-
+TILES = ((1, 1024), (1024, 1), (16, 64), (32, 32), (64, 64))
 
 TOPIC = Topic(
     name="coalescing",
@@ -126,9 +100,9 @@ TOPIC = Topic(
         Case(
             name="transposing",
             kind="kernel",
-            variants=(_tile(1, 1024), _tile(1024, 1), _tile(16, 64), _tile(32, 32), _tile(64, 64)),
-            baseline="tiles 1 x 1024",
-            better="tiles 64 x 64",
+            variants=variants(
+                transpose, {f"tiles {high} x {wide}": {"high": high, "wide": wide} for high, wide in TILES}, sectors.figures
+            ),
             figure="sector_bytes_per_byte",
             unit="bytes of sectors for a byte used",
             draw=lambda rng, rows, columns: [normal(rng, rows, columns)],

@@ -16,7 +16,7 @@ Practices Guide, "Branching and Divergence"; Tillet, Kung and Cox 2019, Triton (
 
 from __future__ import annotations
 
-import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ import numpy as np
 import triton
 import triton.language as tl
 
-from experiments.guide.topic import Case, Counted, Topic, Variant, normal
+from experiments.guide.topic import Case, Counted, Topic, normal, variants
 from kernels.runtime.launch import cdiv, launch, like
 
 STEPS, BLOCK = 16, 1024
@@ -71,19 +71,8 @@ def sides(x, *, interpret, branch):
 
 
 def settle(x, counts, order, *, interpret, block, warps, by_count=False):
-    return launch(
-        settle_kernel,
-        x,
-        counts,
-        order,
-        outputs=[like(x)],
-        grid=(cdiv(x.size, block),),
-        interpret=interpret,
-        num_warps=warps,
-        SIZE=x.size,
-        SORTED=by_count,
-        BLOCK=block,
-    )
+    of = {"SIZE": x.size, "SORTED": by_count, "BLOCK": block, "num_warps": warps, "interpret": interpret}
+    return launch(settle_kernel, x, counts, order, outputs=[like(x)], grid=(cdiv(x.size, block),), **of)
 
 
 def blocks_of(values: np.ndarray, block: int) -> np.ndarray:
@@ -104,9 +93,9 @@ def side_figures(counted: Counted, branch: bool) -> dict[str, float]:
     }
 
 
-def settle_figures(counted: Counted, block: int, by_count: bool = False) -> dict[str, float]:
+def settle_figures(counted: Counted, block: int, by_count: bool = False, **_: Any) -> dict[str, float]:
     """Steps that threads take part in, for each step that an element needs, on the inputs of seed 0."""
-    _, counts, order = counted.case.draw(np.random.default_rng(0), *counted.size)
+    _values, counts, order = counted.case.draw(np.random.default_rng(0), *counted.size)
     blocks = blocks_of(counts[order] if by_count else counts, block)
     return {"steps_per_step_needed": float(blocks.max(1).astype(np.int64).sum() * block / counts.sum(dtype=np.int64))}
 
@@ -146,16 +135,11 @@ def _sides_case(name: str, grouped: bool) -> Case:
         x = normal(rng, size)
         return [np.sort(x) if grouped else x]
 
-    label = {True: "a branch for each block", False: "both sides, tl.where"}
+    ways = {"both sides, tl.where": {"branch": False}, "a branch for each block": {"branch": True}}
     return Case(
         name=name,
         kind="kernel",
-        variants=tuple(
-            Variant(label[branch], functools.partial(sides, branch=branch), functools.partial(side_figures, branch=branch))
-            for branch in (False, True)
-        ),
-        baseline=label[False],
-        better=label[True],
+        variants=variants(sides, ways, side_figures),
         figure="steps_per_element",
         unit="steps for an element",
         draw=draw,
@@ -165,10 +149,11 @@ def _sides_case(name: str, grouped: bool) -> Case:
     )
 
 
-def _settle(label: str, block: int, warps: int, by_count: bool = False) -> Variant:
-    call = functools.partial(settle, block=block, warps=warps, by_count=by_count)
-    return Variant(label, call, functools.partial(settle_figures, block=block, by_count=by_count))
-
+BLOCKS = {
+    "blocks of 1024": {"block": 1024, "warps": 4},
+    "blocks of 32": {"block": 32, "warps": 1},
+    "blocks of 1024, sorted by length": {"block": 1024, "warps": 4, "by_count": True},
+}
 
 TOPIC = Topic(
     name="divergence",
@@ -182,13 +167,7 @@ TOPIC = Topic(
         Case(
             name="a loop until the last one is done",
             kind="kernel",
-            variants=(
-                _settle("blocks of 1024", 1024, 4),
-                _settle("blocks of 32", 32, 1),
-                _settle("blocks of 1024, sorted by length", 1024, 4, True),
-            ),
-            baseline="blocks of 1024",
-            better="blocks of 1024, sorted by length",
+            variants=variants(settle, BLOCKS, settle_figures),
             figure="steps_per_step_needed",
             unit="steps for a step that is needed",
             draw=draw_counts,
@@ -199,12 +178,7 @@ TOPIC = Topic(
         Case(
             name="lax.cond on each row, XLA",
             kind="xla",
-            variants=(
-                Variant("vmap: both sides", functools.partial(rows, select=True)),
-                Variant("lax.map: one side", functools.partial(rows, select=False)),
-            ),
-            baseline="vmap: both sides",
-            better="lax.map: one side",
+            variants=variants(rows, {"vmap: both sides": {"select": True}, "lax.map: one side": {"select": False}}),
             figure="kernels",
             unit="kernels",
             draw=lambda rng, rows, columns: [normal(rng, rows, columns)],

@@ -17,6 +17,7 @@ fusion in XLA, arXiv 2301.13062; Dao et al. 2022, FlashAttention, arXiv 2205.141
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +26,7 @@ import triton
 import triton.language as tl
 
 from experiments.guide.evidence import modelled
-from experiments.guide.topic import Case, Counted, Topic, Variant, normal
+from experiments.guide.topic import Case, Counted, Topic, normal, variants
 from experiments.measuring.device_model import constants
 from kernels.runtime import dispatch
 from kernels.runtime.launch import cdiv, launch, like, power_of_two
@@ -104,14 +105,14 @@ def windows(x, *, interpret, taps, one):
     return launch(window_kernel, x, outputs=[like(x)], TAPS=taps, POWERS=one, **of)
 
 
-def chain_bytes(counted: Counted) -> dict[str, float]:
+def chain_bytes(counted: Counted, **_: Any) -> dict[str, float]:
     rows, columns = counted.size
     one = counted.figures["kernels"] == 1
     moved = 4 * (rows * columns * (1 if one else 5) + 2 * columns + rows)
     return {"bytes": moved, "modelled_ms": modelled(moved, int(counted.figures["kernels"]))}
 
 
-def window_figures(counted: Counted) -> dict[str, float]:
+def window_figures(counted: Counted, **_: Any) -> dict[str, float]:
     """A kernel takes the longer of its bytes' time and its special functions' time, and its launch."""
     (size,) = counted.size
     kernels = int(counted.figures["kernels"])
@@ -174,14 +175,11 @@ def _window_case(taps: int) -> Case:
     return Case(
         name=f"a window of {taps}, computed again",
         kind="kernel",
-        variants=(
-            Variant("two kernels", functools.partial(windows, taps=taps, one=False), window_figures),
-            Variant("one, each value again", functools.partial(windows, taps=taps, one=True), window_figures),
+        variants=variants(
+            windows,
+            {"two kernels": {"taps": taps, "one": False}, "one, each value again": {"taps": taps, "one": True}},
+            window_figures,
         ),
-        baseline="two kernels",
-        better="one, each value again",
-        figure="modelled_ms",
-        unit="ms by the model",
         draw=lambda rng, size: [normal(rng, size)],
         reference=functools.partial(window_reference, taps=taps),
         sizes={"check": (5_003,), "cuda": (2**25,)},
@@ -199,14 +197,7 @@ TOPIC = Topic(
         Case(
             name="operation by operation, XLA",
             kind="xla",
-            variants=(
-                Variant("apart", functools.partial(steps, apart=True)),
-                Variant("fused", functools.partial(steps, apart=False)),
-            ),
-            baseline="apart",
-            better="fused",
-            figure="modelled_ms",
-            unit="ms by the model",
+            variants=variants(steps, {"apart": {"apart": True}, "fused": {"apart": False}}),
             draw=draw_rows,
             reference=squares_reference,
             sizes={"check": (37, 1001), "cuda": (16_384, 2048)},
@@ -215,14 +206,8 @@ TOPIC = Topic(
         Case(
             name="without jax.jit around the chain",
             kind="host",
-            variants=(
-                Variant("each operation by itself", functools.partial(dispatched, one=False)),
-                Variant("one jax.jit", functools.partial(dispatched, one=True)),
-            ),
-            baseline="each operation by itself",
-            better="one jax.jit",
+            variants=variants(dispatched, {"each operation by itself": {"one": False}, "one jax.jit": {"one": True}}),
             figure=None,
-            unit="",
             draw=draw_rows,
             reference=squares_reference,
             sizes={"check": (37, 1001), "cpu": (4096, 1024), "cuda": (16_384, 2048)},
@@ -231,14 +216,7 @@ TOPIC = Topic(
         Case(
             name="a chain and its sum, by hand",
             kind="kernel",
-            variants=(
-                Variant("three kernels", functools.partial(chain, one=False), chain_bytes),
-                Variant("one kernel", functools.partial(chain, one=True), chain_bytes),
-            ),
-            baseline="three kernels",
-            better="one kernel",
-            figure="modelled_ms",
-            unit="ms by the model",
+            variants=variants(chain, {"three kernels": {"one": False}, "one kernel": {"one": True}}, chain_bytes),
             draw=draw_rows,
             reference=lambda x, w, b: [silu(x, w, b).sum(1)],
             sizes={"check": (37, 1001), "cuda": (16_384, 2048)},

@@ -16,7 +16,6 @@ optimizations of blocked algorithms (ASPLOS).
 
 from __future__ import annotations
 
-import functools
 import itertools
 from collections.abc import Mapping
 
@@ -28,7 +27,7 @@ import triton.language as tl
 
 from experiments.guide import product
 from experiments.guide.evidence import modelled
-from experiments.guide.topic import Case, Counted, Topic, Variant, normal
+from experiments.guide.topic import Case, Counted, Topic, normal, variants
 from kernels.runtime import dispatch
 from kernels.runtime.launch import cdiv, launch, like
 
@@ -92,8 +91,7 @@ def slice_figures(counted: Counted, slices: int) -> Mapping[str, float]:
     return {"device_bytes": moved, "modelled_ms": modelled(moved, int(counted.figures["kernels"]))}
 
 
-def _slices(slices: int, label: str) -> Variant:
-    return Variant(label, functools.partial(centred, slices=slices), functools.partial(slice_figures, slices=slices))
+SLICES = {"all rows, then all again": {"slices": 1}, "four slices": {"slices": 4}, "sixteen slices": {"slices": 16}}
 
 
 def powers(matrices, vectors, *, together):
@@ -125,11 +123,8 @@ def _centring(name: str, rows: int, columns: int) -> Case:
     return Case(
         name=name,
         kind="kernel",
-        variants=(_slices(1, "all rows, then all again"), _slices(4, "four slices"), _slices(16, "sixteen slices")),
-        baseline="all rows, then all again",
+        variants=variants(centred, SLICES, slice_figures),
         better="four slices",
-        figure="modelled_ms",
-        unit="ms by the model",
         draw=lambda rng, rows, columns: [normal(rng, rows, columns) + 1],
         reference=lambda x: [x - x.mean(1, dtype=np.float64, keepdims=True)],
         sizes={"check": (5, 4099), "cuda": (rows, columns)},
@@ -148,8 +143,6 @@ TOPIC = Topic(
         product.case(
             "tiles of a product",
             (product.tiles(16, 16), product.tiles(32, 32), product.tiles(64, 64), product.tiles(128, 128, warps=8)),
-            "tiles 16 x 16",
-            "tiles 128 x 128",
             "asked_bytes",
             "bytes asked for",
         ),
@@ -158,14 +151,8 @@ TOPIC = Topic(
         Case(
             name="eight products with each of 256 matrices",
             kind="xla",
-            variants=tuple(
-                Variant(f"{label} at a time", functools.partial(powers, together=count))
-                for label, count in (("64 MB", 256), ("16 MB", 64), ("4 MB", 16), ("1 MB", 4))
-            ),
-            baseline="64 MB at a time",
-            better="1 MB at a time",
+            variants=variants(powers, {f"{count // 4} MB at a time": {"together": count} for count in (256, 64, 16, 4)}),
             figure=None,
-            unit="",
             draw=draw_matrices,
             reference=powers_reference,
             sizes={"check": (9, 31), "cpu": (256, 256)},

@@ -17,14 +17,14 @@ Occupancy"; Volkov 2010, Better performance at lower occupancy (GTC); Volkov 201
 
 from __future__ import annotations
 
-import functools
+from typing import Any
 
 import numpy as np
 import triton
 import triton.language as tl
 
 from experiments.guide import product
-from experiments.guide.topic import Case, Counted, Topic, Variant, normal
+from experiments.guide.topic import Case, Counted, Topic, normal, variants
 from kernels.runtime.launch import cdiv, launch, like, power_of_two
 
 
@@ -50,13 +50,11 @@ def scale(x, *, interpret, block, warps=4):
 
 def softmax(x, *, interpret, warps):
     rows, columns = x.shape
-    block = power_of_two(columns)
-    return launch(
-        softmax_kernel, x, outputs=[like(x)], grid=(rows,), interpret=interpret, num_warps=warps, COLUMNS=columns, BLOCK=block
-    )
+    of = {"grid": (rows,), "interpret": interpret, "num_warps": warps}
+    return launch(softmax_kernel, x, outputs=[like(x)], COLUMNS=columns, BLOCK=power_of_two(columns), **of)
 
 
-def in_flight(counted: Counted) -> dict[str, float]:
+def in_flight(counted: Counted, **_: Any) -> dict[str, float]:
     """Bytes that the loads of a multiprocessor's threads ask for before the first of them is needed."""
     f = counted.figures
     return {"bytes_in_flight": f["resident_blocks"] * f["threads"] * f["loads_in_a_row"] * f["load_bytes"]}
@@ -71,9 +69,7 @@ def _rows(name: str, warps: tuple[int, ...], figure: str, unit: str, more: bool)
     return Case(
         name=name,
         kind="kernel",
-        variants=tuple(Variant(f"{n} warps", functools.partial(softmax, warps=n), in_flight) for n in warps),
-        baseline=f"{warps[0]} warps",
-        better=f"{warps[-1]} warps",
+        variants=variants(softmax, {f"{n} warps": {"warps": n} for n in warps}, in_flight),
         figure=figure,
         unit=unit,
         more=more,
@@ -94,10 +90,7 @@ TOPIC = Topic(
         Case(
             name="loads of one thread",
             kind="kernel",
-            variants=tuple(
-                Variant(f"{count} a thread", functools.partial(scale, block=128 * count), in_flight) for count in (1, 4, 16, 64)
-            ),
-            baseline="1 a thread",
+            variants=variants(scale, {f"{count} a thread": {"block": 128 * count} for count in (1, 4, 16, 64)}, in_flight),
             better="16 a thread",
             figure="bytes_in_flight",
             unit="bytes on their way",
@@ -112,8 +105,6 @@ TOPIC = Topic(
         product.case(
             "occupancy bought with small tiles",
             (product.tiles(128, 256, 64, warps=8), product.tiles(64, 64), product.tiles(32, 32)),
-            "tiles 128 x 256",
-            "tiles 32 x 32",
             "asked_bytes",
             "bytes asked for",
         ),

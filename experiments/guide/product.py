@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 import triton
 import triton.language as tl
 
-from experiments.guide.topic import Case, Counted, Variant, normal
+from experiments.guide.topic import Case, Counted, Variant, normal, variants
 from kernels.runtime import dispatch
 from kernels.runtime.launch import cdiv, launch, like
 
@@ -33,24 +32,10 @@ def product_kernel(
 
 
 def product(a, b, *, interpret, high, wide, deep=32, warps=4, stages=3):
-    m, k = a.shape
-    n = b.shape[1]
-    return launch(
-        product_kernel,
-        a,
-        b,
-        outputs=[like(a, (m, n))],
-        grid=(cdiv(m, high), cdiv(n, wide)),
-        interpret=interpret,
-        num_warps=warps,
-        num_stages=stages,
-        M=m,
-        N=n,
-        K=k,
-        HIGH=high,
-        WIDE=wide,
-        DEEP=deep,
-    )
+    (m, k), n = a.shape, b.shape[1]
+    of = {"M": m, "N": n, "K": k, "HIGH": high, "WIDE": wide, "DEEP": deep, "num_warps": warps, "num_stages": stages}
+    grid = (cdiv(m, high), cdiv(n, wide))
+    return launch(product_kernel, a, b, outputs=[like(a, (m, n))], grid=grid, interpret=interpret, **of)
 
 
 def asked_bytes(m: int, k: int, n: int, high: int, wide: int, itemsize: int = 2) -> int:
@@ -69,18 +54,16 @@ def figures(counted: Counted, high: int, wide: int, deep: int, stages: int, warp
 
 def tiles(high: int, wide: int, deep: int = 32, warps: int = 4, stages: int = 3, label: str = "") -> Variant:
     of: dict[str, Any] = {"high": high, "wide": wide, "deep": deep, "warps": warps, "stages": stages}
-    return Variant(label or f"tiles {high} x {wide}", functools.partial(product, **of), functools.partial(figures, **of))
+    return variants(product, {label or f"tiles {high} x {wide}": of}, figures)[0]
 
 
-def case(name: str, variants: tuple[Variant, ...], baseline: str, better: str, figure: str, unit: str, **other: Any) -> Case:
+def case(name: str, ways: tuple[Variant, ...], figure: str, unit: str, **other: Any) -> Case:
     """A product of float16 matrices, [m, k] and [k, n]."""
     sizes = {"check": (70, 50, 45), "cuda": (4096, 4096, 4096)} | other.pop("sizes", {})
     return Case(
         name=name,
         kind="kernel",
-        variants=variants,
-        baseline=baseline,
-        better=better,
+        variants=ways,
         figure=figure,
         unit=unit,
         draw=lambda rng, m, k, n: [normal(rng, m, k, dtype=np.float16), normal(rng, k, n, dtype=np.float16)],

@@ -93,7 +93,7 @@ def touched(addresses: np.ndarray, mask: np.ndarray, size: int, layout: Layout, 
     return requests, sectors, used
 
 
-def figures(counted: Counted) -> Mapping[str, float]:
+def figures(counted: Counted, **_: Any) -> Mapping[str, float]:
     """Of a kernel without loops: requests of a block, sectors a request, bytes of sectors fetched for each byte used.
 
     The first program is looked at, in the interpreter. `..._in_block` counts a sector once for the

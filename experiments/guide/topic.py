@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -48,7 +49,7 @@ class Case:
     Attributes:
       name: unique within the topic.
       kind: "kernel", a launch or more of our own; "xla", a program; "host", a Python procedure.
-      baseline, better: the names of the ordinary way and of the optimized one.
+      baseline, better: the names of the ordinary variant and of the optimized one; the first and the last if not given.
       figure: the counted figure that decides; None where only a clock can.
       unit: what it counts, to stand after "times fewer" or "times more".
       draw: random inputs of a size.
@@ -63,13 +64,13 @@ class Case:
     name: str
     kind: str
     variants: tuple[Variant, ...]
-    baseline: str
-    better: str
-    figure: str | None
-    unit: str
     draw: Callable[..., list[np.ndarray]]
     reference: Callable[..., list[np.ndarray]]
     sizes: Mapping[str, Size]
+    baseline: str = ""
+    better: str = ""
+    figure: str | None = "modelled_ms"
+    unit: str = "ms by the model"
     bytes: Callable[..., float] | None = None
     flops: Callable[..., float] | None = None
     more: bool = False
@@ -77,6 +78,10 @@ class Case:
 
     def __post_init__(self) -> None:
         names = [variant.name for variant in self.variants]
+        for field, value in (("baseline", self.baseline or names[0]), ("better", self.better or names[-1])):
+            object.__setattr__(self, field, value)
+        if self.figure is None:
+            object.__setattr__(self, "unit", "")
         if len(names) < 2 or len(set(names)) < len(names) or not {self.baseline, self.better} <= set(names):
             raise ValueError(f"case {self.name}: variants {names} must differ, and hold {self.baseline} and {self.better}")
 
@@ -108,6 +113,16 @@ class Topic:
     kernel: str
     cases: tuple[Case, ...]
     reads: tuple[str, ...] = ()
+
+
+def variants(
+    call: Callable[..., Any], rows: Mapping[str, Mapping[str, Any]], figures: Callable[..., Mapping[str, float]] | None = None
+) -> tuple[Variant, ...]:
+    """A variant for each name: `call` with its keywords, which `figures` is given too."""
+    none: Callable[..., Mapping[str, float]] = lambda counted, **_: {}
+    return tuple(
+        Variant(name, functools.partial(call, **of), functools.partial(figures or none, **of)) for name, of in rows.items()
+    )
 
 
 class _NoValues:

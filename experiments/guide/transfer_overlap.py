@@ -26,12 +26,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.errors import UserError
-from experiments.guide.topic import Case, Counted, Topic, Variant, normal
+from experiments.guide.topic import Case, Counted, Topic, Variant, normal, variants
 from experiments.measuring.device_model import constants
 from experiments.measuring.result import RESULTS
 
 LINK = constants("nvidia-h200")["link"]  # bytes a second from the host
 PAD = 4
+PIPELINES = {"one after the other": "wait", "without waiting": "dispatch", "a thread, one batch ahead": "thread"}
 COMPILED = "nvidia-h200/compiled-models.json"
 # The training step whose time is taken from the compiled comparison, and the bytes of one batch of it.
 BATCHES = {
@@ -62,9 +63,6 @@ def _modelled(label: str, name: str) -> Case:
         name=label,
         kind="host",
         variants=(Variant("after the step", None, of(False)), Variant("one batch ahead", None, of(True))),
-        baseline="after the step",
-        better="one batch ahead",
-        figure="modelled_ms",
         unit="ms a step by the model",
         draw=lambda rng: [],
         reference=list,
@@ -139,9 +137,9 @@ def send(images, *, as_bytes: bool):
     return mean_of_floats(jax.device_put(images.astype(np.float32) * np.float32(2 / 255) - np.float32(1)))
 
 
-def sent(counted: Counted, itemsize: int) -> Mapping[str, float]:
+def sent(counted: Counted, as_bytes: bool) -> Mapping[str, float]:
     n, side = counted.size
-    bytes_ = itemsize * n * side * side * 3
+    bytes_ = (1 if as_bytes else 4) * n * side * side * 3
     return {"sent_bytes": bytes_, "transfer_ms": 1e3 * bytes_ / LINK}
 
 
@@ -164,12 +162,7 @@ TOPIC = Topic(
         Case(
             name="bytes in place of floats",
             kind="host",
-            variants=(
-                Variant("floats", functools.partial(send, as_bytes=False), functools.partial(sent, itemsize=4)),
-                Variant("bytes", functools.partial(send, as_bytes=True), functools.partial(sent, itemsize=1)),
-            ),
-            baseline="floats",
-            better="bytes",
+            variants=variants(send, {"floats": {"as_bytes": False}, "bytes": {"as_bytes": True}}, sent),
             figure="sent_bytes",
             unit="bytes sent",
             draw=lambda rng, n, side: [rng.integers(0, 256, (n, side, side, 3), np.uint8)],
@@ -179,15 +172,8 @@ TOPIC = Topic(
         Case(
             name="a pipeline of images and its step",
             kind="host",
-            variants=(
-                Variant("one after the other", functools.partial(train, how="wait")),
-                Variant("without waiting", functools.partial(train, how="dispatch")),
-                Variant("a thread, one batch ahead", functools.partial(train, how="thread")),
-            ),
-            baseline="one after the other",
-            better="a thread, one batch ahead",
+            variants=variants(train, {label: {"how": how} for label, how in PIPELINES.items()}),
             figure=None,
-            unit="",
             draw=draw_training,
             reference=train_reference,
             sizes={"check": (3, 5, 17, 9), "cpu": (6, 256, 32, 512), "cuda": (10, 1024, 32, 8192)},

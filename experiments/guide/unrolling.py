@@ -16,15 +16,13 @@ C++ Programming Guide, "#pragma unroll"; Volkov 2010, Better performance at lowe
 
 from __future__ import annotations
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import triton
 import triton.language as tl
 
-from experiments.guide.topic import Case, Topic, Variant, normal
+from experiments.guide.topic import Case, Topic, normal, variants
 from kernels.runtime.launch import cdiv, launch, like
 
 ROWS, STEPS, BLOCK = 64, 256, 512
@@ -70,20 +68,9 @@ def chain_kernel(x, length, y, SIZE: tl.constexpr, STEPS: tl.constexpr, HOW: tl.
 
 def column_sums(x, length, *, interpret, how, stages=1):
     rows, columns = x.shape
-    return launch(
-        column_sums_kernel,
-        x,
-        length,
-        outputs=[like(x, (columns,))],
-        grid=(cdiv(columns, BLOCK),),
-        interpret=interpret,
-        num_stages=stages,
-        COLUMNS=columns,
-        ROWS=rows,
-        HOW=how,
-        STAGES=stages,
-        BLOCK=BLOCK,
-    )
+    of = {"COLUMNS": columns, "ROWS": rows, "HOW": how, "STAGES": stages, "BLOCK": BLOCK, "num_stages": stages}
+    grid = (cdiv(columns, BLOCK),)
+    return launch(column_sums_kernel, x, length, outputs=[like(x, (columns,))], grid=grid, interpret=interpret, **of)
 
 
 def chain(x, length, *, interpret, how):
@@ -115,13 +102,11 @@ def draw_columns(rng, columns):
     return [normal(rng, ROWS, columns), np.full(1, ROWS, np.int32)]
 
 
-def _sums_case(name: str, baseline: str, better: str) -> Case:
+def _sums_case(name: str, *hows: str) -> Case:
     return Case(
         name=name,
         kind="kernel",
-        variants=tuple(Variant(how, functools.partial(column_sums, how=how)) for how in (baseline, better)),
-        baseline=baseline,
-        better=better,
+        variants=variants(column_sums, {how: {"how": how} for how in hows}),
         figure="loads_in_a_row",
         unit="loads issued before the first is needed",
         more=True,
@@ -144,9 +129,7 @@ TOPIC = Topic(
         Case(
             name="256 steps that need each other",
             kind="kernel",
-            variants=tuple(Variant(how, functools.partial(chain, how=how)) for how in ("run time", "written out")),
-            baseline="run time",
-            better="written out",
+            variants=variants(chain, {how: {"how": how} for how in ("run time", "written out")}),
             figure="instructions",
             unit="instructions in the program",
             draw=lambda rng, size: [normal(rng, size), np.full(1, STEPS, np.int32)],
@@ -157,11 +140,8 @@ TOPIC = Topic(
         Case(
             name="lax.scan over 128 steps, XLA",
             kind="xla",
-            variants=tuple(Variant(f"unroll {n}", functools.partial(recurrence, unroll=n)) for n in (1, 8, 32)),
-            baseline="unroll 1",
+            variants=variants(recurrence, {f"unroll {n}": {"unroll": n} for n in (1, 8, 32)}),
             better="unroll 8",
-            figure="modelled_ms",
-            unit="ms by the model",
             draw=lambda rng, steps, batch, width: [
                 normal(rng, steps, batch, width),
                 normal(rng, width, width) / np.float32(width),

@@ -7,15 +7,6 @@ who report 59.3 % top-1 on ImageNet for one network with ten crops (40.7 % error
 56.52 %. Not run here.
 """
 
-from experiments.recipes.recipe import Recipe
+from experiments.recipes.settings import stepwise
 
-RECIPE = Recipe(
-    model="alexnet",
-    data="imagefolder",
-    epochs=90,
-    batch_size=128,
-    optimizer="sgd",
-    learning_rate=0.01,
-    schedule="step",
-    weight_decay=5e-4,
-)
+RECIPE = stepwise(model="alexnet", epochs=90)

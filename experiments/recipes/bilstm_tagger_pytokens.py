@@ -6,17 +6,6 @@ Two minutes on two cores to 99.7 % of the held-out characters;
 three seeds in experiments/results/cpu/recurrent-learning.json.
 """
 
-from experiments.recipes.recipe import Recipe
+from experiments.recipes.settings import characters
 
-RECIPE = Recipe(
-    model="bilstm_tagger",
-    data="pytokens",
-    task="tagging",
-    epochs=0.5,
-    batch_size=32,
-    learning_rate=4e-3,
-    warmup_epochs=0.02,
-    clip_norm=1.0,
-    evaluate_every=0.25,
-    checkpoint_every=0.25,
-)
+RECIPE = characters(model="bilstm_tagger", data="pytokens", task="tagging", epochs=0.5, batch_size=32, data_options="")

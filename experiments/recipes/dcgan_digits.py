@@ -6,22 +6,9 @@ Without R1 its discriminator learns the few training images by heart: the Fréch
 trains. docs/training.md has the figures.
 """
 
-from experiments.recipes.recipe import Recipe
+from experiments.recipes.settings import adversarial
 
-RECIPE = Recipe(
-    model="dcgan",
-    data="digits",
-    task="gan",
-    epochs=240,
-    batch_size=64,
-    optimizer="adam",
-    learning_rate=2e-4,
-    momentum=0.5,
-    schedule="constant",
-    ema=0.995,
-    evaluate_every=20,
-    checkpoint_every=20,
-    data_options="size=32,shift=0",
-    task_options="r1=10.0",
-    model_options="image_size=32,generator_width=16,discriminator_width=16",
-)
+RECIPE = adversarial(
+    model="dcgan", epochs=240, ema=0.995, evaluate_every=20, checkpoint_every=20, data_options="size=32,shift=0",
+    model_options="image_size=32,generator_width=16,discriminator_width=16", task_options="r1=10.0",
+)  # fmt: skip

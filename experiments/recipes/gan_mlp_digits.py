@@ -6,22 +6,9 @@ Without R1 its discriminator learns the few training images by heart. Without la
 one hidden layer draws what lies between the digits too, for several times as many steps; docs/training.md has the figures.
 """
 
-from experiments.recipes.recipe import Recipe
+from experiments.recipes.settings import adversarial
 
-RECIPE = Recipe(
-    model="gan_mlp",
-    data="digits",
-    task="gan",
-    epochs=600,
-    batch_size=64,
-    optimizer="adam",
-    learning_rate=2e-4,
-    momentum=0.5,
-    schedule="constant",
-    ema=0.999,
-    steps_per_call=11,
-    evaluate_every=100,
-    checkpoint_every=100,
-    data_options="size=28,shift=0",
-    task_options="r1=10.0,conditional=True",
-)
+RECIPE = adversarial(
+    model="gan_mlp", epochs=600, ema=0.999, steps_per_call=11, evaluate_every=100, checkpoint_every=100,
+    data_options="size=28,shift=0", task_options="r1=10.0,conditional=True",
+)  # fmt: skip

@@ -7,18 +7,6 @@ for one network and one crop (table 3). Batch normalization allows the higher ra
 run here.
 """
 
-from experiments.recipes.recipe import Recipe
+from experiments.recipes.settings import imagenet
 
-RECIPE = Recipe(
-    model="googlenet",
-    data="imagefolder",
-    epochs=90,
-    batch_size=256,
-    optimizer="sgd",
-    learning_rate=0.1,
-    schedule="cosine",
-    warmup_epochs=5,
-    weight_decay=1e-4,
-    label_smoothing=0.1,
-    precision="bfloat16",
-)
+RECIPE = imagenet(model="googlenet", label_smoothing=0.1)

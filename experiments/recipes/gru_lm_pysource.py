@@ -3,18 +3,6 @@
 python -m experiments.train gru_lm
 """
 
-from experiments.recipes.recipe import Recipe
+from experiments.recipes.settings import characters
 
-RECIPE = Recipe(
-    model="gru_lm",
-    data="pysource",
-    task="language_model",
-    epochs=1.75,
-    batch_size=16,
-    learning_rate=4e-3,
-    warmup_epochs=0.02,
-    data_options="length=64",
-    clip_norm=1.0,
-    evaluate_every=0.25,
-    checkpoint_every=0.25,
-)
+RECIPE = characters(model="gru_lm")

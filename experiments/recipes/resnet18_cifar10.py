@@ -7,15 +7,6 @@
 here.
 """
 
-from experiments.recipes.recipe import Recipe
+from experiments.recipes.settings import cifar
 
-RECIPE = Recipe(
-    model="resnet18",
-    data="cifar10",
-    epochs=30,
-    batch_size=128,
-    optimizer="sgd",
-    learning_rate=0.1,
-    schedule="one_cycle",
-    weight_decay=5e-4,
-)
+RECIPE = cifar(model="resnet18", epochs=30, schedule="one_cycle", weight_decay=5e-4)

@@ -6,17 +6,6 @@
 % (their table 6: 8.75 % error). Not run here.
 """
 
-from experiments.recipes.recipe import Recipe
+from experiments.recipes.settings import cifar
 
-RECIPE = Recipe(
-    model="resnet20_cifar",
-    data="cifar10",
-    epochs=164,
-    batch_size=128,
-    optimizer="sgd",
-    learning_rate=0.1,
-    schedule="step",
-    weight_decay=1e-4,
-    evaluate_every=5,
-    checkpoint_every=5,
-)
+RECIPE = cifar(model="resnet20_cifar", epochs=164, schedule="step", weight_decay=1e-4, evaluate_every=5, checkpoint_every=5)

@@ -9,12 +9,5 @@ for three seeds and writes experiments/results/cpu/conv-learning.json. (There is
 from experiments.recipes.recipe import Recipe
 
 RECIPE = Recipe(
-    model="resnet20_cifar",
-    data="digits",
-    epochs=15,
-    batch_size=64,
-    learning_rate=5e-3,
-    weight_decay=0.02,
-    schedule="one_cycle",
-    ema=0.98,
+    "resnet20_cifar", "digits", epochs=15, batch_size=64, learning_rate=5e-3, weight_decay=0.02, schedule="one_cycle", ema=0.98
 )

@@ -8,19 +8,6 @@ the 3x3); torchvision's own weights of this recipe have 76.13 % (its IMAGENET1K_
 it takes thirteen hours.
 """
 
-from experiments.recipes.recipe import Recipe
+from experiments.recipes.settings import imagenet
 
-RECIPE = Recipe(
-    model="resnet50",
-    data="imagefolder",
-    epochs=90,
-    batch_size=256,
-    optimizer="sgd",
-    learning_rate=0.1,
-    schedule="cosine",
-    warmup_epochs=5,
-    weight_decay=1e-4,
-    precision="bfloat16",
-    model_options="zero_init_residual=True",
-    checkpoint_every=1,
-)
+RECIPE = imagenet(model="resnet50", model_options="zero_init_residual=True")

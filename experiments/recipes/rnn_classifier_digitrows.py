@@ -3,16 +3,6 @@
 python -m experiments.train rnn_classifier
 """
 
-from experiments.recipes.recipe import Recipe
+from experiments.recipes.settings import digit_rows
 
-RECIPE = Recipe(
-    model="rnn_classifier",
-    data="digitrows",
-    epochs=30,
-    batch_size=32,
-    learning_rate=3e-3,
-    weight_decay=0.01,
-    clip_norm=1.0,
-    ema=0.98,
-    evaluate_every=5,
-)
+RECIPE = digit_rows(model="rnn_classifier")

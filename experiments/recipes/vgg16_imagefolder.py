@@ -7,16 +7,6 @@ Zisserman 2014, who report 73.0 % top-1 for configuration D with dense evaluatio
 torchvision's weights, one 224x224 crop, have 71.59 %. Not run here.
 """
 
-from experiments.recipes.recipe import Recipe
+from experiments.recipes.settings import stepwise
 
-RECIPE = Recipe(
-    model="vgg16",
-    data="imagefolder",
-    epochs=74,
-    batch_size=256,
-    optimizer="sgd",
-    learning_rate=0.01,
-    schedule="step",
-    weight_decay=5e-4,
-    precision="bfloat16",
-)
+RECIPE = stepwise(model="vgg16", epochs=74, batch_size=256, precision="bfloat16")

@@ -1,0 +1,162 @@
+"""A smoke run of every script under experiments/benchmarks/, at sizes that take no time: what it writes is a result file."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+
+from experiments.benchmarks import (
+    conv_learning,
+    conv_models_cpu,
+    cpu_operators,
+    float32_gradients,
+    gan_cpu,
+    gan_learning,
+    import_cost,
+    kill_ten_times,
+    lenet5_seeds,
+    lenet5_step,
+    parity,
+    recurrent_compiled,
+    recurrent_cpu,
+    recurrent_learning,
+    seeds,
+)
+from experiments.measuring import clock, result
+
+FOLDER = pathlib.Path(seeds.__file__).parent
+SCRIPTS = {name for name, value in globals().items() if getattr(value, "__name__", "").startswith("experiments.benchmarks.")}
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(result, "RESULTS", tmp_path)
+    real = clock.interleaved
+    monkeypatch.setattr(clock, "interleaved", lambda calls, rounds=1, warmup=1: real(calls, 1, 1))
+
+
+def written(name: str, device: str = "cpu") -> dict[str, Any]:
+    return result.load(name, device)
+
+
+def test_every_script_is_here() -> None:
+    assert {path.stem for path in FOLDER.glob("*.py")} - {"__init__"} == SCRIPTS
+
+
+def summary(flags: list[str], seed: int, look: Any = lambda workdir: None) -> dict[str, Any]:
+    """Stands in for a run of experiments.train."""
+    quality = {name: float(seed) for name in gan_learning.FIGURES}
+    figures = {"eval_accuracy": 0.9 + seed / 100, "eval_bits_per_character": 2.0, "parameters": 3, "steps": 4, "seconds": 1.0}
+    return quality | figures | {"eval_real_frechet_distance": 2.0, "process_seconds": 2.0, "collapsed": False}
+
+
+def test_recipes_over_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(seeds, "run", summary)
+    lenet5_seeds.main()
+    assert [run["accuracy"] for run in written("lenet5-digits")["runs"]] == [0.9 + seed / 100 for seed in range(10)]
+    recurrent_learning.main(["lstm_lm"])
+    recurrent_learning.main(["bilstm_tagger"])
+    found = written("recurrent-learning")["recipes"]
+    assert set(found) == {"lstm_lm", "bilstm_tagger"}, "a later run completes an earlier one"
+    assert (found["bilstm_tagger"]["lowest"], found["bilstm_tagger"]["highest"]) == (0.9, 0.92)
+    gan_learning.main(["gan_mlp"])
+    assert written("gan-learning")["recipes"]["gan_mlp"]["median_over_real"] == 0.5
+    conv_learning.main(["--only", "resnet20_cifar"])
+    assert written("conv-learning")["runs"]["resnet20_cifar"]["figure"] == "eval_accuracy"
+
+
+def test_a_run_is_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    def train(command: list[str], **_: Any) -> None:
+        assert command[1:4] == ["-m", "experiments.train", "lenet5"]
+        workdir = pathlib.Path(command[command.index("--workdir") + 1])
+        workdir.mkdir()
+        (workdir / "summary.json").write_text(json.dumps({"seed": command[command.index("--seed") + 1]}))
+
+    monkeypatch.setattr(subprocess, "run", train)
+    assert seeds.run(["lenet5"], 3)["seed"] == "3"
+
+
+def test_learning_by_heart() -> None:
+    assert set(conv_learning.overfit("lenet5", 32, 10)) == {"accuracy", "steps", "loss", "seconds"}
+
+
+def test_importing_the_kernels() -> None:
+    import_cost.main(1)
+    assert 0 < written("import-cost")["seconds"]["median"] < 60
+
+
+FAKE_RUN = """
+import json, pathlib, sys, time
+workdir = pathlib.Path(sys.argv[1])
+(workdir / "checkpoints" / "1").mkdir(parents=True, exist_ok=True)
+if workdir.name == "killed" and not (workdir / "again").exists():
+    (workdir / "again").touch()
+    time.sleep(60)
+(workdir / "summary.json").write_text(json.dumps({"parameters_sha256": "same"}))
+"""
+
+
+def test_a_run_is_killed_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kill_ten_times, "start", lambda workdir: subprocess.Popen([sys.executable, "-c", FAKE_RUN, workdir]))
+    assert kill_ten_times.main(kills=1) == 0
+    found = written("kill-ten-times")
+    assert found["same_parameters"] is True
+    assert len(found["kills"]) == 1
+
+
+def test_networks_beside_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conv_models_cpu, "CASES", {"tiny": ("resnet18", 32, 2, 10, False, 1.5)})
+    conv_models_cpu.main(["--only", "tiny"])
+    assert written("conv-models")["cases"]["tiny"]["ratio"] > 0
+    monkeypatch.setattr(lenet5_step, "BATCH", 4)
+    monkeypatch.setattr(lenet5_step, "STEPS_PER_ROUND", 1)
+    lenet5_step.main(rounds=1, python_steps=3)
+    assert written("lenet5-step")["ratio"] > 0
+    parity.main(["lenet5"])
+    assert written("parity")["models"]["lenet5"]["params"] == 61_706
+
+
+def test_operators_beside_torchs() -> None:
+    rng = np.random.default_rng(0)
+    found = cpu_operators.convolution((2, 8, 8, 3), (3, 3, 3, 4), 1, 1, rng) | cpu_operators.pool((2, 8, 8, 3), 2, 2, 0, rng)
+    assert set(found) == {"output", "input gradient", "weight gradient", "output and gradient"}
+    assert all(set(times) == {"ours", "xla", "torch"} for times in found.values())
+
+
+def test_float32_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(float32_gradients, "SIZE", 32)
+    monkeypatch.setattr(float32_gradients, "BATCH", 2)
+    found = float32_gradients.measure("resnet18", 1)
+    assert np.isfinite(found["zoo"] + found["torch"]).all()
+
+
+def test_gans_beside_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(gan_cpu.CASES, "tiny", ("gan_mlp", "", 1, 1.0))
+    assert gan_cpu.step_times("tiny")["ratio"] > 0
+    monkeypatch.setitem(gan_cpu.LAYERS, "tiny", (2, 4, 3))
+    monkeypatch.setattr(gan_cpu, "BATCH", 2)
+    assert set(gan_cpu.form_times("tiny")["seconds"]) == set(gan_cpu.FORMS)
+    compiled = gan_cpu.form_kernels("tiny", 2)
+    assert all(found["kernels"] > 0 < found["bytes"] for found in compiled.values())
+
+
+def test_recurrent_layers_beside_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"STEPS": 3, "BATCH": 2, "HIDDEN": 4, "CALLS": 2, "LENGTHS": (3,)}.items():
+        monkeypatch.setattr(recurrent_cpu, name, value)
+    recurrent_cpu.main()
+    assert written("recurrent-cpu")["forward_backward"]["ratio"] > 0
+
+
+def test_recurrent_kernels_compiled() -> None:
+    shape = recurrent_compiled.Shape(2, 8, 16, 64)
+    one, four = (recurrent_compiled.xla(shape, unroll)["forward_kernels_per_step"] for unroll in (1, 4))
+    assert four < one, "steps in a turn of XLA's loop share kernels"
+    calls = recurrent_compiled.launches(shape)
+    assert recurrent_compiled.taken(calls[0])["spilled"] == 0
+    assert recurrent_compiled.ours(shape, 1)["forward_ms"] > 0
