@@ -89,8 +89,9 @@ def pilot_mean(x, channel, valid, ROWS: tl.constexpr, CHANNELS: tl.constexpr, BL
 
 @triton.jit
 def move(old, new, batch, valid, MOMENTUM: tl.constexpr):
-    """A running statistic, moved towards that of the batch."""
+    """A running statistic, moved towards that of the batch. `old` and `new` may be the same memory."""
     value = (1.0 - MOMENTUM) * tl.load(old, mask=valid, other=0.0).to(tl.float32) + MOMENTUM * batch
+    tl.debug_barrier()  # every warp has the old value, which one of them replaces
     tl.store(new, value.to(new.dtype.element_ty), mask=valid)
 
 

@@ -112,6 +112,8 @@ def forward_kernel(
         b_2 = bias(bias_h + 2 * HIDDEN, unit, HIDDEN)
     bias_x = b_x + chain * (GATE_COUNT * HIDDEN) + unit
     tl.store(exchange + at, h.to(dtype), mask=mine, cache_modifier=".cg")
+    if DROPOUT:  # the layer above reads it before there is anything, and is not active then
+        tl.store(exchange + STATE + at, tl.zeros_like(h).to(dtype), mask=mine, cache_modifier=".cg")
     arrive(counter)
 
     for step in range(TIME + LAYERS - 1):

@@ -4,7 +4,8 @@ The kernels' source is the one that the GPU runs: the interpreter is entered by 
 which would have to be set before the kernels are imported and would keep them from being compiled in the same process.
 What is added to Triton's own interpreter:
 
-- any load, store or atomic outside the arrays handed in raises; outputs start as poison (NaN, 255), as fresh memory might;
+- any load, store or atomic outside the arrays handed in raises, and so does a load of an output's element that nobody has
+  written; outputs start as poison (NaN, 255), as fresh memory might;
 - numbers become bfloat16 by rounding to the nearest, ties to even, as on a GPU (Triton 3.6 to 3.9 cut float32 off, and take the
   number that an integer is for bits), and products of bfloat16 are right (they multiply the raw bits);
 - the programs of a grid can run at the same time, so that a barrier across the grid can be tested.
@@ -18,6 +19,7 @@ import functools
 import inspect
 import itertools
 import threading
+import time
 import types
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -46,6 +48,10 @@ _TRITON_NAMES = {
 
 class OutOfBoundsError(Exception):
     """A kernel touched memory that belongs to none of its arrays."""
+
+
+class UnwrittenError(Exception):
+    """A kernel read memory that nobody had written."""
 
 
 class _AbandonedError(Exception):
@@ -93,6 +99,7 @@ class _Builder(interpreter.InterpreterBuilder):
         allowed = (precision.ONE_PASS, precision.EXACT, *precision.SPLIT)
         self.options = dataclasses.replace(interpreter.InterpreterOptions(), allowed_dot_input_precisions=allowed)
         self.bounds = np.zeros((0, 2), np.uint64)  # of each array, the first and the one-past-last address, sorted
+        self.written: list[np.ndarray | None] = []  # of each array, which bytes are; None for all
         self.abandoned = threading.Event()  # a launch has failed: programs that wait for others at a barrier must end
         self._thread = threading.local()
 
@@ -111,6 +118,15 @@ class _Builder(interpreter.InterpreterBuilder):
         inside = (array >= 0) & (addresses + np.uint64(size) <= self.bounds[array, 1])
         if not inside.all():
             raise OutOfBoundsError(f"{what} outside every array, in program {self.grid_idx}: {(~inside).sum()} addresses")
+        for number in np.unique(array):
+            if (written := self.written[number]) is None:
+                continue
+            first = (addresses[array == number] - self.bounds[number, 0]).astype(np.int64)
+            if what == "store":
+                for byte in range(size):
+                    written[first + byte] = True
+            elif not (written[first].all() and written[first + size - 1].all()):
+                raise UnwrittenError(f"{what} of what nobody has written, in program {self.grid_idx}, of an output")
         if _recorders:
             valid = np.broadcast_to(mask.data, pointers.data.shape).astype(bool)
             relative = np.zeros(valid.shape, np.int64)
@@ -206,6 +222,7 @@ def launch(
 
     Raises:
       OutOfBoundsError: the kernel touched memory outside its arrays.
+      UnwrittenError: it read of an output what no program had written.
       TimeoutError: programs that run together did not end.
     """
     arrays = [np.ascontiguousarray(a) for a in inputs]
@@ -214,15 +231,18 @@ def launch(
         if i not in zeroed:
             result.reshape(-1).view(np.uint8).fill(255)
     pointers, bounds = [], []
-    for array in (*arrays, *results):
+    for number, array in enumerate((*arrays, *results), -len(arrays)):
         address = array.__array_interface__["data"][0]
-        bounds.append((address, address + array.nbytes))
+        known = number < 0 or number in zeroed
+        bounds.append((address, address + array.nbytes, None if known else np.zeros(array.nbytes, bool)))
         kind = tl.pointer_type(tl.str_to_ty(_TRITON_NAMES[array.dtype], None))
         pointers.append(tl.tensor(interpreter.TensorHandle(np.array([address], np.uint64), kind), kind))
     sizes = tuple(grid) + (1,) * (3 - len(grid))
 
     with _lock, _interpreting(kernel.fn):
-        _builder.bounds = np.array(sorted(bounds), np.uint64)
+        bounds.sort(key=lambda one: one[:2])
+        _builder.bounds = np.array([one[:2] for one in bounds], np.uint64)
+        _builder.written = [written for *_, written in bounds]
         _builder.set_grid_dim(*sizes)
         fn = _python_function(kernel.fn)
         arguments = inspect.getcallargs(fn, *pointers, **(constants or {}))
@@ -255,10 +275,11 @@ def _run_together(program: Callable[[tuple[int, ...]], None], indices: list[tupl
     threads = [threading.Thread(target=guarded, args=(index,), daemon=True) for index in indices]
     for thread in threads:
         thread.start()
+    deadline = time.monotonic() + _TIMEOUT
     for thread in threads:
         while thread.is_alive() and not errors:
-            thread.join(_TIMEOUT)
-            if thread.is_alive() and not errors:
+            thread.join(0.05)  # and then see whether another one has failed
+            if thread.is_alive() and not errors and time.monotonic() > deadline:
                 errors.append(TimeoutError(f"a program did not end within {_TIMEOUT} s: its barrier never opened"))
     if errors:
         _builder.abandoned.set()

@@ -186,6 +186,42 @@ def test_batch_norm_moves_running_statistics_in_its_own_launch():
     assert traffic.total(traffic.kernels_of(found.as_text()))[0] == 1  # in place: not even a copy
 
 
+def places_of(ptx: str, parameter: int) -> tuple[list[int], list[int]]:
+    """The lines of a kernel that load from and store to the array that is this parameter."""
+    addresses: set[str] = set()
+    loads, stores = [], []
+    for number, line in enumerate(ptx.splitlines()):
+        text = line.split("//")[0].strip()
+        if found := re.search(rf"ld\.param\.b64\s+(%rd\d+), \[\w+_param_{parameter}\]", text):
+            addresses.add(found[1])
+        elif found := re.search(r"\b(ld|st)\.global\S*.*\[ ?(%rd\d+) ?\+", text):
+            if found[2] in addresses:
+                (loads if found[1] == "ld" else stores).append(number)
+        elif (found := re.match(r"(?:cvta\S+|add\.s64|mad\.wide\S*|mov\.b64)\s+(%rd\d+), (.*);", text)) and any(
+            f"%{register}" in addresses for register in re.findall(r"%(rd\d+)", found[2])
+        ):
+            addresses.add(found[1])
+    return loads, stores
+
+
+@pytest.mark.parametrize("lag", [0, 1])
+def test_a_barrier_stands_between_reading_and_writing_running_statistics_in_place(lag):
+    """Every warp of a block loads the old value, and one stores the new to the same place."""
+    x, channels = S((256, 14, 14, 128), BF16), S((128,), jnp.float32)
+    config = dataclasses.asdict(batch_norm_config.Config(64, 128, 16, lag))
+    with launch.recording() as launches, aot.lowering_for(H200), tuning.candidate("batch_norm_act", config):
+        jax.eval_shape(running_statistics, x, *[channels] * 4)
+    ptx = aot.kernel_resources(launches[0], H200).ptx
+    barriers = [number for number, line in enumerate(ptx.splitlines()) if "bar.sync" in line.split("//")[0]]
+    names = launches[0].kernel.arg_names
+    for old, new in (("old_mean", "new_mean"), ("old_var", "new_var")):
+        loads, _ = places_of(ptx, names.index(old))
+        _, stores = places_of(ptx, names.index(new))
+        assert loads
+        assert stores
+        assert all(any(load < barrier < store for barrier in barriers) for load in loads for store in stores)
+
+
 SHARDED = {
     "max_pool": (lambda x: kernels.max_pool(x, 3, 2, implementation="triton"), (S((16, 9, 9, 8), BF16),), (P("data"),)),
     "local_response_norm": (kernels.local_response_norm, (S((16, 3, 3, 8), BF16),), (P("data"),)),
