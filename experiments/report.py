@@ -123,7 +123,6 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "compiled-models": _of(compiled, compared.models, "models"),
     "measured-cpu": _of(measured, "cpu", "torch"),
     "measured-h200": _of(measured, GPU, "torch,torch.compile,flax"),
-    "lessons": _of(tabled, compared.lessons, "compiled-operators", "recurrent-compiled", device=GPU),
     "guide": guide,
     **{f"guide-{name}": _of(guide_topic, name) for name in topics.NAMES},
 }

@@ -35,10 +35,10 @@ WHY = {
 # -- operators on images --------------------------------------------------------------------------------------------------
 
 
-def pool_case(where: str, batch: int, size: int, channels: int, window: int, stride: int, pad: int = 0) -> Case:
+def pool_case(where: str, batch: int, size: int, channels: int, window: int, stride: int, padding: int = 0) -> Case:
     values = batch * size * size * channels
-    out = batch * ((size + 2 * pad - window) // stride + 1) ** 2 * channels
-    pads = ((pad, pad), (pad, pad))
+    out = batch * ((size + 2 * padding - window) // stride + 1) ** 2 * channels
+    pads = ((padding, padding), (padding, padding))
     return Case(
         "max_pool",
         f"{window}/{stride} {where} {batch}x{size}x{size}x{channels}",
@@ -48,7 +48,7 @@ def pool_case(where: str, batch: int, size: int, channels: int, window: int, str
         lambda item: item * (2 * values + 2 * out) + 2 * out,
         window * window * out + values,
         (0,),
-        TorchPeer(lambda f: lambda x: f.max_pool2d(x, window, stride, pad)),
+        TorchPeer(lambda f: lambda x: f.max_pool2d(x, window, stride, padding)),
         lambda x: _linen().max_pool(x, (window, window), (stride, stride), pads),
     )
 

@@ -30,7 +30,7 @@ class Options:
       only: part of the names of the cases to run; all if None.
       peers: some of `contenders.PEERS`.
       precision: of every case; if None the case's own where it has one, else bfloat16 on a GPU and float32 on a CPU.
-      rounds, block_seconds: see `timing.measure`.
+      rounds, block_seconds: see `clock.measure`.
       deadline: on time.monotonic; no case is begun that would end after it, going by its last time or the longest so far.
     """
 

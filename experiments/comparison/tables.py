@@ -196,39 +196,6 @@ def failures(record: Found) -> str:
     )
 
 
-def lessons(operator_record: Found, recurrent: Found) -> Table:
-    """Header and rows: the figure that shows each optimization, compiled."""
-    rows = {row["name"]: row["contenders"] for row in operator_record["cases"]}
-    duels = {d.case["name"]: d for d in verdict.duels(operator_record)}
-    ratio = lambda start: next(
-        (f"{d.ratio('bytes'):.2f}" for name, d in duels.items() if name.startswith(start)), "not compiled"
-    )
-    kernels = lambda case, name: f"{rows.get(case, {}).get(name, {}).get('kernels', 0):,}"
-    lenet5, lstm = "lenet5 4096x32x32x1, forward", "lstm public benchmark 10x512x128, 256 wide, 6 layers, forward"
-    resident = next(row for row in recurrent["shapes"] if row["hidden"] == 1024)["forward"]
-    unrolled = recurrent["xla_unrolled"]
-    steps = "; ".join(f"{unroll}: {found['forward_kernels_per_step']:.1f}" for unroll, found in unrolled.items())
-    occupancy = (
-        f"{resident['blocks']} blocks on {resident['resident_blocks']} places, {resident['registers']} registers a thread"
-    )
-    norms = f"{ratio('batch_norm_act ResNet-50 stage 2')}; {ratio('batch_norm_act ResNet-50 stage 1 end')}"
-    small = f"kernels {kernels(lenet5, 'xla')} to {kernels(lenet5, 'triton')}; bytes, XLA / ours: {ratio('lenet5')}"
-    rows_of = {
-        (
-            "memory hierarchy",
-            "batch norm whose slice fits the L2 cache; one whose slice does not",
-        ): f"bytes, XLA / ours: {norms}",
-        ("fewer bytes kept", "max-pool's position in a byte"): f"bytes, XLA / ours: {ratio('max_pool 3/2 AlexNet')}",
-        ("computing again", "local response norm keeps x"): f"bytes, XLA / ours: {ratio('local_response_norm AlexNet')}",
-        ("fusion", "LeNet-5 in one launch"): small,
-        ("no host in the loop", "six LSTM layers"): f"kernels {kernels(lstm, 'xla')} to {kernels(lstm, 'triton')}",
-        ("unrolling", "XLA's LSTM loop, by steps in a turn"): f"kernels a step: {steps}",
-        ("occupancy", "persistent LSTM, 1024 units"): f"{occupancy}, {resident['spilled']} bytes spilled",
-        ("little to win", "softmax cross-entropy"): f"bytes, XLA / ours: {ratio('softmax_cross_entropy')}",
-    }
-    return ["optimization", "what shows it", "figure (compiled)"], [[*names, figure] for names, figure in rows_of.items()]
-
-
 def regressions(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """Cases whose new p20 is above the old p80 by a twentieth or more, slower beyond the noise of either run; and failures."""
     found = []

@@ -7,11 +7,13 @@ numbers from `key`.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from experiments.data.base import Dataset
 from experiments.data.rand_augment import rand_augment
 
 Batch = dict[str, jax.Array]
@@ -172,3 +174,13 @@ class Augmentation:
         """Least and greatest value after normalization."""
         pairs = list(zip(self.mean, self.deviation, strict=True))
         return min(-m / d for m, d in pairs), max((1 - m) / d for m, d in pairs)
+
+
+def image_data(
+    name: str, train: Any, test: Any, classes: Sequence[str], shape: tuple[int, ...], augmentation: Augmentation
+) -> Dataset:
+    """Images [*shape] that are augmented and normalized by `augmentation`, whose values they then have."""
+    span = augmentation.value_range
+    return Dataset(
+        name=name, train=train, test=test, classes=tuple(classes), input_shape=shape, preprocess=augmentation, value_range=span
+    )

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.data.augment import Augmentation
+from experiments.data.augment import Augmentation, image_data
 from experiments.data.base import ArraySource, Dataset
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -120,13 +120,6 @@ def load(
     """
     if path is None:
         raise ValueError("cifar10 needs its folder or archive: cifar10:PATH")
-    preprocess = Augmentation(10, MEAN, DEVIATION, shift, flip, rand_augment, erase, mixup, cutmix)
-    return Dataset(
-        name="cifar10",
-        train=read_part(path, TRAIN, b"labels", 1, 10),
-        test=read_part(path, TEST, b"labels", 1, 10),
-        classes=CLASSES,
-        input_shape=(32, 32, 3),
-        preprocess=preprocess,
-        value_range=preprocess.value_range,
-    )
+    augmentation = Augmentation(10, MEAN, DEVIATION, shift, flip, rand_augment, erase, mixup, cutmix)
+    train, test = (read_part(path, files, b"labels", 1, 10) for files in (TRAIN, TEST))
+    return image_data("cifar10", train, test, CLASSES, (32, 32, 3), augmentation)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from experiments.data.augment import Augmentation
+from experiments.data.augment import Augmentation, image_data
 from experiments.data.base import Dataset
 from experiments.data.cifar10 import read_part
 
@@ -22,13 +22,6 @@ def load(
     """Images [32, 32, 3] with their fine labels; path and options as of cifar10."""
     if path is None:
         raise ValueError("cifar100 needs its folder or archive: cifar100:PATH")
-    preprocess = Augmentation(100, MEAN, DEVIATION, shift, flip, rand_augment, erase, mixup, cutmix)
-    return Dataset(
-        name="cifar100",
-        train=read_part(path, ("train",), b"fine_labels", 2, 100),
-        test=read_part(path, ("test",), b"fine_labels", 2, 100),
-        classes=tuple(str(number) for number in range(100)),
-        input_shape=(32, 32, 3),
-        preprocess=preprocess,
-        value_range=preprocess.value_range,
-    )
+    augmentation = Augmentation(100, MEAN, DEVIATION, shift, flip, rand_augment, erase, mixup, cutmix)
+    train, test = (read_part(path, (part,), b"fine_labels", 2, 100) for part in ("train", "test"))
+    return image_data("cifar100", train, test, list(map(str, range(100))), (32, 32, 3), augmentation)

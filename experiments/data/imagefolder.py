@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from experiments.data.augment import Augmentation
+from experiments.data.augment import Augmentation, image_data
 from experiments.data.base import Batch, Dataset, stratified_split
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -170,13 +170,6 @@ def load(
         files, labels = [every[i] for i in kept], [every_label[i] for i in kept]
         test_files, test_labels = [every[i] for i in held], [every_label[i] for i in held]
     part = lambda names, numbers: ImageFiles(names, np.array(numbers, np.int32), size, skip_corrupt)
-    preprocess = Augmentation(len(classes), MEAN, DEVIATION, 0, flip, rand_augment, erase, mixup, cutmix)
-    return Dataset(
-        name="imagefolder",
-        train=part(files, labels),
-        test=part(test_files, test_labels),
-        classes=classes,
-        input_shape=(size, size, 3),
-        preprocess=preprocess,
-        value_range=preprocess.value_range,
-    )
+    augmentation = Augmentation(len(classes), MEAN, DEVIATION, 0, flip, rand_augment, erase, mixup, cutmix)
+    train, test = part(files, labels), part(test_files, test_labels)
+    return image_data("imagefolder", train, test, classes, (size, size, 3), augmentation)

@@ -12,7 +12,7 @@ import zlib
 
 import numpy as np
 
-from experiments.data.augment import Augmentation
+from experiments.data.augment import Augmentation, image_data
 from experiments.data.base import ArraySource, Dataset
 
 FILES = {
@@ -65,13 +65,6 @@ def load(path: str | None = None, *, pad: int = 2, shift: int = 2, rand_augment:
         parts[part] = ArraySource({"image": images, "label": labels.astype(np.int32)})
     classes = int(max(source.arrays["label"].max() for source in parts.values())) + 1
     # Mean and deviation of MNIST's training images.
-    preprocess = Augmentation(classes, (0.1307,), (0.3081,), shift=shift, rand_augment=rand_augment, erase=erase)
-    return Dataset(
-        name="mnist",
-        classes=tuple(str(number) for number in range(classes)),
-        input_shape=parts["train"].arrays["image"].shape[1:],
-        preprocess=preprocess,
-        value_range=preprocess.value_range,
-        train=parts["train"],
-        test=parts["test"],
-    )
+    augmentation = Augmentation(classes, (0.1307,), (0.3081,), shift=shift, rand_augment=rand_augment, erase=erase)
+    shape = parts["train"].arrays["image"].shape[1:]
+    return image_data("mnist", parts["train"], parts["test"], list(map(str, range(classes))), shape, augmentation)

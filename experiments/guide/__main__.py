@@ -1,6 +1,6 @@
 """Which GPU optimization pays: python -m experiments.guide list | TOPIC | all [flags].
 
-Explains a topic, checks each way of doing the same work, counts what the compiled kernels and programs take and move, and
+Explains a topic, checks each variant of the same work, counts what the compiled kernels and programs take and move, and
 times them where that can be done: all of them on a GPU; on a CPU what a CPU can honestly show. Without --device that is the
 GPU at hand, or, on a machine without one, a count for the H200 and a measurement of this CPU. Writes guide.json (its
 fields: docs/results.md) and guide.png to experiments/results/DEVICE/, with --quick to runs/guide/DEVICE/, or to
@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--device", help=f"{', '.join(KNOWN)}; the GPU at hand if not given, else h200 (compiled) and cpu (measured)"
     )
-    parser.add_argument("--quick", action="store_true", help="only two ways of each case, and few rounds")
+    parser.add_argument("--quick", action="store_true", help="only two variants of each case, and few rounds")
     resume.add_minutes(parser)
     parser.add_argument("--out", type=pathlib.Path, help="folder for the results, one folder a device in it")
     given = parser.parse_args(arguments)

@@ -11,26 +11,26 @@ from experiments.measuring.pictures import BETTER, INK, PALE, WORSE, save
 LIMIT = 32.0  # gains beyond it are drawn there, with their figure
 
 
-def bars(record: dict[str, Any], way: str) -> list[tuple[str, str, float, str]]:
+def bars(record: dict[str, Any], how: str) -> list[tuple[str, str, float, str]]:
     """Label, gain in a word, gain and colour of each case that has one, in the record's order: pale where its verdict says that
     it makes no difference."""
     found = []
     for topic in record["topics"]:
         for case in topic["cases"]:
-            value = verdict.gain(case, way)
+            value = verdict.gain(case, how)
             if value is not None:
                 label = f"{topic['topic'].replace('_', ' ')}: {case['name']}"
-                pale = str(case["verdicts"][way]).startswith("makes no difference")
-                found.append((label, verdict.short(case, way), value, PALE if pale else BETTER if value > 1 else WORSE))
+                pale = str(case["verdicts"][how]).startswith("makes no difference")
+                found.append((label, verdict.short(case, how), value, PALE if pale else BETTER if value > 1 else WORSE))
     return found
 
 
 def draw(record: dict[str, Any], path: pathlib.Path) -> None:
-    """Bars of how many times better the optimized way is: to the left of 1 it is worse."""
+    """Bars of how many times better the optimized variant is: to the left of 1 it is worse."""
     from matplotlib.figure import Figure
 
-    way = "measured" if record["measured"] else "compiled"
-    found = bars(record, way)
+    how = "measured" if record["measured"] else "compiled"
+    found = bars(record, how)
     figure = Figure(figsize=(9, 1.4 + 0.27 * max(1, len(found))), layout="constrained")
     axes = figure.subplots()
     for y, (_, text, value, colour) in enumerate(found):

@@ -1,4 +1,4 @@
-"""A run of the guide: every way of a topic's cases checked, counted and timed, and each topic recorded before the next."""
+"""A run of the guide: every variant of a topic's cases checked, counted and timed, and each topic recorded before the next."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Options:
 
     Attributes:
       device: the kind to compile for or to measure on, as folders under experiments/results/ are called.
-      measured: time the ways on the device at hand, which must be of that kind.
-      quick: only the two ways that are held against each other, and few rounds.
+      measured: time the variants on the device at hand, which must be of that kind.
+      quick: only the two variants that are held against each other, and few rounds.
       deadline: on time.monotonic; no topic is begun that would end after it.
     """
 
@@ -120,7 +120,7 @@ def source_digest(topic: Topic) -> str:
 def header(options: Options) -> dict[str, Any]:
     """What every figure of a record was obtained with."""
     if options.measured:
-        protocol = clock.protocol("the ways", *(options.of_row()[name] for name in ("rounds", "block_seconds")))
+        protocol = clock.protocol("the variants", *(options.of_row()[name] for name in ("rounds", "block_seconds")))
         ceilings = machine.ceilings("float32")
         return result.begun("guide", "measured", machine.surroundings()) | {
             "clocks": machine.clocks(),

@@ -47,7 +47,7 @@ MOST = 7  # counted columns
 
 
 def columns(case: dict[str, Any]) -> list[str]:
-    """The counted figures worth showing: the one that decides, and those in which the ways differ."""
+    """The counted figures worth showing: the one that decides, and those in which the variants differ."""
     found = [v["compiled"] for v in case["variants"].values() if v["compiled"] is not None]
     if not found:
         return []
@@ -84,8 +84,8 @@ def cells(case: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     return heads, rows
 
 
-def how(record: dict[str, Any], way: str) -> str:
-    if way == "measured":
+def obtained(record: dict[str, Any], how: str) -> str:
+    if how == "measured":
         return f"measured on {record['device']}"
     return "counted in what was compiled for an H200" if record["measured"] else "compiled for an H200, not run"
 
@@ -105,8 +105,8 @@ def show(topic: Topic, row: dict[str, Any], record: dict[str, Any], console: Con
         for cells_ in rows:
             table.add_row(*map(escape, cells_))
         console.print(table)
-        for way, text in case["verdicts"].items():
+        for how, text in case["verdicts"].items():
             if text is not None:
                 named = escape(f"{case['better']} in place of {case['baseline']}")
-                console.print(f"{named}: [bold]{text}[/] ({how(record, way)})", highlight=False)
+                console.print(f"{named}: [bold]{text}[/] ({obtained(record, how)})", highlight=False)
         console.print()

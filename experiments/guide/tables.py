@@ -27,16 +27,16 @@ def rows_of(record: Record | None) -> dict[str, Record]:
 
 def overview(topics: list[Topic], gpu: Record, cpu: Record | None) -> tuple[list[str], list[list[str]]]:
     """Header and rows: of each topic, where it pays and how much, and where not."""
-    way = "measured" if gpu["measured"] else "compiled"
+    how = "measured" if gpu["measured"] else "compiled"
     on_gpu, on_cpu = rows_of(gpu), rows_of(cpu)
 
-    def judged(cases: list[Record], way: str, pays: bool) -> str:
+    def judged(cases: list[Record], how: str, pays: bool) -> str:
         found = []
         for case in cases:
-            value = verdict.gain(case, way)
-            text = case["verdicts"][way]
+            value = verdict.gain(case, how)
+            text = case["verdicts"][how]
             if value is not None and text is not None and text.startswith("pays") == pays:
-                found.append(f"{case['name']}: {verdict.short(case, way)}")
+                found.append(f"{case['name']}: {verdict.short(case, how)}")
         return "; ".join(found)
 
     rows = []
@@ -44,7 +44,7 @@ def overview(topics: list[Topic], gpu: Record, cpu: Record | None) -> tuple[list
         link = f"[{topic.name.replace('_', ' ')}](#{topic.name.replace('_', '-')})"
         cases = on_gpu.get(topic.name, {"cases": []})["cases"]
         here = on_cpu.get(topic.name, {"cases": []})["cases"]
-        cells = [judged(cases, way, True), judged(cases, way, False)]
+        cells = [judged(cases, how, True), judged(cases, how, False)]
         both = [
             f"{case['name']}: {verdict.short(case, 'measured')}" for case in here if verdict.gain(case, "measured") is not None
         ]
@@ -91,9 +91,11 @@ def cases(row: Record | None, record: Record | None) -> str:
     for case in row["cases"]:
         heads, lines = show.cells(case)
         text += markdown(heads, lines)
-        for way, sentence in case["verdicts"].items():
+        for how, sentence in case["verdicts"].items():
             if sentence is not None:
-                text += f"\n*{case['better']}* in place of *{case['baseline']}*: **{sentence}** ({show.how(record, way)}).\n"
+                text += (
+                    f"\n*{case['better']}* in place of *{case['baseline']}*: **{sentence}** ({show.obtained(record, how)}).\n"
+                )
         text += "\n"
     return text
 

@@ -1,4 +1,4 @@
-"""What a topic is made of: cases, and in each the ways of doing the same work."""
+"""What a topic is made of: cases, and in each the variants of the same work."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Size = tuple[int, ...]
 
 @dataclasses.dataclass(frozen=True)
 class Counted:
-    """What is known of a way of doing the work once it is compiled: what a variant's own `figures` are computed from."""
+    """What is known of a variant once it is compiled: what its own `figures` are computed from."""
 
     case: Case
     variant: str
@@ -44,7 +44,7 @@ class Variant:
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """The same work done in several ways, and the two that are held against each other.
+    """The same work in several variants, and the two that are held against each other.
 
     Attributes:
       name: unique within the topic.
@@ -56,7 +56,7 @@ class Case:
       reference: inputs to outputs, in NumPy.
       sizes: of the check ("check"), and of the runs on each platform ("cpu", "cuda"). "cuda" is compiled for as well; "count"
         is that at which a kernel's addresses are looked at.
-      bytes: that any way must move at least; for the floor.
+      bytes: that any variant must move at least; for the floor.
       flops: of its products.
       more: the larger figure is the better one.
     """
@@ -90,7 +90,7 @@ class Case:
         return [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in self.draw(_NoValues(), *size)]
 
     def runnable(self, platform: str) -> bool:
-        """Whether its ways can be timed on a platform: kernels run on a GPU only."""
+        """Whether its variants can be timed on a platform: kernels run on a GPU only."""
         runs = all(variant.call is not None for variant in self.variants)
         return runs and platform in self.sizes and (platform == "cuda" or self.kind != "kernel")
 

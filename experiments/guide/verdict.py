@@ -28,37 +28,37 @@ def shown(figure: str, value: float) -> str:
     return number(value)
 
 
-def pair(case: Row, way: str) -> tuple[float, float] | None:
-    """The figures of the baseline and of the optimized way: `way` is "compiled" or "measured"; None where one has none."""
+def pair(case: Row, how: str) -> tuple[float, float] | None:
+    """The figures of the baseline and of the optimized variant: `how` is "compiled" or "measured"; None where one has none."""
     found = []
     for name in (case["baseline"], case["better"]):
-        figures = case["variants"].get(name, {}).get(way)
-        key = case["figure"] if way == "compiled" else "median"
+        figures = case["variants"].get(name, {}).get(how)
+        key = case["figure"] if how == "compiled" else "median"
         if figures is None or key not in figures:
             return None
         found.append(float(figures[key]))
     return found[0], found[1]
 
 
-def gain(case: Row, way: str) -> float | None:
-    """How many times better the optimized way is; below 1 it is worse, infinite or 0 where a figure is 0."""
-    figures = pair(case, way)
+def gain(case: Row, how: str) -> float | None:
+    """How many times better the optimized variant is; below 1 it is worse, infinite or 0 where a figure is 0."""
+    figures = pair(case, how)
     if figures is None:
         return None
-    before, after = figures if way == "measured" or not case["more"] else figures[::-1]
+    before, after = figures if how == "measured" or not case["more"] else figures[::-1]
     if before == after:
         return 1.0
     return math.inf if after == 0 else before / after
 
 
-def short(case: Row, way: str) -> str:
+def short(case: Row, how: str) -> str:
     """The gain in a word; the two figures where one of them is 0."""
-    figures, value = pair(case, way), gain(case, way)
+    figures, value = pair(case, how), gain(case, how)
     assert figures is not None
     assert value is not None
     if math.isinf(value) or value == 0:
         return " to ".join(shown(case["figure"], figure) for figure in figures)
-    noise = way == "measured" and "beyond the noise" in str(timed(case))
+    noise = how == "measured" and "beyond the noise" in str(timed(case))
     return (f"{value:.2f}" if value < 10 else f"{value:.1f}") + (" (noise)" if noise else "")
 
 
@@ -102,7 +102,7 @@ def timed(case: Row) -> str | None:
 
 
 def fastest(case: Row) -> str | None:
-    """A third way that is faster than both beyond the noise; None if there is none."""
+    """A third variant that is faster than both beyond the noise; None if there is none."""
     timed = {name: found["measured"] for name, found in case["variants"].items() if found.get("measured")}
     best = min(timed, key=lambda name: timed[name]["median"])
     beaten = [timed[case[role]]["p20"] > timed[best]["p80"] for role in ("baseline", "better")]

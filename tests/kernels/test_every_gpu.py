@@ -22,16 +22,16 @@ FIRST["batch_norm_act"] = Case(
 )
 # (operator, dtype) -> the GPUs where registers run out, and why that stays. As Triton 3.6 and 3.7 compile them.
 SPILLS = {
-    ("lenet5", "float32"): (("rtx-3090", "rtx-4090"), "28 bytes outside the loops; 16 warps would halve the blocks at a time"),
+    ("lenet5", "float32"): (("rtx-3090", "rtx-4090"), "28 bytes outside the loops"),
     ("batch_norm_act", "float32"): (
         ("rtx-4090", "b200", "rtx-5090"),
         "32 bytes at most, of 512 threads that share all registers",
     ),
-    ("rnn", "float32"): (("b200",), "float32 products run without tensor cores there, whose operands then stand in registers"),
+    ("rnn", "float32"): (("b200",), "float32 products run without tensor cores there"),
     ("lstm", "float32"): (("b200",), "the same"),
 }
-# (operator, dtype) -> the GPUs where it is refused at this size: what a block holds of the weights, in float32 as two numbers of
-# tf32, does not fit their shared memory, or would run out of registers.
+# (operator, dtype) -> the GPUs where it is refused at this size: what a block holds of the weights, in float32 as two numbers
+# of tf32, does not fit their shared memory, or would run out of registers.
 ALL_BUT_LARGE = ("a100-80gb", "rtx-3090", "rtx-4090", "rtx-5090")
 REFUSED = {
     ("rnn", "float32"): ALL_BUT_LARGE,
