@@ -13,6 +13,8 @@ import math
 import jax
 import jax.numpy as jnp
 
+from kernels.runtime.derivatives import differentiable
+
 Pair = tuple[int, int]
 Pads = tuple[Pair, Pair]
 CONVOLUTIONS = 8  # that a grouped one is split into, at most
@@ -31,22 +33,15 @@ def lax_conv(x: jax.Array, w: jax.Array, strides: Pair, pads: Pads, groups: int 
     )
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def conv(x: jax.Array, w: jax.Array, strides: Pair, pads: Pads) -> jax.Array:
-    """Equal to `lax_conv`. Each part of its gradient is plain JAX, so it can be differentiated again."""
-    return output(x, w, strides, pads)
+    """Equal to `lax_conv`, in all its derivatives too."""
 
+    def backward(residuals, dy):
+        x, w = residuals
+        return input_gradient(w, dy, x.shape, strides, pads), weight_gradient(x, dy, w.shape, strides, pads)
 
-def _forward(x, w, strides, pads):
-    return output(x, w, strides, pads), (x, w)
-
-
-def _backward(strides, pads, residuals, dy):
-    x, w = residuals
-    return input_gradient(w, dy, x.shape, strides, pads), weight_gradient(x, dy, w.shape, strides, pads)
-
-
-conv.defvjp(_forward, _backward)
+    plain = functools.partial(lax_conv, strides=strides, pads=pads)
+    return differentiable(plain, lambda x, w: (output(x, w, strides, pads), (x, w)), backward)(x, w)
 
 
 def output(x: jax.Array, w: jax.Array, strides: Pair, pads: Pads) -> jax.Array:
@@ -130,7 +125,6 @@ def shifted(x: jax.Array, window: Pair, strides: Pair, pads: Pads) -> list[jax.A
     ]
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
 def grouped(x: jax.Array, w: jax.Array, strides: Pair, pads: Pads, groups: int) -> jax.Array:
     """Equal to `lax_conv` of as many groups, for finite x: up to eight convolutions, each of several groups, whose weights hold
     zeros from one group to another.
@@ -138,9 +132,14 @@ def grouped(x: jax.Array, w: jax.Array, strides: Pair, pads: Pads, groups: int) 
     A ResNeXt's 32 groups then take a sixteenth to the whole of the time that XLA:CPU's grouped convolution takes, although
     three quarters of the products are with zeros.
     """
-    parts = _parts(groups)
-    blocks = _blocks(w, groups)
-    return jnp.concatenate([output(a, blocks[i], strides, pads) for i, a in enumerate(jnp.split(x, parts, -1))], -1)
+    plain = functools.partial(lax_conv, strides=strides, pads=pads, groups=groups)
+
+    def forward(x, w):
+        blocks = _blocks(w, groups)
+        parts = [output(a, blocks[i], strides, pads) for i, a in enumerate(jnp.split(x, _parts(groups), -1))]
+        return jnp.concatenate(parts, -1), (x, w)
+
+    return differentiable(plain, forward, functools.partial(_grouped_backward, strides, pads, groups))(x, w)
 
 
 def _parts(groups: int) -> int:
@@ -156,10 +155,6 @@ def _blocks(w: jax.Array, groups: int) -> jax.Array:
     return blocks.reshape(-1, rows, columns, joined * channels, joined * features // groups)
 
 
-def _grouped_forward(x, w, strides, pads, groups):
-    return grouped(x, w, strides, pads, groups), (x, w)
-
-
 def _grouped_backward(strides, pads, groups, residuals, dy):
     x, w = residuals
     window, channels, parts = (w.shape[0], w.shape[1]), w.shape[2], _parts(groups)
@@ -171,6 +166,3 @@ def _grouped_backward(strides, pads, groups, residuals, dy):
         jnp.einsum("ngi,ngo->igo", part.reshape(-1, groups, channels), dy) for part in shifted(x, window, strides, pads)
     ]
     return jnp.concatenate(gradients, -1), jnp.stack(products).reshape(w.shape)
-
-
-grouped.defvjp(_grouped_forward, _grouped_backward)

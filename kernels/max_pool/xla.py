@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kernels.runtime import dispatch
+from kernels.runtime.derivatives import differentiable
 
 Pair = tuple[int, int]
 Pads = tuple[Pair, Pair]
@@ -27,41 +28,56 @@ def reduce_window(x: jax.Array, window: Pair, strides: Pair, pads: Pads) -> jax.
     return jax.lax.reduce_window(x, -np.inf, jax.lax.max, (1, *window, 1), (1, *strides, 1), ((0, 0), *pads, (0, 0)))
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
 def by_position(x: jax.Array, window: Pair, strides: Pair, pads: Pads) -> jax.Array:
     """The maximum over shifted, strided slices; the gradient goes where a position kept in one byte says."""
-    return maximum_and_position(x, window, strides, pads)[0]
+
+    def forward(x):
+        y, position = maximum_and_position(x, window, strides, pads)
+        return y, (position, x)
+
+    def backward(residuals, dy):
+        position, x = residuals
+        return (input_gradient(dy, position, x.shape[1:3], window, strides, pads),)
+
+    return differentiable(lambda x: maximum(x, window, strides, pads), forward, backward)(x)
+
+
+def maximum(x: jax.Array, window: Pair, strides: Pair, pads: Pads) -> jax.Array:
+    """The same in forward mode: each maximum moves as the element at its position."""
+    position = maximum_and_position(jax.lax.stop_gradient(x), window, strides, pads)[1]
+    places = _places(jnp.pad(x, ((0, 0), *pads, (0, 0)), constant_values=-jnp.inf), window, strides)
+    return functools.reduce(lambda y, k: jnp.where(position == k, places[k], y), range(1, len(places)), places[0])
+
+
+def _places(x: jax.Array, window: Pair, strides: Pair) -> list[jax.Array]:
+    """For each position in the window (row-major), the elements of the padded x that are there in the windows."""
+    height, width = ((n - w) // s + 1 for n, w, s in zip(x.shape[1:3], window, strides, strict=True))
+    return [
+        x[:, i : i + (height - 1) * strides[0] + 1 : strides[0], j : j + (width - 1) * strides[1] + 1 : strides[1]]
+        for i in range(window[0])
+        for j in range(window[1])
+    ]
 
 
 def maximum_and_position(x: jax.Array, window: Pair, strides: Pair, pads: Pads) -> tuple[jax.Array, jax.Array]:
     """The maximum of each window and, as uint8, where in the window (row-major) it is first; a NaN counts as the maximum."""
-    x = jnp.pad(x, ((0, 0), *pads, (0, 0)), constant_values=-jnp.inf)
-    height, width = ((n - w) // s + 1 for n, w, s in zip(x.shape[1:3], window, strides, strict=True))
-
-    def at(k: int) -> jax.Array:
-        i, j = divmod(k, window[1])
-        return x[:, i : i + (height - 1) * strides[0] + 1 : strides[0], j : j + (width - 1) * strides[1] + 1 : strides[1]]
-
-    best = at(0)
+    best, *others = _places(jnp.pad(x, ((0, 0), *pads, (0, 0)), constant_values=-jnp.inf), window, strides)
+    height, width = best.shape[1:3]
     # At first the first place inside the input: it stands where all elements are minus infinity.
     first_row = np.maximum(pads[0][0] - strides[0] * np.arange(height), 0)
     first_column = np.maximum(pads[1][0] - strides[1] * np.arange(width), 0)
     first = (first_row[:, None] * window[1] + first_column).astype(np.uint8)
     position = jnp.broadcast_to(first[:, :, None], best.shape)
-    for k in range(1, window[0] * window[1]):
-        here = at(k)
+    for k, here in enumerate(others, 1):
         wins = (here > best) | (here != here)
         best, position = jnp.where(wins, here, best), jnp.where(wins, jnp.uint8(k), position)
     return best, position
 
 
-def _forward(x, window, strides, pads):
-    y, position = maximum_and_position(x, window, strides, pads)
-    return y, (position, x.shape[1:3])
-
-
-def _backward(window, strides, pads, residuals, dy):
-    position, size = residuals
+def input_gradient(
+    dy: jax.Array, position: jax.Array, size: tuple[int, ...], window: Pair, strides: Pair, pads: Pads
+) -> jax.Array:
+    """The gradient of x, of height and width `size`: each of dy at the position of its maximum."""
     if window == strides:
         dx = _spread_tiles(dy, position, window)
     else:
@@ -69,10 +85,7 @@ def _backward(window, strides, pads, residuals, dy):
     (top, _), (left, _) = pads
     missing = [max(0, low + n - m) for low, n, m in zip((top, left), size, dx.shape[1:3], strict=True)]
     dx = jnp.pad(dx, ((0, 0), (0, missing[0]), (0, missing[1]), (0, 0)))  # trailing rows and columns that no window sees
-    return (dx[:, top : top + size[0], left : left + size[1]],)
-
-
-by_position.defvjp(_forward, _backward)
+    return dx[:, top : top + size[0], left : left + size[1]]
 
 
 def _spread_tiles(dy: jax.Array, position: jax.Array, window: Pair) -> jax.Array:

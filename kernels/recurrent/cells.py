@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from kernels.runtime import dispatch
+from kernels.runtime.derivatives import differentiable
 
 
 class CellWeights(NamedTuple):
@@ -102,23 +103,15 @@ def over_steps(a: jax.Array, dz: jax.Array, accumulate: Any) -> jax.Array:
     return jnp.einsum("tbn,tbm->nm", a, dz, preferred_element_type=accumulate)
 
 
-@jax.custom_vjp
 def input_product(x: jax.Array, w: jax.Array) -> jax.Array:
     """[time, batch, n] x [n, m] for all steps at once; its gradient of w is `over_steps`."""
-    return x @ w
-
-
-def _input_product_forward(x, w):
-    return x @ w, (x, w)
+    return differentiable(jnp.matmul, lambda x, w: (x @ w, (x, w)), _input_product_backward)(x, w)
 
 
 def _input_product_backward(residuals, dy):
     x, w = residuals
     dx = jnp.einsum("tbm,nm->tbn", dy, w)
     return dx, over_steps(x, dy, jnp.promote_types(w.dtype, jnp.float32)).astype(w.dtype)
-
-
-input_product.defvjp(_input_product_forward, _input_product_backward)
 
 
 def weight_gradient(a: jax.Array, dz: jax.Array, w: jax.Array) -> jax.Array:

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from kernels.recurrent.cells import CELLS, Cell, CellWeights, Params, held, input_product
+from kernels.runtime.derivatives import differentiable
 from kernels.runtime.tuning import tuned_config
 
 # Known to jax.jit, as the choices in kernels.runtime.dispatch are.
@@ -91,7 +92,6 @@ def _stack(arrays: list[jax.Array | None]) -> jax.Array | None:
     return jnp.stack([a if a.ndim == 2 else a[None] for a in given]) if given else None
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def recurrence(
     cell: Cell, x_proj: jax.Array, params: Params, state: tuple[jax.Array, ...], real: jax.Array | None
 ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
@@ -99,8 +99,13 @@ def recurrence(
 
     Returns the output part of the state after each step, and the whole state after the last.
     """
-    (hs, *_), final, _ = _forward(cell, x_proj, params, state, real)
-    return hs, final
+
+    def plain(x_proj, params, state, real):
+        (hs, *_), final, _ = _forward(cell, x_proj, params, state, real)
+        return hs, final
+
+    forward, backward = functools.partial(_recurrence_forward, cell), functools.partial(_recurrence_backward, cell)
+    return differentiable(plain, forward, backward)(x_proj, params, state, real)
 
 
 def _forward(cell, x_proj, params, state, real):
@@ -161,6 +166,3 @@ def _recurrence_backward(cell, residuals, cotangents):
     )
     d_x, d_params = cell.gradients(params, previous, states, saved, d_steps)
     return d_x.astype(params.w_h.dtype), d_params, d_state, None
-
-
-recurrence.defvjp(_recurrence_forward, _recurrence_backward)
