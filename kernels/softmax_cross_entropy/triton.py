@@ -30,7 +30,7 @@ def forward_kernel(
     present = row < ROWS
     label = tl.load(labels + row, mask=present, other=0)
     largest = tl.full((BLOCK_ROWS,), float("-inf"), tl.float32)
-    reference = tl.zeros((BLOCK_ROWS,), tl.float32)  # the largest, or zero where that is infinite
+    reference = tl.zeros((BLOCK_ROWS,), tl.float32)  # the largest, or zero where that is minus infinity
     total = tl.zeros((BLOCK_ROWS,), tl.float32)  # of exp(logit - reference)
     at_label = tl.zeros((BLOCK_ROWS,), tl.float32)
     plain = tl.zeros((BLOCK_ROWS,), tl.float32)  # of logit - reference
@@ -41,7 +41,7 @@ def forward_kernel(
         value = tl.load(logits + at, mask=here, other=float("-inf")).to(tl.float32)
         new = tl.maximum(largest, tl.max(value, 1))
         before = reference
-        reference = tl.where(tl.abs(new) == float("inf"), 0.0, new)
+        reference = tl.where(new == float("-inf"), 0.0, new)
         total = total * tl.exp(largest - reference) + tl.sum(tl.exp(value - reference[:, None]), 1)
         largest = new
         at_label += tl.sum(tl.where(column[None, :] == label[:, None], value, 0.0), 1)
