@@ -70,8 +70,10 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal $(if $(filter 0,$(PEERS)
 test: $(TEST_READY)
 	$(PYTEST) -m "not gpu and not onnx" $(ARGS)
 
-# What differs between versions of Python, JAX and Triton: the kernels, the models' forms, training, export.
-FAST := tests/kernels tests/zoo tests/experiments/test_training.py tests/test_architecture.py
+# What differs between versions of Python, JAX and Triton: the kernels, the models as plain functions, a training run, what is
+# imported. Of the GPU image the hand-written kernels alone.
+FAST := tests/kernels $(if $(filter gpu-image,$(PINS)),-k "not xla and not conv",tests/zoo/test_functional.py \
+  tests/zoo/test_registry.py tests/experiments/test_training.py::test_it_learns tests/test_architecture.py)
 test-fast: $(TEST_READY)
 	$(PYTEST) -m "not gpu and not onnx and not slow" $(FAST) $(ARGS)
 
