@@ -125,9 +125,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     **{f"guide-{name}": _of(guide_topic, name) for name in topics.NAMES},
 }
 # Files that are written whole.
-PAGES: dict[str, Callable[[], str]] = {
-    "docs/models.md": lambda: models.page(load("parity"), load("float32-gradients")),
-}
+PAGES: dict[str, Callable[[], str]] = {"docs/models.md": lambda: models.page(load("parity"), load("float32-gradients"))}
 # By file under docs/images/: what draws it, and from which records.
 PICTURES: dict[str, tuple[Callable[..., None], Callable[[], list[dict[str, Any] | None]]]] = {
     "hand-kernels.png": (pictures.draw_overview, lambda: [comparison("operators"), comparison("models")]),

@@ -240,12 +240,7 @@ def log(run: Context, now: Progress, checkpoints: Checkpoints, written: run_file
 
 
 def evaluate(
-    run: Context,
-    now: Progress,
-    stepper: Stepper,
-    checkpoints: Checkpoints,
-    written: run_files.Metrics | None,
-    bar: ProgressBar,
+    run: Context, now: Progress, stepper: Stepper, checkpoints: Checkpoints, written: run_files.Metrics | None, bar: ProgressBar
 ) -> None:
     """Measure on the held-out data, write and show it."""
     log(run, now, checkpoints, written, bar)
