@@ -30,7 +30,7 @@ def row_of(case: ModelCase, device: str, precision: str) -> dict[str, Any]:
     """The record of one case: the row that stands in the results where it is current, else one compiled now."""
     path = result.RESULTS / device / "compiled-models.json"
     old, head = result.earlier(path) if path.exists() else None, compiled.header("models", device)
-    wanted = {"name": case.name, "source": compiled.source_digest(), "options": {"dtype": precision}}
+    wanted = {"name": case.name, "source": compiled.source_digest(), "options": compiled.options(case, precision)}
     if old is not None and result.same_conditions(old, head):
         for row in old["cases"]:
             if wanted.items() <= row.items():

@@ -133,11 +133,7 @@ def form_kernels(layer: str, batch: int = 128) -> dict[str, Any]:
         arrays = [jax.ShapeDtypeStruct(s, jnp.bfloat16) for s in shapes(layer, batch)]
         program = aot.compile_for("nvidia-h200", with_gradients(form), *arrays)
         kernels, moved = counting.total(program)
-        found[form] = {
-            "kernels": kernels,
-            "bytes": moved,
-            "temporary_bytes": counting.temporary_bytes(program),
-        }
+        found[form] = {"kernels": kernels, "bytes": moved, "temporary_bytes": counting.temporary_bytes(program)}
     return found
 
 

@@ -19,10 +19,7 @@ RECIPES: dict[str, tuple[list[str], str]] = {
     "rnn_lm": (["rnn_lm"], "eval_bits_per_character"),
     "bilstm_tagger": (["bilstm_tagger"], "eval_accuracy"),
     # As many weights in one direction as the tagger has in two.
-    "lstm_tagger": (
-        ["bilstm_tagger", "--model-options", "bidirectional=False,hidden_size=192"],
-        "eval_accuracy",
-    ),
+    "lstm_tagger": (["bilstm_tagger", "--model-options", "bidirectional=False,hidden_size=192"], "eval_accuracy"),
     "rnn_classifier": (["rnn_classifier"], "eval_accuracy"),
     "lstm_classifier": (["lstm_classifier"], "eval_accuracy"),
     "bilstm_classifier": (["bilstm_classifier"], "eval_accuracy"),

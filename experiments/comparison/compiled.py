@@ -38,9 +38,9 @@ from kernels.verification import aot
 
 HAND_WRITTEN = ("triton", "pallas")
 PROTOCOL = (
-    "compiled by XLA for this device, not run; kernels, bytes and products counted in the optimized program, a loop's as "
+    "compiled by XLA for this device, not run; kernels, bytes and products counted in the optimized program, a loop's as often "
+    "as it turns; a training step is given the memory of its weights where its options say so (donated)"
 )
-PROTOCOL += "often as it turns; a training step is given the memory of its weights"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,10 +152,15 @@ def compile_cases(kind: str, device: str, path: pathlib.Path, only: str, precisi
         result.write(head | {"cases": [rows[case.name] for case in cases if case.name in rows]}, path)
         print(line(rows[name]), flush=True)
 
-    needs = lambda case: {"source": source_digest(), "options": {"dtype": dtype(case)}}
+    needs = lambda case: {"source": source_digest(), "options": options(case, dtype(case))}
     make = lambda case: functools.partial(row_of, case, device, dtype(case))
     parts = [resume.Part(case.name, needs(case), make(case)) for case in cases if only in case.name]
     return resume.go_on(parts, rows, finished, until=until)
+
+
+def options(case: Case | ModelCase, precision: str) -> dict[str, Any]:
+    """What the figures of a case depend on besides its sources."""
+    return {"dtype": precision} | ({"donated": True} if isinstance(case, ModelCase) and case.train else {})
 
 
 def line(row: dict[str, Any]) -> str:

@@ -17,12 +17,7 @@ from experiments.data.sequences import Windows
 from experiments.data.text import encode
 
 TAGS = ("space", "keyword", "name", "number", "string", "comment", "operator")
-_KINDS = {
-    tokenize.NUMBER: "number",
-    tokenize.STRING: "string",
-    tokenize.COMMENT: "comment",
-    tokenize.OP: "operator",
-}
+_KINDS = {tokenize.NUMBER: "number", tokenize.STRING: "string", tokenize.COMMENT: "comment", tokenize.OP: "operator"}
 for _part in ("START", "MIDDLE", "END"):  # from Python 3.12 on, an f-string is several tokens
     if hasattr(tokenize, f"FSTRING_{_part}"):
         _KINDS[getattr(tokenize, f"FSTRING_{_part}")] = "string"

@@ -80,10 +80,5 @@ def load(path: str | None = None, *, longest: int = 128) -> Dataset:
         )
 
     return Dataset(
-        name="tagging",
-        train=part(train),
-        test=part(test),
-        classes=tags,
-        vocabulary=vocabulary,
-        input_shape=(longest,),
+        name="tagging", train=part(train), test=part(test), classes=tags, vocabulary=vocabulary, input_shape=(longest,)
     )

@@ -43,7 +43,7 @@ MODELS: dict[str, dict[str, Constant]] = {
         "bfloat16": Constant(989e12, "operations a second", "dense, on paper: NVIDIA H200 data sheet"),
         "float16": Constant(989e12, "operations a second", "dense, on paper: NVIDIA H200 data sheet"),
         "float32": Constant(494e12, "operations a second", "dense, on paper: products in tf32: NVIDIA H200 data sheet"),
-    },
+    }
 }
 PRECISIONS = ("bfloat16", "float16", "float32")
 # Dense products on tensor cores, operations a second, in 16 bits (added up in float32) and in tf32; the link to the host, bytes

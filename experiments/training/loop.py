@@ -196,7 +196,7 @@ def train(
             if run.due(now.step, run.evaluate_every):
                 evaluate(run, now, stepper, checkpoints, written, bar)
             if run.due(now.step, run.checkpoint_every) or interrupts.received:
-                save(now, run, stepper, checkpoints, positions[0], wait=bool(interrupts.received))
+                save(run, now, stepper, checkpoints, positions[0], wait=bool(interrupts.received))
             if interrupts.received and now.step < steps:
                 raise StoppedError(interrupts.received, now.step)
         if not now.evaluation:
@@ -240,12 +240,7 @@ def log(run: Context, now: Progress, checkpoints: Checkpoints, written: run_file
 
 
 def evaluate(
-    run: Context,
-    now: Progress,
-    stepper: Stepper,
-    checkpoints: Checkpoints,
-    written: run_files.Metrics | None,
-    bar: ProgressBar,
+    run: Context, now: Progress, stepper: Stepper, checkpoints: Checkpoints, written: run_files.Metrics | None, bar: ProgressBar
 ) -> None:
     """Measure on the held-out data, write and show it."""
     log(run, now, checkpoints, written, bar)
@@ -259,7 +254,7 @@ def evaluate(
     now.logged = time.monotonic()
 
 
-def save(now: Progress, run: Context, stepper: Stepper, checkpoints: Checkpoints, feed: dict[str, Any], *, wait: bool) -> None:
+def save(run: Context, now: Progress, stepper: Stepper, checkpoints: Checkpoints, feed: dict[str, Any], *, wait: bool) -> None:
     look(run, now, checkpoints)  # never save a state that a step with an infinite loss has touched
     extra = {"step": now.step, "seconds": now.total_seconds, "feed": feed, "evaluation": now.evaluation}
     loss = float(np.mean(now.losses)) if now.losses else math.inf

@@ -20,15 +20,14 @@ FIRST["batch_norm_act"] = Case(
     "256x28x28x128",
     {"x": (256, 28, 28, 128), "scale": (128,), "bias": (128,), "residual": (256, 28, 28, 128)},
 )
-# (operator, dtype) -> the GPUs where registers run out, and why that stays. As Triton 3.6 and 3.7 compile them.
+# (operator, dtype) -> the GPUs where registers run out: bytes of a thread that Triton 3.6 or 3.7 spills, at most.
 SPILLS = {
-    ("lenet5", "float32"): (("rtx-3090", "rtx-4090"), "28 bytes outside the loops"),
-    ("batch_norm_act", "float32"): (
-        ("rtx-4090", "b200", "rtx-5090"),
-        "32 bytes at most, of 512 threads that share all registers",
-    ),
-    ("rnn", "float32"): (("b200",), "float32 products run without tensor cores there"),
-    ("lstm", "float32"): (("b200",), "the same"),
+    ("lenet5", "float32"): {"rtx-3090": 28, "rtx-4090": 28},  # outside the loops
+    # 512 threads share all registers, and float32 takes two for what bfloat16 packs in one.
+    ("batch_norm_act", "float32"): {"rtx-4090": 16, "h100": 16, "b200": 16, "rtx-5090": 32},
+    # Triton multiplies float32 without tensor cores there, with the operands in registers.
+    ("rnn", "float32"): {"b200": 1404},
+    ("lstm", "float32"): {"b200": 1404},
 }
 # (operator, dtype) -> the GPUs where it is refused at this size: what a block holds of the weights, in float32 as two numbers
 # of tf32, does not fit their shared memory, or would run out of registers.
@@ -73,10 +72,7 @@ def test_it_compiles_and_fits(gpu, operator, dtype):
         assert residency.blocks_per_core(found, call.num_warps, here) >= 1, what
         if operator in ("batch_norm_act", "rnn", "lstm", "gru"):  # a barrier across the grid
             assert math.prod(call.grid) <= residency.resident_blocks(call, here), what
-    spilled = any(aot.resources(call, here.compute_capability).spilled for call in calls)
-    assert spilled == (gpu in SPILLS.get((operator, dtype), ((), ""))[0]), [
-        (call.kernel.fn.__name__, aot.resources(call, here.compute_capability)) for call in calls
-    ]
+        assert found.spilled <= SPILLS.get((operator, dtype), {}).get(gpu, 0), what
 
 
 def test_an_assembler_that_refuses_is_a_reason(monkeypatch, tmp_path):
