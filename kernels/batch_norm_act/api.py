@@ -11,7 +11,7 @@ IMPLEMENTATIONS = ("xla", "triton", "interpret")
 COOPERATIVE = ("triton",)  # has a barrier across its grid
 
 
-@dispatch.operator
+@dispatch.operator(batch_axes=(0, None, None))
 def batch_norm_act(
     x: jax.Array,
     scale: jax.Array,

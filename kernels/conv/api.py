@@ -12,7 +12,7 @@ from kernels.runtime import checks, dispatch
 IMPLEMENTATIONS = ("xla",)
 
 
-@dispatch.operator
+@dispatch.operator()
 def conv(
     x: jax.Array,
     w: jax.Array,

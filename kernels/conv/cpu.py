@@ -13,6 +13,7 @@ import math
 import jax
 import jax.numpy as jnp
 
+from kernels.runtime import meshes
 from kernels.runtime.derivatives import differentiable
 
 Pair = tuple[int, int]
@@ -58,28 +59,28 @@ def output(x: jax.Array, w: jax.Array, strides: Pair, pads: Pads) -> jax.Array:
 def weight_gradient(x: jax.Array, dy: jax.Array, shape: tuple[int, ...], strides: Pair, pads: Pads) -> jax.Array:
     window, (channels, features) = (shape[0], shape[1]), shape[2:]
     if window != (1, 1) and _is_narrow(x.shape, shape, pads):
-        transpose = jax.linear_transpose(lambda w: banded(x, w, strides, pads), jax.ShapeDtypeStruct(shape, x.dtype))
+        transpose = jax.linear_transpose(lambda w: banded(x, w, strides, pads), meshes.example(shape, x))
         return transpose(dy)[0]
     if window == (1, 1) or channels >= 16:
         # XLA:CPU convolves with dy as the window: up to sixty times slower than one matrix product per offset, never faster.
         dy = dy.reshape(-1, features)
         products = [part.reshape(-1, channels).T @ dy for part in shifted(x, window, strides, pads)]
         return jnp.stack(products).reshape(shape)
-    transpose = jax.linear_transpose(lambda w: lax_conv(x, w, strides, pads), jax.ShapeDtypeStruct(shape, x.dtype))
+    transpose = jax.linear_transpose(lambda w: lax_conv(x, w, strides, pads), meshes.example(shape, x))
     return transpose(dy)[0]
 
 
 def input_gradient(w: jax.Array, dy: jax.Array, shape: tuple[int, ...], strides: Pair, pads: Pads) -> jax.Array:
     window, (channels, features) = (w.shape[0], w.shape[1]), w.shape[2:]
     if window != (1, 1) and _is_narrow(shape, w.shape, pads):
-        transpose = jax.linear_transpose(lambda x: banded(x, w, strides, pads), jax.ShapeDtypeStruct(shape, dy.dtype))
+        transpose = jax.linear_transpose(lambda x: banded(x, w, strides, pads), meshes.example(shape, dy))
         return transpose(dy)[0]
     if window == (1, 1) or channels == 1 or _is_tiny(shape, window, strides, pads):
         columns = (dy.reshape(-1, features) @ w.reshape(-1, features).T).reshape(*dy.shape[:3], -1, channels)
         parts = [columns[:, :, :, k] for k in range(window[0] * window[1])]
-        transpose = jax.linear_transpose(lambda x: shifted(x, window, strides, pads), jax.ShapeDtypeStruct(shape, dy.dtype))
+        transpose = jax.linear_transpose(lambda x: shifted(x, window, strides, pads), meshes.example(shape, dy))
         return transpose(parts)[0]
-    transpose = jax.linear_transpose(lambda x: lax_conv(x, w, strides, pads), jax.ShapeDtypeStruct(shape, dy.dtype))
+    transpose = jax.linear_transpose(lambda x: lax_conv(x, w, strides, pads), meshes.example(shape, dy))
     return transpose(dy)[0]
 
 

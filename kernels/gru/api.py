@@ -13,7 +13,7 @@ IMPLEMENTATIONS = stack.IMPLEMENTATIONS
 COOPERATIVE = stack.COOPERATIVE
 
 
-@dispatch.operator
+@dispatch.operator(batch_axes=(0, 1))
 def gru(
     x: jax.Array,
     layers: stack.Layers,

@@ -14,7 +14,7 @@ PRODUCTS = (precision.ONE_PASS, precision.EXACT)  # of float32; the others would
 CHANNELS = 5  # of the images, up to which a block of the hand-written kernel holds a tile of patches
 
 
-@dispatch.operator
+@dispatch.operator()
 def lenet5(
     x: jax.Array, weights: Sequence[jax.Array], biases: Sequence[jax.Array], implementation: str | None = None
 ) -> jax.Array:

@@ -13,7 +13,7 @@ ON_REQUEST = ("pallas",)  # chosen by name, or where it was measured to be the f
 PRODUCTS = (precision.ONE_PASS, precision.EXACT, *precision.SPLIT)  # of float32
 
 
-@dispatch.operator
+@dispatch.operator()
 def linear_act(
     x: jax.Array,
     w: jax.Array,

@@ -13,7 +13,7 @@ IMPLEMENTATIONS = ("xla", "triton", "interpret")
 CHANNELS = 4096  # what a tile of the hand-written kernel holds
 
 
-@dispatch.operator
+@dispatch.operator()
 def local_response_norm(
     x: jax.Array,
     size: int = 5,

@@ -13,7 +13,7 @@ IMPLEMENTATIONS = (*stack.IMPLEMENTATIONS, "cudnn")
 COOPERATIVE = stack.COOPERATIVE
 
 
-@dispatch.operator
+@dispatch.operator(batch_axes=(0, 1))
 def lstm(
     x: jax.Array,
     layers: stack.Layers,

@@ -13,7 +13,7 @@ IMPLEMENTATIONS = ("xla", "triton", "interpret")
 POSITIONS = 255  # what one byte can tell apart
 
 
-@dispatch.operator
+@dispatch.operator()
 def max_pool(
     x: jax.Array,
     window: int | Sequence[int],

@@ -14,7 +14,7 @@ PRODUCTS = (precision.ONE_PASS, precision.EXACT)  # of float32; the others would
 HIDDEN = 256  # hidden units that a block of the hand-written kernel holds
 
 
-@dispatch.operator
+@dispatch.operator()
 def mlp(
     x: jax.Array,
     weights: Sequence[jax.Array],

@@ -16,7 +16,7 @@ import numpy as np
 from kernels.recurrent import config as plans
 from kernels.recurrent import cudnn, xla
 from kernels.recurrent.cells import CELLS, CellWeights
-from kernels.runtime import checks, dispatch
+from kernels.runtime import checks, dispatch, meshes
 
 IMPLEMENTATIONS = ("xla", "triton", "interpret")
 COOPERATIVE = ("triton",)  # has a barrier across its grid
@@ -121,7 +121,9 @@ def _state(cell, x, stack, initial_state):
     units = (w_h.shape[0], w_h.shape[1] // CELLS[cell].gates)[: CELLS[cell].state_size]
     dtype = state_dtype(x.dtype)
     if initial_state is None:
-        return tuple(jnp.zeros((layers, directions, batch, n), dtype) for n in units)
+        zeros = (jnp.zeros((layers, directions, batch, n), dtype) for n in units)
+        varying = meshes.varying_axes(x, *jax.tree.leaves(stack))  # as the state will from the first step on
+        return tuple(meshes.vary(zero, varying) for zero in zeros)
     parts = tuple(jnp.asarray(part) for part in initial_state)
     needed = tuple((layers * directions, batch, n) for n in units)
     if tuple(part.shape for part in parts) != needed:

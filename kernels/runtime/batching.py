@@ -13,6 +13,8 @@ import jax.numpy as jnp
 from jax.experimental.custom_partitioning import custom_partitioning
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from kernels.runtime import devices, dispatch
+
 
 def over_batch(
     fn: Callable[..., Sequence[jax.Array]],
@@ -98,6 +100,12 @@ def _partitioned(
 
     def partition(mesh, arg_shapes, result_shapes):
         axis, ins, outs = shardings(mesh, arg_shapes, result_shapes)
+        if mesh.size > 1 and devices.device().platform == "cpu":
+            # There only the interpreter runs kernels, in a callback, which a partitioned program cannot hold.
+            raise dispatch.ImplementationError(
+                f"implementation: 'interpret' runs in programs of one device, and this one has {mesh.size}; inside "
+                'jax.shard_map it runs on each, and "xla" runs everywhere'
+            )
         alone = axis is None and not (cooperative and mesh.size > 1)
         return mesh, fn if alone else (lambda *arrays: on_shard(axis, *arrays)), outs, ins
 

@@ -16,6 +16,8 @@ import numpy as np
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
+from kernels.runtime import meshes
+
 
 def differentiable(
     plain: Callable[..., Any],
@@ -57,7 +59,11 @@ def differentiable(
         d_out = jax.jvp(gradients, (moving, cotangents), (_floating(d_args, args), d_cotangents))[1]
         return pull(kept, args, cotangents), d_out
 
-    return lambda *args: run(*args)[0]
+    def call(*args: Any) -> Any:
+        axes = meshes.varying_axes(*jax.tree.leaves(args))
+        return run(*jax.tree.map(lambda leaf: meshes.vary(leaf, axes), args))[0]
+
+    return call
 
 
 def _is_floating(leaf: Any) -> bool:
@@ -89,7 +95,10 @@ def _joined(moving: Sequence[Any], rest: tuple[list[Any], Any]) -> Any:
 
 
 def _no_tangent(leaf: Any) -> Any:
-    return jnp.zeros_like(leaf) if _is_floating(leaf) else np.zeros(jnp.shape(leaf), jax.dtypes.float0)
+    """Zero in the tangent's type; under shard_map that says along which mesh axes it varies."""
+    kind = jax.typeof(leaf)
+    zero = jnp.zeros_like(leaf) if _is_floating(leaf) else np.zeros(kind.shape, jax.dtypes.float0)
+    return meshes.vary(zero, meshes.varying_axes(leaf))
 
 
 def _tangents(plain: Callable, pull: Callable, kept: Any, primals: Any, tangents: Any, results: Any) -> Any:

@@ -24,7 +24,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import jax
 
-from kernels.runtime import measured
+from kernels.runtime import measured, meshes
 from kernels.runtime.devices import CPU, H200, Device, device, target
 
 __all__ = ["CPU", "H200", "Device", "device", "target"]  # of devices.py
@@ -83,17 +83,27 @@ def choices_made() -> Iterator[dict[tuple[str, str], str]]:
         _choices.remove(record)
 
 
-def operator(fn: Callable[P, R]) -> Callable[P, R]:
-    """Decorates a public operator: its name stands in profiles and in compiled programs."""
+def operator(batch_axes: meshes.BatchAxes = 0) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Decorates a public operator: its name stands in profiles and in compiled programs, and it takes arrays on any mesh.
 
-    @functools.wraps(fn)
-    def named(*args: P.args, **kwargs: P.kwargs) -> R:
-        for record in _calls:
-            record.append((fn.__name__, args, kwargs))
-        with jax.named_scope(fn.__name__):
-            return fn(*args, **kwargs)
+    Args:
+      batch_axes: at which axis its result has the batch, or None; a tuple of these for a tuple of results.
+    """
 
-    return named
+    def decorate(fn: Callable[P, R]) -> Callable[P, R]:
+        @functools.wraps(fn)
+        def named(*args: P.args, **kwargs: P.kwargs) -> R:
+            for record in _calls:
+                record.append((fn.__name__, args, kwargs))
+            with jax.named_scope(fn.__name__):
+                mesh, batch = meshes.sharded_axes((args, kwargs))
+                if mesh is not None:
+                    return meshes.call(fn, batch_axes, mesh, batch, args, kwargs)
+                return fn(*args, **kwargs)
+
+        return named
+
+    return decorate
 
 
 @functools.cache

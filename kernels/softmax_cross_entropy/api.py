@@ -13,7 +13,7 @@ IMPLEMENTATIONS = ("xla", "triton", "interpret")
 REDUCTIONS = ("none", "sum", "mean")
 
 
-@dispatch.operator
+@dispatch.operator()
 def softmax_cross_entropy(
     logits: jax.Array,
     labels: jax.Array,
