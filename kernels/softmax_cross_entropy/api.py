@@ -9,6 +9,7 @@ from kernels.runtime import checks, dispatch
 from kernels.softmax_cross_entropy import xla
 
 IMPLEMENTATIONS = ("xla", "triton", "interpret")
+CLASSES = 2**25  # rows are cut into blocks along an axis of the grid that takes 65535 of them
 
 
 @dispatch.operator
@@ -48,6 +49,8 @@ def softmax_cross_entropy(
     reason = checks.hand_written(logits)
     if not jnp.issubdtype(labels.dtype, jnp.integer):
         reason = "it takes class numbers, and was given class probabilities"
+    if checks.exceeds(logits.shape[-1], CLASSES):
+        reason = f"it takes up to {CLASSES} classes, and was given {logits.shape[-1]}"
     has = {"xla": None, "triton": reason, "interpret": reason}
     chosen = dispatch.choose("softmax_cross_entropy", implementation, has, checks.shape_class(logits))
     if chosen != "xla" and logits.size:
