@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import jax
 
 from kernels.batch_norm_act import xla
@@ -9,6 +11,7 @@ from kernels.runtime import activations, checks, dispatch
 
 IMPLEMENTATIONS = ("xla", "triton", "interpret")
 COOPERATIVE = ("triton",)  # has a barrier across its grid
+ROWS, CHANNELS = 2**30, 2**20  # which are numbered in 32 bits
 
 
 @dispatch.operator(batch_axes=(0, None, None))
@@ -78,6 +81,9 @@ def batch_norm_act(
     reason = checks.hand_written(x, scale, bias, residual, running_mean, running_var)
     if residual is not None and residual.dtype != x.dtype:
         reason = f"it takes a residual of x's dtype, {x.dtype}, and was given {residual.dtype}"
+    rows = math.prod(x.shape[:-1])
+    if checks.exceeds(rows, ROWS) or checks.exceeds(x.shape[-1], CHANNELS):
+        reason = f"it takes up to {ROWS} rows of {CHANNELS} channels, and was given {rows} of {x.shape[-1]}"
     has = {"xla": None, "triton": reason, "interpret": reason}
     chosen = dispatch.choose("batch_norm_act", implementation, has, checks.shape_class(x), cooperative=COOPERATIVE)
     if mean is not None and var is not None:

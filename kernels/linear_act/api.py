@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import jax
 import jax.numpy as jnp
 
@@ -10,6 +12,7 @@ from kernels.runtime import activations, checks, dispatch, precision
 
 IMPLEMENTATIONS = ("xla", "triton", "pallas", "interpret")
 ON_REQUEST = ("pallas",)  # chosen by name, or where it was measured to be the fastest
+OUTPUTS = 2**21  # columns are cut into blocks along an axis of the grid that takes 65535 of them
 PRODUCTS = (precision.ONE_PASS, precision.EXACT, *precision.SPLIT)  # of float32
 
 
@@ -76,6 +79,10 @@ def linear_act(
         if seed.shape != () or not jnp.issubdtype(seed.dtype, jnp.integer):
             raise ValueError(f"dropout_seed: {seed.dtype}{list(seed.shape)} is not an integer scalar")
     reason = checks.hand_written(x, w, b)
+    if checks.exceeds(w.shape[1], OUTPUTS):
+        reason = f"it takes up to {OUTPUTS} outputs, and was given {w.shape[1]}"
+    if dropout_rate and checks.exceeds(math.prod(x.shape[:-1]) * w.shape[1], 2**32):
+        reason = "it numbers the elements that it may drop in 32 bits, and y has more"
     if activation == "leaky_relu" and negative_slope <= 0:
         reason = f"it takes a positive negative_slope, and was given {negative_slope}"
     reason = reason or precision.reason(x.dtype, PRODUCTS)

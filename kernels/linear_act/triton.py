@@ -58,18 +58,19 @@ def forward_kernel(
     ACTIVATION: tl.constexpr, SLOPE: tl.constexpr, KEEP: tl.constexpr, THRESHOLD: tl.constexpr, HAS_BEFORE: tl.constexpr,
     PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    row = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
+    row = tl.program_id(0).to(tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
     column = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
     step = tl.arange(0, BLOCK_K)
-    x_at = x + row.to(tl.int64)[:, None] * INPUTS + step[None, :]
+    w_row = tl.full((1, 1), OUTPUTS, tl.int64)
+    x_at = x + row[:, None] * INPUTS + step[None, :]
     w_at = w + step[:, None] * OUTPUTS + column[None, :]
     total = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
     for k in range(0, INPUTS, BLOCK_K):
         left = tl.load(x_at + k, mask=(row < ROWS)[:, None] & (step < INPUTS - k)[None, :], other=0.0)
-        right = tl.load(w_at + k * OUTPUTS, mask=(step < INPUTS - k)[:, None] & (column < OUTPUTS)[None, :], other=0.0)
+        right = tl.load(w_at + k * w_row, mask=(step < INPUTS - k)[:, None] & (column < OUTPUTS)[None, :], other=0.0)
         total = tl.dot(left, right, total, input_precision=PRECISION)
     inside = (row < ROWS)[:, None] & (column < OUTPUTS)[None, :]
-    at = row.to(tl.int64)[:, None] * OUTPUTS + column[None, :]
+    at = row[:, None] * OUTPUTS + column[None, :]
     if HAS_BIAS:
         total += tl.load(b + column, mask=column < OUTPUTS, other=0.0).to(tl.float32)[None, :]
     if HAS_BEFORE:
@@ -91,9 +92,9 @@ def backward_kernel(
     column = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
     total = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
     for tile in range(TILES):
-        row = (tl.program_id(0) * TILES + tile) * BLOCK_M + tl.arange(0, BLOCK_M)
+        row = (tl.program_id(0).to(tl.int64) * TILES + tile) * BLOCK_M + tl.arange(0, BLOCK_M)
         inside = (row < ROWS)[:, None] & (column < OUTPUTS)[None, :]
-        at = row.to(tl.int64)[:, None] * OUTPUTS + column[None, :]
+        at = row[:, None] * OUTPUTS + column[None, :]
         g = tl.load(dy + at, mask=inside, other=0.0).to(tl.float32)
         if KEEP < 1:
             g = tl.where(kept(state, row, column, OUTPUTS, THRESHOLD), g / KEEP, 0.0)
@@ -108,7 +109,7 @@ def backward_kernel(
                 g *= activation_gradient(value, ACTIVATION, SLOPE)  # y has the sign of what it was applied to
         tl.store(dz + at, g.to(dz.dtype.element_ty), mask=inside)
         total += g
-    tl.store(db + tl.program_id(0) * OUTPUTS + column, tl.sum(total, 0), mask=column < OUTPUTS)
+    tl.store(db + tl.program_id(0).to(tl.int64) * OUTPUTS + column, tl.sum(total, 0), mask=column < OUTPUTS)
 
 
 def forward(x, w, b, state, interpret, static):

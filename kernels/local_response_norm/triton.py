@@ -47,10 +47,10 @@ def forward_kernel(
     x, y, ROWS: tl.constexpr, CHANNELS: tl.constexpr, BEFORE: tl.constexpr, AFTER: tl.constexpr,
     ALPHA: tl.constexpr, BETA: tl.constexpr, K: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    row = tl.program_id(0) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
+    row = tl.program_id(0).to(tl.int64) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
     channel = tl.arange(0, BLOCK)
     valid = (row < ROWS)[:, None] & (channel < CHANNELS)[None, :]
-    start = row.to(tl.int64)[:, None] * CHANNELS
+    start = row[:, None] * CHANNELS
     d = denominator(x, start, channel, valid, CHANNELS, BEFORE, AFTER, ALPHA, K, BLOCK_ROWS, BLOCK)
     at = start + channel[None, :]
     result = tl.load(x + at, mask=valid, other=0.0).to(tl.float32) * negative_power(d, BETA)
@@ -62,10 +62,10 @@ def backward_kernel(
     x, dy, dx, ROWS: tl.constexpr, CHANNELS: tl.constexpr, BEFORE: tl.constexpr, AFTER: tl.constexpr,
     ALPHA: tl.constexpr, BETA: tl.constexpr, K: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    row = tl.program_id(0) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
+    row = tl.program_id(0).to(tl.int64) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
     channel = tl.arange(0, BLOCK)
     valid = (row < ROWS)[:, None] & (channel < CHANNELS)[None, :]
-    start = row.to(tl.int64)[:, None] * CHANNELS
+    start = row[:, None] * CHANNELS
     d = denominator(x, start, channel, valid, CHANNELS, BEFORE, AFTER, ALPHA, K, BLOCK_ROWS, BLOCK)
     at = start + channel[None, :]
     value = tl.load(x + at, mask=valid, other=0.0).to(tl.float32)

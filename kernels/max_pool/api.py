@@ -11,6 +11,7 @@ from kernels.runtime import checks, dispatch
 
 IMPLEMENTATIONS = ("xla", "triton", "interpret")
 POSITIONS = 255  # what one byte can tell apart
+ROW = 2**23  # elements; rows are cut into blocks along an axis of the grid that takes 65535 of them
 
 
 @dispatch.operator()
@@ -66,6 +67,8 @@ def max_pool(
     reason = checks.hand_written(x)
     if window[0] * window[1] > POSITIONS:
         reason = f"it takes windows of up to {POSITIONS} positions, and was given {window}"
+    if checks.exceeds((width := size[1] + sum(pads[1])) * x.shape[3], ROW):
+        reason = f"it takes rows of up to {ROW} elements, padded, and was given {width} columns of {x.shape[3]}"
     has = {"xla": None, "triton": reason, "interpret": reason}
     chosen = dispatch.choose("max_pool", implementation, has, checks.shape_class(x))
     if chosen != "xla" and x.size:

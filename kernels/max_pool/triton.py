@@ -39,16 +39,17 @@ def forward_kernel(
     best_at = tl.maximum(-top, 0) * WINDOW_W + tl.maximum(-left, 0)
     for a in tl.static_range(WINDOW_H):
         h = top + a
+        x_row = x + h.to(tl.int64) * (WIDTH * CHANNELS)
         for b in tl.static_range(WINDOW_W):
             w = left + b
             inside = valid & (h >= 0) & (h < HEIGHT) & (w >= 0) & (w < WIDTH)
-            value = tl.load(x + (h * WIDTH + w) * CHANNELS + channel, mask=inside, other=float("-inf")).to(tl.float32)
+            value = tl.load(x_row + w * CHANNELS + channel, mask=inside, other=float("-inf")).to(tl.float32)
             wins = (value > best) | (value != value)
             best_at = tl.where(wins, a * WINDOW_W + b, best_at)
             best = tl.where(wins, value, best)
-    out = row.to(tl.int64) * (OUT_WIDTH * CHANNELS) + flat
-    tl.store(y + out, best.to(y.dtype.element_ty), mask=valid)
-    tl.store(position + out, best_at.to(tl.uint8), mask=valid)
+    out = row.to(tl.int64) * (OUT_WIDTH * CHANNELS)
+    tl.store(y + out + flat, best.to(y.dtype.element_ty), mask=valid)
+    tl.store(position + out + flat, best_at.to(tl.uint8), mask=valid)
 
 
 @triton.jit
@@ -63,19 +64,20 @@ def backward_kernel(
     valid = flat < WIDTH * CHANNELS
     h, w = row % HEIGHT + TOP, flat // CHANNELS + LEFT
     channel = flat % CHANNELS
-    start = (row // HEIGHT).to(tl.int64) * (OUT_HEIGHT * OUT_WIDTH * CHANNELS)
+    start = (row // HEIGHT).to(tl.int64) * OUT_HEIGHT  # the first row of the image's output
     total = tl.zeros((BLOCK,), tl.float32)
     # The windows that cover h begin at i, i - 1, ...: no more than the window's size over the stride.
     for earlier_h in tl.static_range((WINDOW_H + STRIDE_H - 1) // STRIDE_H):
         i = h // STRIDE_H - earlier_h
         a = h - i * STRIDE_H
+        out_row = (start + i) * (OUT_WIDTH * CHANNELS)
         for earlier_w in tl.static_range((WINDOW_W + STRIDE_W - 1) // STRIDE_W):
             j = w // STRIDE_W - earlier_w
             b = w - j * STRIDE_W
             inside = valid & (i >= 0) & (i < OUT_HEIGHT) & (a < WINDOW_H) & (j >= 0) & (j < OUT_WIDTH) & (b < WINDOW_W)
-            at = start + (i * OUT_WIDTH + j) * CHANNELS + channel
-            chosen = tl.load(position + at, mask=inside, other=255).to(tl.int32) == a * WINDOW_W + b
-            total += tl.where(inside & chosen, tl.load(dy + at, mask=inside, other=0).to(tl.float32), 0)
+            at = j * CHANNELS + channel
+            chosen = tl.load(position + out_row + at, mask=inside, other=255).to(tl.int32) == a * WINDOW_W + b
+            total += tl.where(inside & chosen, tl.load(dy + out_row + at, mask=inside, other=0).to(tl.float32), 0)
     tl.store(dx + row.to(tl.int64) * (WIDTH * CHANNELS) + flat, total.to(dx.dtype.element_ty), mask=valid)
 
 

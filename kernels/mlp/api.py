@@ -11,6 +11,7 @@ from kernels.runtime import activations, checks, dispatch, precision
 
 IMPLEMENTATIONS = ("xla", "triton", "interpret")
 PRODUCTS = (precision.ONE_PASS, precision.EXACT)  # of float32; the others would take more registers than there are
+WEIGHTS = 2**30  # of a layer, whose places are numbered in 32 bits
 HIDDEN = 256  # hidden units that a block of the hand-written kernel holds
 
 
@@ -68,6 +69,8 @@ def mlp(
         reason = f"it takes two layers, and was given {len(weights)}"
     elif weights[0].shape[1] > HIDDEN:
         reason = f"it takes up to {HIDDEN} hidden units, and was given {weights[0].shape[1]}"
+    elif (largest := max(w.size for w in weights)) > WEIGHTS:
+        reason = f"it takes layers of up to {WEIGHTS} weights, and was given {largest}"
     reason = reason or precision.reason(x.dtype, PRODUCTS)
     has = {"xla": None, "triton": reason, "interpret": reason}
     chosen = dispatch.choose("mlp", implementation, has, checks.shape_class(x, *weights))

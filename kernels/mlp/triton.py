@@ -27,14 +27,12 @@ def forward_kernel(
     ACTIVATION: tl.constexpr, FINAL: tl.constexpr, SLOPE: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_H: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
-    row = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
+    row = tl.program_id(0).to(tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
     step, unit, column = tl.arange(0, BLOCK_K), tl.arange(0, BLOCK_H), tl.arange(0, BLOCK_N)
     present = (row < ROWS)[:, None]
     hidden = tl.zeros((BLOCK_M, BLOCK_H), tl.float32)
     for k in range(0, INPUTS, BLOCK_K):
-        left = tl.load(
-            x + row.to(tl.int64)[:, None] * INPUTS + k + step[None, :], mask=present & (step < INPUTS - k)[None, :], other=0.0
-        )
+        left = tl.load(x + row[:, None] * INPUTS + k + step[None, :], mask=present & (step < INPUTS - k)[None, :], other=0.0)
         inside = (step < INPUTS - k)[:, None] & (unit < HIDDEN)[None, :]
         right = tl.load(w0 + (k + step)[:, None] * HIDDEN + unit[None, :], mask=inside, other=0.0)
         hidden = tl.dot(left, right, hidden, input_precision=PRECISION)
@@ -47,7 +45,7 @@ def forward_kernel(
         total = tl.dot(hidden, right, input_precision=PRECISION)
         total += tl.load(b1 + n + column, mask=n + column < OUTPUTS, other=0.0).to(tl.float32)[None, :]
         total = activate(total, FINAL, SLOPE)
-        at = row.to(tl.int64)[:, None] * OUTPUTS + n + column[None, :]
+        at = row[:, None] * OUTPUTS + n + column[None, :]
         tl.store(y + at, total.to(y.dtype.element_ty), mask=present & there)
 
 

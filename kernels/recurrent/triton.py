@@ -131,7 +131,7 @@ def forward_kernel(
         if CELL == "lstm":
             x_3 = gate_input(x + 3 * HIDDEN, bias_x + 3 * HIDDEN, now, layer, LAYERS, HIDDEN, unit)
         if DROPOUT:
-            upward = scales + (layer * TIME + t) * (BATCH * HIDDEN) + row[None, :] * HIDDEN + unit[:, None]
+            upward = scales + (layer.to(tl.int64) * TIME + t) * (BATCH * HIDDEN) + row[None, :] * HIDDEN + unit[:, None]
             scale = tl.load(upward, mask=now & (layer < LAYERS - 1), other=0.0).to(tl.float32)
         wait(counter, (step + 1) * GROUP)
 
@@ -274,7 +274,7 @@ def backward_kernel(
         else:
             h = tl.load(hs + t * STATE + at, mask=now, other=0.0).to(tl.float32)
         if DROPOUT:
-            upward = scales + (layer * TIME + t) * PART + my_units
+            upward = scales + (layer.to(tl.int64) * TIME + t) * PART + my_units
             scale = tl.load(upward, mask=now & (layer < LAYERS - 1), other=0.0).to(tl.float32)
         wait(counter, step * GROUP)
 

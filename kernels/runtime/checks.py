@@ -61,6 +61,11 @@ def spatial_padding(
     return (top, bottom), (left, right)
 
 
+def exceeds(count: int, limit: int) -> bool:
+    """Whether a count is known, not a symbol of jax.export, and above the limit."""
+    return isinstance(count, int) and count > limit
+
+
 def hand_written(*arrays: jax.Array | None) -> str | None:
     """Why a hand-written kernel does not take these arrays; None if it does."""
     for array in arrays:

@@ -38,6 +38,7 @@ class Launch:
     num_warps: int
     num_stages: int
     constants: tuple[tuple[str, Any], ...]
+    shapes: tuple[tuple[int, ...], ...] = dataclasses.field(default=(), compare=False)  # of the arrays
 
 
 _recorders: list[list[Launch]] = []
@@ -94,7 +95,8 @@ def launch(
       check: called with a launch that is to be compiled, before it is; it raises what keeps the launch from running.
     """
     dtypes = (*(a.dtype for a in inputs), *(o.dtype for o in outputs))
-    call = Launch(kernel, dtypes, grid, num_warps, num_stages, tuple(sorted(constants.items())))
+    shapes = (*(a.shape for a in inputs), *(o.shape for o in outputs))
+    call = Launch(kernel, dtypes, grid, num_warps, num_stages, tuple(sorted(constants.items())), shapes)
     for record in _recorders:
         record.append(call)
     if interpret:

@@ -11,6 +11,7 @@ from kernels.softmax_cross_entropy import xla
 
 IMPLEMENTATIONS = ("xla", "triton", "interpret")
 REDUCTIONS = ("none", "sum", "mean")
+CLASSES = 2**25  # rows are cut into blocks along an axis of the grid that takes 65535 of them
 
 
 @dispatch.operator()
@@ -72,6 +73,8 @@ def softmax_cross_entropy(
         reason = "it takes class numbers, and was given class probabilities"
     elif weight is not None and label_smoothing:
         reason = "it takes no weight beside label_smoothing: every class then has a weight of its own in the sum"
+    if checks.exceeds(logits.shape[-1], CLASSES):
+        reason = f"it takes up to {CLASSES} classes, and was given {logits.shape[-1]}"
     has = {"xla": None, "triton": reason, "interpret": reason}
     chosen = dispatch.choose("softmax_cross_entropy", implementation, has, checks.shape_class(logits))
 

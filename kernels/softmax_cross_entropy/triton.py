@@ -26,7 +26,7 @@ def forward_kernel(
     logits, labels, loss, normalizers,
     ROWS: tl.constexpr, CLASSES: tl.constexpr, SMOOTHING: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    row = tl.program_id(0) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
+    row = tl.program_id(0).to(tl.int64) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
     present = row < ROWS
     label = tl.load(labels + row, mask=present, other=0)
     largest = tl.full((BLOCK_ROWS,), float("-inf"), tl.float32)
@@ -37,7 +37,7 @@ def forward_kernel(
     for start in range(0, CLASSES, BLOCK):
         column = start + tl.arange(0, BLOCK)
         here = present[:, None] & (column < CLASSES)[None, :]
-        at = row.to(tl.int64)[:, None] * CLASSES + column[None, :]
+        at = row[:, None] * CLASSES + column[None, :]
         value = tl.load(logits + at, mask=here, other=float("-inf")).to(tl.float32)
         new = tl.maximum(largest, tl.max(value, 1))
         before = reference
@@ -53,8 +53,8 @@ def forward_kernel(
     if SMOOTHING > 0:
         expected = (1.0 - SMOOTHING) * expected + SMOOTHING * (plain / CLASSES)
     tl.store(loss + row, log_total - expected, mask=present)
-    tl.store(normalizers + 2 * row.to(tl.int64), reference, mask=present)
-    tl.store(normalizers + 2 * row.to(tl.int64) + 1, log_total, mask=present)
+    tl.store(normalizers + 2 * row, reference, mask=present)
+    tl.store(normalizers + 2 * row + 1, log_total, mask=present)
 
 
 @triton.jit
@@ -62,14 +62,14 @@ def backward_kernel(
     logits, labels, normalizers, dloss, dlogits,
     ROWS: tl.constexpr, CLASSES: tl.constexpr, SMOOTHING: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    row = tl.program_id(0) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
+    row = tl.program_id(0).to(tl.int64) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
     present = row < ROWS
     column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     here = present[:, None] & (column < CLASSES)[None, :]
-    at = row.to(tl.int64)[:, None] * CLASSES + column[None, :]
+    at = row[:, None] * CLASSES + column[None, :]
     label = tl.load(labels + row, mask=present, other=0)
-    reference = tl.load(normalizers + 2 * row.to(tl.int64), mask=present, other=0.0)
-    log_total = tl.load(normalizers + 2 * row.to(tl.int64) + 1, mask=present, other=0.0)
+    reference = tl.load(normalizers + 2 * row, mask=present, other=0.0)
+    log_total = tl.load(normalizers + 2 * row + 1, mask=present, other=0.0)
     g = tl.load(dloss + row, mask=present, other=0.0)
     value = tl.load(logits + at, mask=here, other=float("-inf")).to(tl.float32)
     probability = tl.exp(value - reference[:, None] - log_total[:, None])

@@ -8,7 +8,9 @@ What is added to Triton's own interpreter:
   written; outputs start as poison (NaN, 255), as fresh memory might;
 - numbers become bfloat16 by rounding to the nearest, ties to even, as on a GPU (Triton 3.6 to 3.9 cut float32 off, and take the
   number that an integer is for bits), and products of bfloat16 are right (they multiply the raw bits);
-- the programs of a grid can run at the same time, so that a barrier across the grid can be tested.
+- a loop counts in 32 bits, as the compiled one does (Triton's own counts in Python's integers, which do not overflow);
+- the programs of a grid can run at the same time, so that a barrier across the grid can be tested;
+- one program can run on arrays that are larger than memory, for what it accesses (`accesses`).
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import dataclasses
 import functools
 import inspect
 import itertools
+import math
 import threading
 import time
 import types
@@ -100,6 +103,7 @@ class _Builder(interpreter.InterpreterBuilder):
         self.options = dataclasses.replace(interpreter.InterpreterOptions(), allowed_dot_input_precisions=allowed)
         self.bounds = np.zeros((0, 2), np.uint64)  # of each array, the first and the one-past-last address, sorted
         self.written: list[np.ndarray | None] = []  # of each array, which bytes are; None for all
+        self.nothing_there = False  # loads give zeros and stores nothing: `accesses`
         self.abandoned = threading.Event()  # a launch has failed: programs that wait for others at a barrier must end
         self._thread = threading.local()
 
@@ -136,16 +140,23 @@ class _Builder(interpreter.InterpreterBuilder):
 
     def create_masked_load(self, ptrs, mask, *args, **kwargs):
         self._check(ptrs, mask, "load")
+        if self.nothing_there:
+            kind = ptrs.get_element_ty()
+            return interpreter.TensorHandle(np.zeros(ptrs.data.shape, interpreter._get_np_dtype(kind)), kind)
         return super().create_masked_load(ptrs, _as_bool(mask), *args, **kwargs)
 
     def create_masked_store(self, ptrs, value, mask, *args, **kwargs):
         self._check(ptrs, mask, "store")
+        if self.nothing_there:
+            return None
         return super().create_masked_store(ptrs, value, _as_bool(mask), *args, **kwargs)
 
     def create_atomic_rmw(self, op, ptr, val, mask, *args):
         self._check(ptr, mask, "atomic")
         if self.abandoned.is_set():
             raise _AbandonedError
+        if self.nothing_there:  # as many as anybody waits for
+            return interpreter.TensorHandle(np.full(ptr.data.shape, 2**30, np.int32), tl.int32)
         return super().create_atomic_rmw(op, ptr, val, _as_bool(mask), *args)
 
     def create_dot(self, a, b, *args):
@@ -168,6 +179,13 @@ def _as_bool(mask):
     return interpreter.TensorHandle(mask.data.astype(bool), mask.dtype)
 
 
+def _counted(*bounds, **_):
+    """range and tl.range of a kernel."""
+    turns = range(*(int(getattr(bound, "value", bound)) for bound in bounds))
+    for i in (*turns[:2], *turns[-2:]) if _builder.nothing_there and len(turns) > 4 else turns:
+        yield tl.tensor(interpreter.TensorHandle(np.array([i], np.int32), tl.int32), tl.int32)
+
+
 _builder = _Builder()
 _semantic = interpreter.TritonSemantic(_builder)
 
@@ -186,6 +204,7 @@ def _python_function(fn: Callable) -> Callable:
 def _rewritten(fn: Callable) -> Callable:
     copy = types.FunctionType(fn.__code__, dict(fn.__globals__), fn.__name__, fn.__defaults__, fn.__closure__)
     copy.__annotations__ = fn.__annotations__
+    copy.__globals__["range"] = _counted
     return interpreter.FunctionRewriter(copy).rewrite_ast()
 
 
@@ -196,6 +215,7 @@ def _interpreting(fn: Callable) -> Iterator[None]:
     interpreter.interpreter_builder, interpreter.interpreter_semantic = _builder, _semantic
     jit.JITFunction.__call__ = lambda self, *args, **kwargs: _python_function(self.fn)(*args, **kwargs)
     scopes = [interpreter._patch_lang(f) for f in (fn, tl.standard.zeros.fn)]  # tl, and tl.core as the library itself sees it
+    scopes[0].set_attr(tl, "range", _counted)
     # a one-element array is no number to NumPy any longer
     scopes[0].set_attr(tl.tensor, "__index__", lambda self: self.handle.data.item())
     try:
@@ -260,6 +280,43 @@ def launch(
             for index in programs:
                 program(index)
     return results
+
+
+def accesses(
+    kernel: Any,
+    grid: Sequence[int],
+    arrays: Sequence[tuple[tuple[int, ...], np.dtype]],
+    constants: dict[str, Any],
+    programs: Sequence[tuple[int, ...]],
+) -> list[Access]:
+    """What some programs of a grid access of arrays that are not there: it takes memory for the programs' tiles only.
+
+    Loads give zeros, atomics say that everybody has come, and a loop takes its first two turns and its last two.
+    `Access.addresses` are numbered by the kernel's parameters.
+
+    Raises:
+      OutOfBoundsError: a program would touch memory outside the arrays, as it does where an offset overflows.
+    """
+    bases = [(number + 1) << 44 for number in range(len(arrays))]
+    pointers = []
+    for base, (_, dtype) in zip(bases, arrays, strict=True):
+        kind = tl.pointer_type(tl.str_to_ty(_TRITON_NAMES[np.dtype(dtype)], None))
+        pointers.append(tl.tensor(interpreter.TensorHandle(np.array([base], np.uint64), kind), kind))
+    sizes = [math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in arrays]
+    with recording() as record, _lock, _interpreting(kernel.fn):
+        _builder.bounds = np.array([(base, base + size) for base, size in zip(bases, sizes, strict=True)], np.uint64)
+        _builder.written = [None] * len(arrays)
+        _builder.set_grid_dim(*grid, *(1,) * (3 - len(grid)))
+        fn = _python_function(kernel.fn)
+        arguments = inspect.getcallargs(fn, *pointers, **constants)
+        _builder.nothing_there = True
+        try:
+            for index in programs:
+                _builder.set_grid_idx(*index, *(0,) * (3 - len(index)))
+                fn(**arguments)
+        finally:
+            _builder.nothing_there = False
+    return record
 
 
 def _run_together(program: Callable[[tuple[int, ...]], None], indices: list[tuple[int, ...]]) -> None:
