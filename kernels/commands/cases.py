@@ -124,18 +124,29 @@ def _conv(shape: tuple[int, ...], outputs: int, kernel: int, groups: int = 1) ->
 
 
 def _recurrent(
-    cell: str, batch: int, time: int, features: int, hidden: int, layers: int = 1, directions: int = 1, lengths: bool = False
+    cell: str,
+    batch: int,
+    time: int,
+    features: int,
+    hidden: int,
+    layers: int = 1,
+    directions: int = 1,
+    lengths: bool = False,
+    peepholes: bool = False,
+    **options: Any,
 ) -> Case:
     columns = GATES[cell] * hidden
 
     def weights(inputs: int) -> CellWeights:
-        return CellWeights((inputs, columns), (hidden, columns), (columns,), (columns,))  # type: ignore[arg-type]
+        peep = (3, hidden) if peepholes else None
+        return CellWeights((inputs, columns), (hidden, columns), (columns,), (columns,), None, peep)  # type: ignore[arg-type]
 
     stack = [[weights(directions * hidden if layer else features)] * directions for layer in range(layers)]
     name = f"batch {batch}, {time} steps, {features} to {hidden}, {layers} layers" + ", both ways" * (directions == 2)
     fixed = {"seq_lengths": np.random.default_rng(time).integers(1, time + 1, batch, np.int32)} if lengths else {}
     # Rounded at every step, and what a state was rounded by comes back through the following ones.
-    return Case(cell, name + ", lengths" * lengths, {"x": (batch, time, features), "layers": stack}, fixed, roundings=16)
+    name += ", lengths" * lengths + ", peepholes" * peepholes + "".join(f", {key} {value}" for key, value in options.items())
+    return Case(cell, name, {"x": (batch, time, features), "layers": stack}, fixed, options, roundings=16)
 
 
 def _by(shape: tuple[int, ...]) -> str:
@@ -164,6 +175,8 @@ SMALL = (
     *(_recurrent(cell, 3, 5, 6, 24) for cell in GATES),
     *(_recurrent(cell, 2, 4, 5, 16, 2, lengths=True) for cell in GATES),
     *(_recurrent(cell, 2, 3, 8, 16, 1, 2) for cell in GATES),
+    _recurrent("gru", 2, 3, 8, 16, 1, 2, reset_after=False),
+    _recurrent("lstm", 2, 3, 8, 16, 1, 2, peepholes=True),
 )
 # As in the zoo's models. The first of each operator is what `check` adds on a GPU: blocks enough for what goes wrong between
 # them.

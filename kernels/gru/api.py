@@ -19,6 +19,7 @@ def gru(
     layers: stack.Layers,
     initial_state: jax.Array | None = None,
     *,
+    reset_after: bool = True,
     seq_lengths: jax.Array | Sequence[int] | None = None,
     reverse: bool = False,
     dropout: float = 0.0,
@@ -27,11 +28,15 @@ def gru(
 ) -> tuple[jax.Array, jax.Array]:
     """Gated recurrent unit (Cho et al. 2014), with the reset gate behind the recurrent product as in torch and cuDNN.
 
+    With `reset_after=False` it is before the product, as in the paper: n = tanh(x w_xn + b_xn + (r h) w_hn + b_hn). That is
+    Keras' argument of this name and the default of ONNX (linear_before_reset = 0); it takes "xla", since the hand-written
+    kernels would have to wait for each other twice in every step.
+
     Arguments, dtypes, errors, results and floor as for `kernels.lstm`, but that the state is the single array h,
     [layers * directions, batch, hidden], and that there is no "cudnn".
     """
     outputs, (h,) = stack.run(
-        "gru",
+        "gru" if reset_after else "gru_reset_before",
         x,
         layers,
         None if initial_state is None else (initial_state,),

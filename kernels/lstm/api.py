@@ -30,6 +30,8 @@ def lstm(
     The products run in the dtype of x and the weights; the state and all sums are kept in float32 (float64 for
     float64). Gradients reach x, the weights and the initial state, by reverse-mode differentiation, once.
 
+    A projection (Sak et al. 2014) and peepholes (Gers, Schmidhuber 2000) take "xla".
+
     Floor: x, the weights and the outputs once, where the weights stay on the chip for all steps; and steps that wait for each
     other, time * layers of them layer by layer, time + layers - 1 as a wavefront (docs/recurrent.md).
 

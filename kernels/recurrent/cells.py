@@ -30,6 +30,9 @@ class CellWeights(NamedTuple):
       w_h: [out_features, gates * hidden], multiplies the previous output; out_features is hidden, or that of `w_p`.
       b_x, b_h: [gates * hidden] or None. They differ only in the GRU, whose reset gate multiplies the new gate's `b_h`.
       w_p: [hidden, out_features] or None: the projection of an LSTM's output (Sak et al. 2014).
+      peepholes: [3, hidden] or None: what an LSTM's cell state is multiplied with, unit by unit, and added to the input, the
+        forget and the output gate (Gers, Schmidhuber 2000). The first two see the state before this step, the last the one
+        after it.
     """
 
     w_x: jax.Array
@@ -37,10 +40,12 @@ class CellWeights(NamedTuple):
     b_x: jax.Array | None = None
     b_h: jax.Array | None = None
     w_p: jax.Array | None = None
+    peepholes: jax.Array | None = None
 
 
 class Params(NamedTuple):
-    """What the loop uses of the weights: w_h [d, out, gates * hidden], w_p [d, hidden, out], biases [d, 1, gates * hidden].
+    """What the loop uses of the weights: w_h [d, out, gates * hidden], w_p [d, hidden, out], biases [d, 1, gates * hidden],
+    peepholes [d, 3, hidden].
 
     Within the loop w_h and w_p are as `held` has them.
     """
@@ -49,6 +54,7 @@ class Params(NamedTuple):
     b_x: jax.Array | None
     b_h: jax.Array | None
     w_p: Any
+    peepholes: jax.Array | None = None
 
 
 class Cell(NamedTuple):
@@ -89,6 +95,16 @@ def matmul(a: jax.Array, w: jax.Array | Transposed) -> jax.Array:
         product = jnp.einsum("dmn,dnb->dmb", w.matrix, columns, preferred_element_type=a.dtype)
         return jnp.swapaxes(jax.lax.optimization_barrier(product), 1, 2)
     return jnp.einsum("dbn,dnm->dbm", a.astype(w.dtype), w, preferred_element_type=a.dtype)
+
+
+def columns(w: jax.Array | Transposed, start: int | None, stop: int | None) -> jax.Array | Transposed:
+    """Of a matrix [d, n, m] of the loop, those columns: [d, n, stop - start]."""
+    return Transposed(w.matrix[:, start:stop]) if isinstance(w, Transposed) else w[..., start:stop]
+
+
+def rows(w: jax.Array | Transposed, start: int | None, stop: int | None) -> jax.Array | Transposed:
+    """Of a matrix [d, n, m] of the loop, those rows: [d, stop - start, m]."""
+    return Transposed(w.matrix[..., start:stop]) if isinstance(w, Transposed) else w[:, start:stop]
 
 
 def over_steps(a: jax.Array, dz: jax.Array, accumulate: Any) -> jax.Array:
@@ -150,7 +166,12 @@ def _rnn(activation: str) -> Cell:
     return Cell(1, 1, step, step_back, gradients)
 
 
-# Long short-term memory: c' = f c + i g, h' = o tanh(c') [w_p].
+# Long short-term memory: c' = f c + i g, h' = o tanh(c') [w_p]; i and f may peep at c, o at c'.
+
+
+def _peep(params: Params, gate: int, c: jax.Array) -> jax.Array | float:
+    """What peepholes add to gate 0 (input), 1 (forget) or 2 (output), or to the gradient of c, of [..., d, batch, hidden]."""
+    return 0.0 if params.peepholes is None else c * params.peepholes[:, gate : gate + 1]
 
 
 def _lstm_gates(z: jax.Array) -> jax.Array:
@@ -166,9 +187,17 @@ def _lstm_gates(z: jax.Array) -> jax.Array:
 
 def _lstm_step(params, state, x):
     h, c = state
-    acts = _lstm_gates(add(add(x + matmul(h, params.w_h), params.b_x), params.b_h))
-    i, f, g, o = jnp.split(acts, 4, -1)
-    c = f * c + i * g
+    z = add(add(x + matmul(h, params.w_h), params.b_x), params.b_h)
+    if params.peepholes is None:
+        acts = _lstm_gates(z)
+        i, f, g, o = jnp.split(acts, 4, -1)
+        c = f * c + i * g
+    else:
+        i, f, g, o = jnp.split(z, 4, -1)
+        i, f, g = jax.nn.sigmoid(i + _peep(params, 0, c)), jax.nn.sigmoid(f + _peep(params, 1, c)), jnp.tanh(g)
+        c = f * c + i * g
+        o = jax.nn.sigmoid(o + _peep(params, 2, c))
+        acts = jnp.concatenate([i, f, g, o], -1)
     h = o * jnp.tanh(c)
     return (h if params.w_p is None else matmul(h, params.w_p), c), acts
 
@@ -178,21 +207,26 @@ def _lstm_step_back(params, previous, state, acts, d_state):
     i, f, g, o = jnp.split(acts, 4, -1)
     tanh_c = jnp.tanh(c)
     dm = dh if params.w_p is None else matmul(dh, params.w_p)
-    dc = dc + dm * o * (1 - tanh_c * tanh_c)
-    dz = jnp.concatenate(
-        [dc * g * i * (1 - i), dc * c_previous * f * (1 - f), dc * i * (1 - g * g), dm * tanh_c * o * (1 - o)], -1
-    )
-    return (matmul(dz, params.w_h), dc * f), (dz, None if params.w_p is None else dh)
+    d_o = dm * tanh_c * o * (1 - o)
+    dc = dc + dm * o * (1 - tanh_c * tanh_c) + _peep(params, 2, d_o)
+    d_i, d_f = dc * g * i * (1 - i), dc * c_previous * f * (1 - f)
+    dz = jnp.concatenate([d_i, d_f, dc * i * (1 - g * g), d_o], -1)
+    dc_previous = dc * f + _peep(params, 0, d_i) + _peep(params, 1, d_f)
+    return (matmul(dz, params.w_h), dc_previous), (dz, None if params.w_p is None else dh)
 
 
 def _lstm_gradients(params, previous, states, acts, d_steps):
     dz, dh = d_steps
-    d_w_p = None
+    d_w_p, d_peepholes = None, None
     if params.w_p is not None:
         o = jnp.split(acts, 4, -1)[3].astype(dz.dtype)
         d_w_p = weight_gradient(o * jnp.tanh(states[1]), dh, params.w_p)
+    if params.peepholes is not None:
+        d_i, d_f, _, d_o = jnp.split(dz, 4, -1)
+        seen = ((d_i, previous[1]), (d_f, previous[1]), (d_o, states[1]))
+        d_peepholes = jnp.stack([(d * c).sum((0, 2)) for d, c in seen], 1).astype(params.peepholes.dtype)
     d_w_h = weight_gradient(previous[0], dz, params.w_h)
-    return dz, Params(d_w_h, bias_gradient(dz, params.b_x), bias_gradient(dz, params.b_h), d_w_p)
+    return dz, Params(d_w_h, bias_gradient(dz, params.b_x), bias_gradient(dz, params.b_h), d_w_p, d_peepholes)
 
 
 # Gated recurrent unit, with the reset gate behind the recurrent product as in torch and cuDNN:
@@ -225,9 +259,40 @@ def _gru_gradients(params, previous, states, saved, d_steps):
     return dx, Params(d_w_h, bias_gradient(dx, params.b_x), bias_gradient(dy, params.b_h), None)
 
 
+# The same with the reset gate before the recurrent product, as Cho et al. wrote it:
+# n = tanh(x_n + b_xn + (r h) w_hn + b_hn).
+
+
+def _gru_reset_before_step(params, state, x):
+    (h,) = state
+    x, two = add(add(x, params.b_x), params.b_h), 2 * h.shape[-1]
+    r, z = jnp.split(jax.nn.sigmoid(x[..., :two] + matmul(h, columns(params.w_h, None, two))), 2, -1)
+    n = jnp.tanh(x[..., two:] + matmul(r * h, columns(params.w_h, two, None)))
+    return (n + z * (h - n),), jnp.concatenate([r, z, n], -1)
+
+
+def _gru_reset_before_step_back(params, previous, state, saved, d_state):
+    (h,), (dh,) = previous, d_state
+    r, z, n = jnp.split(saved, 3, -1)
+    two = 2 * h.shape[-1]
+    dn = dh * (1 - z) * (1 - n * n)
+    d_reset = matmul(dn, rows(params.w_h, two, None))  # of r h
+    d_rz = jnp.concatenate([d_reset * h * r * (1 - r), dh * (h - n) * z * (1 - z)], -1)
+    return (matmul(d_rz, rows(params.w_h, None, two)) + d_reset * r + dh * z,), jnp.concatenate([d_rz, dn], -1)
+
+
+def _gru_reset_before_gradients(params, previous, states, saved, d_steps):
+    (h,), two = previous, 2 * states[0].shape[-1]
+    r = saved[..., : two // 2].astype(h.dtype)
+    products = [(h, d_steps[..., :two], params.w_h[..., :two]), (r * h, d_steps[..., two:], params.w_h[..., two:])]
+    d_w_h = jnp.concatenate([weight_gradient(*product) for product in products], -1)
+    return d_steps, Params(d_w_h, bias_gradient(d_steps, params.b_x), bias_gradient(d_steps, params.b_h), None)
+
+
 CELLS = {
     "rnn_tanh": _rnn("tanh"),
     "rnn_relu": _rnn("relu"),
     "lstm": Cell(4, 2, _lstm_step, _lstm_step_back, _lstm_gradients),
     "gru": Cell(3, 1, _gru_step, _gru_step_back, _gru_gradients),
+    "gru_reset_before": Cell(3, 1, _gru_reset_before_step, _gru_reset_before_step_back, _gru_reset_before_gradients),
 }

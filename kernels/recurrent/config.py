@@ -105,6 +105,10 @@ def reason(cell: str, x: jax.Array, layers: Sequence[tuple[CellWeights, ...]]) -
     weights = layers[0][0]
     if weights.w_p is not None:
         return "it has no projection"
+    if weights.peepholes is not None:
+        return "it has no peepholes"
+    if cell == "gru_reset_before":
+        return "it has the reset gate behind the recurrent product, and reset_after=False asks for it before"
     if not isinstance(x.shape[0], int):
         return f"its grid depends on the batch size, which is the symbol {x.shape[0]} here"
     asked = precision.asked()

@@ -19,6 +19,8 @@ def reason(x: jax.Array, layers: Sequence[tuple[CellWeights, ...]], reverse: boo
         return unanswered
     if layers[0][0].w_p is not None:
         return "it has no projection"
+    if layers[0][0].peepholes is not None:
+        return "it has no peepholes"
     if reverse:
         return "it reads backward only beside a forward direction"
     return None

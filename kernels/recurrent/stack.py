@@ -40,7 +40,7 @@ def run(
     dropout_key: jax.Array | None,
     implementation: str | None,
 ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-    """Outputs and final state of a stack of "rnn_tanh", "rnn_relu", "lstm" or "gru" layers; see kernels.lstm."""
+    """Outputs and final state of a stack of layers of a cell of `cells.CELLS`; see kernels.lstm."""
     checks.floating("x", x)
     checks.rank("x", x, "[batch, time, features]")
     if x.shape[1] == 0:
@@ -98,6 +98,7 @@ def _check_layers(cell: str, x: jax.Array, stack: list[tuple[CellWeights, ...]],
                 "b_x": (columns,),
                 "b_h": (columns,),
                 "w_p": (hidden, out),
+                "peepholes": (3, hidden),
             }
             for name, shape in needed.items():
                 array, first = getattr(w, name), getattr(stack[0][0], name)
@@ -111,6 +112,8 @@ def _check_layers(cell: str, x: jax.Array, stack: list[tuple[CellWeights, ...]],
                 raise ValueError(f"layers[{number}].w_h: shape {w.w_h.shape} given, {(hidden, columns)} is needed")
             if w.w_p is not None and cell != "lstm":
                 raise ValueError(f"layers[{number}].w_p: {cell} has no projection")
+            if w.peepholes is not None and cell != "lstm":
+                raise ValueError(f"layers[{number}].peepholes: {cell} has no cell state that a gate could peep at")
         features = directions * out
 
 

@@ -37,6 +37,7 @@ class Recurrent(nnx.Module):
       dropout: probability with which each value between two layers is dropped in training mode, in [0, 1).
       proj_size: of an LSTM, the size to which outputs are projected (Sak et al. 2014); 0 for no projection.
       bias: whether to add biases.
+      reset_after: of a GRU, whether the reset gate is behind the recurrent product, as in torch; see kernels.gru.
       dtype: dtype of inputs, outputs and products; None for the promotion of input and weights. The state is kept in at
         least float32.
       param_dtype: dtype of the weights.
@@ -58,6 +59,7 @@ class Recurrent(nnx.Module):
         *,
         proj_size: int = 0,
         bias: bool = True,
+        reset_after: bool = True,
         dtype: jnp.dtype | type | None = None,
         param_dtype: jnp.dtype | type = jnp.float32,
         implementation: str | None = None,
@@ -73,10 +75,13 @@ class Recurrent(nnx.Module):
             raise ValueError(
                 f"proj_size: {proj_size} given, it must be 0, or for an lstm from 1 to hidden_size - 1 = {hidden_size - 1}"
             )
+        if not reset_after and cell != "gru":
+            raise ValueError(f"reset_after: False given, and {cell} has no reset gate")
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout: {dropout} is outside [0, 1)")
         self.cell, self.input_size, self.hidden_size, self.num_layers = cell, input_size, hidden_size, num_layers
         self.bidirectional, self.proj_size, self.dropout = bidirectional, proj_size, dropout
+        self.reset_after = reset_after
         self.num_directions = 2 if bidirectional else 1
         self.output_size = self.num_directions * (proj_size or hidden_size)
         self.dtype, self.implementation, self.deterministic = dtype, implementation, deterministic
@@ -135,7 +140,7 @@ class Recurrent(nnx.Module):
             if self.cell == "lstm":
                 return kernels.lstm(x, layers, initial_state, **options)  # type: ignore[arg-type]
             if self.cell == "gru":
-                return kernels.gru(x, layers, initial_state, **options)  # type: ignore[arg-type]
+                return kernels.gru(x, layers, initial_state, reset_after=self.reset_after, **options)  # type: ignore[arg-type]
             return kernels.rnn(x, layers, initial_state, activation=self.cell.removeprefix("rnn_"), **options)  # type: ignore[arg-type]
 
     def zero_state(self, batch_size: int) -> State:
