@@ -116,7 +116,7 @@ def reason(cell: str, x: jax.Array, layers: Sequence[tuple[CellWeights, ...]]) -
         return f"jax.default_matmul_precision asks for {asked}, and of float32 it does TF32_TF32_F32_X3"
     if x.dtype != jnp.float32 and (unanswered := precision.reason(x.dtype, ())) is not None:
         return unanswered
-    if checks.exceeds((x.shape[1] + len(layers)) * (dispatch.device().cores or 132), 2**31 - 1):
+    if checks.exceeds((x.shape[1] + len(layers)) * (devices.device().cores or 132), 2**31 - 1):
         return f"its barrier counts in 32 bits, and {x.shape[1]} steps are too many for it"
     found = plan(CELLS[cell].gates, weights.w_h.shape[0], x.shape[0], len(layers[0]), x.dtype.itemsize)
     return found if isinstance(found, str) else None
