@@ -22,7 +22,8 @@ import triton.language as tl
 
 from experiments.guide import sectors
 from experiments.guide.topic import Case, Topic, Variant, normal
-from kernels.runtime.launch import cdiv, launch, like
+from kernels.runtime.launch import launch, like
+from kernels.runtime.sizes import cdiv
 
 FIELDS = 16
 BLOCK = 1024

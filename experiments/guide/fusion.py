@@ -28,7 +28,8 @@ from experiments.benchmarks.recurrent_compiled import CONSTANTS
 from experiments.guide.evidence import LAUNCH, modelled
 from experiments.guide.topic import Case, Counted, Topic, Variant, normal
 from kernels.runtime import dispatch
-from kernels.runtime.launch import cdiv, launch, like, power_of_two
+from kernels.runtime.launch import launch, like
+from kernels.runtime.sizes import cdiv, power_of_two
 
 SPECIAL = 16  # special functions that a multiprocessor begins in a cycle, CUDA C++ Programming Guide, "Arithmetic Instructions"
 BLOCK = 1024

@@ -18,7 +18,8 @@ import triton.language as tl
 from kernels.lenet5 import xla
 from kernels.runtime import precision
 from kernels.runtime.batching import over_batch
-from kernels.runtime.launch import cdiv, launch, like, power_of_two
+from kernels.runtime.launch import launch, like
+from kernels.runtime.sizes import cdiv, power_of_two
 
 IMAGES = 16  # of a block: the least number of rows of a matrix product
 

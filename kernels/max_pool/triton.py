@@ -18,7 +18,8 @@ import triton.language as tl
 from kernels.max_pool import config, xla
 from kernels.max_pool.xla import Pads, Pair
 from kernels.runtime.batching import over_batch
-from kernels.runtime.launch import cdiv, launch, like
+from kernels.runtime.launch import launch, like
+from kernels.runtime.sizes import cdiv
 
 
 @triton.jit

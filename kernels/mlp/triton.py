@@ -16,7 +16,8 @@ import triton.language as tl
 from kernels.mlp import config, xla
 from kernels.runtime import precision
 from kernels.runtime.batching import over_batch
-from kernels.runtime.launch import cdiv, launch, like, power_of_two
+from kernels.runtime.launch import launch, like
+from kernels.runtime.sizes import cdiv, power_of_two
 from kernels.runtime.triton_math import activate
 
 

@@ -17,7 +17,8 @@ import jax.numpy as jnp
 
 from kernels.recurrent.cells import CELLS, CellWeights
 from kernels.runtime import checks, dispatch, precision
-from kernels.runtime.launch import RESERVED, cdiv, power_of_two
+from kernels.runtime.launch import RESERVED
+from kernels.runtime.sizes import cdiv, power_of_two
 
 ROWS = 64  # of the recurrent weights that one block multiplies: a warp group's matrix instruction takes 64
 SHARED_MEMORY_SPARE = 8192  # bytes for what the compiler needs besides the operands

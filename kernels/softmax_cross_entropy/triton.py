@@ -17,7 +17,8 @@ import triton
 import triton.language as tl
 
 from kernels.runtime.batching import over_batch
-from kernels.runtime.launch import cdiv, launch, like
+from kernels.runtime.launch import launch, like
+from kernels.runtime.sizes import cdiv
 from kernels.softmax_cross_entropy import config
 
 
