@@ -96,13 +96,17 @@ def use(implementation: str | None) -> Iterator[None]:
 
 
 def operator(fn: Callable[P, R]) -> Callable[P, R]:
-    """Decorates a public operator: its name stands in profiles and in compiled programs."""
+    """Decorates a public operator: its name stands in profiles and in compiled programs.
+
+    The package it comes from, which it hides, is its attribute `package`: `kernels.max_pool.package.xla`.
+    """
 
     @functools.wraps(fn)
     def named(*args: P.args, **kwargs: P.kwargs) -> R:
         with jax.named_scope(fn.__name__):
             return fn(*args, **kwargs)
 
+    named.package = importlib.import_module(fn.__module__.rpartition(".")[0])  # type: ignore[attr-defined]
     return named
 
 
