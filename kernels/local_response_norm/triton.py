@@ -7,14 +7,10 @@ where window' is the mirrored window. Floor in passes over an array like x: forw
 
 from __future__ import annotations
 
-import functools
-
-import jax
 import triton
 import triton.language as tl
 
 from kernels.local_response_norm import config
-from kernels.runtime.batching import over_batch
 from kernels.runtime.launch import launch, like
 from kernels.runtime.sizes import cdiv
 
@@ -85,22 +81,12 @@ def backward_kernel(
     tl.store(dx + at, result.to(dx.dtype.element_ty), mask=valid)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4, 5))
-def local_response_norm(x: jax.Array, size: int, alpha: float, beta: float, k: float, interpret: bool) -> jax.Array:
-    return _forward(x, size, alpha, beta, k, interpret)[0]
+def forward(x, size, alpha, beta, k, interpret):
+    return _launch(forward_kernel, x, size=size, alpha=alpha, beta=beta, k=k, interpret=interpret)
 
 
-def _forward(x, size, alpha, beta, k, interpret):
-    run = functools.partial(_launch, forward_kernel, size=size, alpha=alpha, beta=beta, k=k, interpret=interpret)
-    return over_batch(run)(x)[0], x
-
-
-def _backward(size, alpha, beta, k, interpret, x, dy):
-    run = functools.partial(_launch, backward_kernel, size=size, alpha=alpha, beta=beta, k=k, interpret=interpret)
-    return (over_batch(run)(x, dy)[0],)
-
-
-local_response_norm.defvjp(_forward, _backward)
+def backward(x, dy, size, alpha, beta, k, interpret):
+    return _launch(backward_kernel, x, dy, size=size, alpha=alpha, beta=beta, k=k, interpret=interpret)
 
 
 def _launch(kernel, x, *dy, size, alpha, beta, k, interpret):

@@ -73,11 +73,11 @@ def max_pool(
     has = {"xla": None, "triton": reason, "interpret": reason}
     chosen = dispatch.choose("max_pool", implementation, has, checks.shape_class(x))
     if chosen != "xla" and x.size:
-        from kernels.max_pool import triton
+        from kernels.max_pool import vjp
 
         if dispatch.named(implementation, has) is None:
-            return triton.max_pool_where_differentiated(x, window, strides, pads)
-        return triton.max_pool(x, window, strides, pads, chosen == "interpret")
+            return vjp.max_pool_where_differentiated(x, window, strides, pads)
+        return vjp.max_pool(x, window, strides, pads, chosen == "interpret")
     return xla.max_pool(x, window, strides, pads)
 
 

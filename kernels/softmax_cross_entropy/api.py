@@ -54,9 +54,9 @@ def softmax_cross_entropy(
     has = {"xla": None, "triton": reason, "interpret": reason}
     chosen = dispatch.choose("softmax_cross_entropy", implementation, has, checks.shape_class(logits))
     if chosen != "xla" and logits.size:
-        from kernels.softmax_cross_entropy import triton
+        from kernels.softmax_cross_entropy import vjp
 
         rows = logits.reshape(-1, logits.shape[-1])
         numbers = labels.reshape(-1).astype(jnp.int32)
-        return triton.softmax_cross_entropy(rows, numbers, label_smoothing, chosen == "interpret").reshape(labels.shape)
+        return vjp.softmax_cross_entropy(rows, numbers, label_smoothing, chosen == "interpret").reshape(labels.shape)
     return xla.softmax_cross_entropy(logits, labels, label_smoothing)
