@@ -2,7 +2,8 @@
 
 Imports neither zoo/ nor experiments/: one kernel can be taken alone. Beside the operators' folders: runtime/
 (how an implementation is chosen and launched), verification/ (what proves kernels without a GPU), tuned/ (block sizes).
-A function has the name of the folder it comes from, and hides it: write `from kernels.max_pool import xla` to reach inside.
+A function has the name of the folder it comes from, and hides it: `import kernels.max_pool as m` gives the function.
+`from kernels.max_pool import xla` reaches inside, and so does `kernels.max_pool.package.xla`.
 """
 
 from __future__ import annotations

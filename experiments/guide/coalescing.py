@@ -20,7 +20,8 @@ import triton.language as tl
 
 from experiments.guide import sectors
 from experiments.guide.topic import Case, Topic, normal, variants
-from kernels.runtime.launch import cdiv, launch, like
+from kernels.runtime.launch import launch, like
+from kernels.runtime.sizes import cdiv
 
 FIELDS = 16
 LAYOUTS = {"records, x[i, f]": False, "planes, x[f, i]": True}

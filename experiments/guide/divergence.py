@@ -25,7 +25,8 @@ import triton
 import triton.language as tl
 
 from experiments.guide.topic import Case, Counted, Topic, normal, variants
-from kernels.runtime.launch import cdiv, launch, like
+from kernels.runtime.launch import launch, like
+from kernels.runtime.sizes import cdiv
 
 STEPS, BLOCK = 16, 1024
 

@@ -29,7 +29,8 @@ from experiments.guide.evidence import modelled
 from experiments.guide.topic import Case, Counted, Topic, normal, variants
 from experiments.measuring.device_model import constants
 from kernels.runtime import dispatch
-from kernels.runtime.launch import cdiv, launch, like, power_of_two
+from kernels.runtime.launch import launch, like
+from kernels.runtime.sizes import cdiv, power_of_two
 
 BLOCK = 1024
 

@@ -29,7 +29,8 @@ from experiments.guide import product
 from experiments.guide.evidence import modelled
 from experiments.guide.topic import Case, Counted, Topic, normal, variants
 from kernels.runtime import dispatch
-from kernels.runtime.launch import cdiv, launch, like
+from kernels.runtime.launch import launch, like
+from kernels.runtime.sizes import cdiv
 
 PARTS = 16  # blocks that share a row
 BLOCK = 2048

@@ -25,7 +25,8 @@ import triton.language as tl
 
 from experiments.guide import product
 from experiments.guide.topic import Case, Counted, Topic, normal, variants
-from kernels.runtime.launch import cdiv, launch, like, power_of_two
+from kernels.runtime.launch import launch, like
+from kernels.runtime.sizes import cdiv, power_of_two
 
 
 @triton.jit

@@ -11,7 +11,8 @@ import triton.language as tl
 
 from experiments.guide.topic import Case, Counted, Variant, normal, variants
 from kernels.runtime import dispatch
-from kernels.runtime.launch import cdiv, launch, like
+from kernels.runtime.launch import launch, like
+from kernels.runtime.sizes import cdiv
 
 
 @triton.jit

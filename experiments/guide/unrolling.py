@@ -23,7 +23,8 @@ import triton
 import triton.language as tl
 
 from experiments.guide.topic import Case, Topic, normal, variants
-from kernels.runtime.launch import cdiv, launch, like
+from kernels.runtime.launch import launch, like
+from kernels.runtime.sizes import cdiv
 
 ROWS, STEPS, BLOCK = 64, 256, 512
 

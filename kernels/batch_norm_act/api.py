@@ -89,10 +89,10 @@ def batch_norm_act(
     if mean is not None and var is not None:
         return xla.normalize(x, scale, bias, residual, activation, epsilon, mean, var), mean, var
     if chosen != "xla" and x.size:
-        from kernels.batch_norm_act import fused
+        from kernels.batch_norm_act import vjp
 
         interpret = chosen == "interpret"
-        return fused.batch_norm_act(x, scale, bias, residual, running, activation, epsilon, momentum, interpret)
+        return vjp.batch_norm_act(x, scale, bias, residual, running, activation, epsilon, momentum, interpret)
     y, batch_mean, batch_var = xla.batch_norm_act(x, scale, bias, residual, activation, epsilon)
     if running is None:
         return y, batch_mean, batch_var

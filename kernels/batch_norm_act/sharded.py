@@ -36,8 +36,8 @@ def backward(axis, x, dy, residual, positive, scale, bias, statistics, dmean, dv
     """dx, dscale, dbias and the gradient of z, which is the residual's."""
     mean, var = statistics
     wide, g = x.astype(jnp.float32), dy.astype(jnp.float32)
-    spread = jax.lax.rsqrt(var + epsilon)
-    normalized = (wide - mean) * spread
+    rstd = jax.lax.rsqrt(var + epsilon)
+    normalized = (wide - mean) * rstd
     if positive is not None:
         up = jnp.unpackbits(positive, axis=-1, bitorder="little").astype(bool)
         g = jnp.where(up, g, (0.0 if activation == "relu" else activations.SLOPE) * g)
@@ -49,6 +49,6 @@ def backward(axis, x, dy, residual, positive, scale, bias, statistics, dmean, dv
     if axis is not None:
         dbias, dscale = jax.lax.psum((dbias, dscale), axis)
     count = x.size // x.shape[-1] * _devices(axis)
-    slope = scale * spread
+    slope = scale * rstd
     dx = slope * (g - dbias / count - normalized * (dscale / count)) + dmean / count + 2 * dvar / count * (wide - mean)
     return [dx.astype(x.dtype), dscale, dbias, g.astype(x.dtype)]

@@ -21,7 +21,8 @@ import triton.language as tl
 
 from kernels.batch_norm_act import config
 from kernels.runtime import activations
-from kernels.runtime.launch import cdiv, launch, like, power_of_two
+from kernels.runtime.launch import launch, like
+from kernels.runtime.sizes import cdiv, power_of_two
 from kernels.runtime.triton_math import activate, activation_gradient
 from kernels.verification import residency
 
@@ -131,15 +132,15 @@ def forward_kernel(
             total_all, squares_all = collect(partial, arrived, index, SLICE, BLOCKS, GROUPS, GROUPS_POW2)
             shift = total_all / ROWS
             variance = tl.maximum(squares_all / ROWS - shift * shift, 0.0)
-            centre = pilot_mean(x, channel, valid, ROWS, CHANNELS, BLOCK_ROWS) + shift
+            mean = pilot_mean(x, channel, valid, ROWS, CHANNELS, BLOCK_ROWS) + shift
             factor = tl.load(scale + channel, mask=valid, other=0.0).to(tl.float32) * tl.rsqrt(variance + EPSILON)
             addend = tl.load(bias + channel, mask=valid, other=0.0).to(tl.float32)
             if block == 0:
-                tl.store(statistics + channel, centre, mask=valid)
+                tl.store(statistics + channel, mean, mask=valid)
                 tl.store(statistics + CHANNELS + channel, variance, mask=valid)
                 if HAS_RUNNING:
                     unbiased = variance * (ROWS / max(ROWS - 1, 1))
-                    move(old_mean + channel, new_mean + channel, centre, valid, MOMENTUM)
+                    move(old_mean + channel, new_mean + channel, mean, valid, MOMENTUM)
                     move(old_var + channel, new_var + channel, unbiased, valid, MOMENTUM)
             for tile in tl.range(share, loop_unroll_factor=2):
                 # Backwards: what was read last is the likeliest to be in a cache still.
@@ -147,7 +148,7 @@ def forward_kernel(
                 here = (row < ROWS)[:, None] & valid[None, :]
                 at = row.to(tl.int64)[:, None] * CHANNELS + channel[None, :]
                 value = tl.load(x + at, mask=here, other=0.0, eviction_policy="evict_first").to(tl.float32)
-                z = (value - centre[None, :]) * factor[None, :] + addend[None, :]
+                z = (value - mean[None, :]) * factor[None, :] + addend[None, :]
                 if HAS_RESIDUAL:
                     z += tl.load(residual + at, mask=here, other=0.0, eviction_policy="evict_first").to(tl.float32)
                 if HAS_SIGNS:
@@ -204,8 +205,8 @@ def backward_kernel(
         if step < slices:
             channel = step * SLICE + within
             valid = channel < CHANNELS
-            centre = tl.load(statistics + channel, mask=valid, other=0.0)
-            spread = tl.rsqrt(tl.load(statistics + CHANNELS + channel, mask=valid, other=0.0) + EPSILON)
+            mean = tl.load(statistics + channel, mask=valid, other=0.0)
+            rstd = tl.rsqrt(tl.load(statistics + CHANNELS + channel, mask=valid, other=0.0) + EPSILON)
             factor = tl.load(scale + channel, mask=valid, other=0.0).to(tl.float32)
             addend = tl.load(bias + channel, mask=valid, other=0.0).to(tl.float32)
             total = tl.zeros((BLOCK_ROWS, SLICE), tl.float32)
@@ -215,7 +216,7 @@ def backward_kernel(
                 here = (row < ROWS)[:, None] & valid[None, :]
                 at = row.to(tl.int64)[:, None] * CHANNELS + channel[None, :]
                 value = tl.load(x + at, mask=here, other=0.0, eviction_policy="evict_last").to(tl.float32)
-                normalized = (value - centre[None, :]) * spread[None, :]
+                normalized = (value - mean[None, :]) * rstd[None, :]
                 g = gradient_of_z(
                     dy, residual, positive, at, row, here, step, normalized, factor, addend, ROWS, CHANNELS,
                     ACTIVATION, SLOPE, HAS_RESIDUAL, HAS_SIGNS, SLICE, BLOCK_ROWS, "evict_last",
@@ -231,20 +232,20 @@ def backward_kernel(
             if block == 0:
                 tl.store(dbias + channel, total_all, mask=valid)
                 tl.store(dscale + channel, products_all, mask=valid)
-            centre = tl.load(statistics + channel, mask=valid, other=0.0)
-            spread = tl.rsqrt(tl.load(statistics + CHANNELS + channel, mask=valid, other=0.0) + EPSILON)
+            mean = tl.load(statistics + channel, mask=valid, other=0.0)
+            rstd = tl.rsqrt(tl.load(statistics + CHANNELS + channel, mask=valid, other=0.0) + EPSILON)
             factor = tl.load(scale + channel, mask=valid, other=0.0).to(tl.float32)
             addend = tl.load(bias + channel, mask=valid, other=0.0).to(tl.float32)
             # dx = slope * g + along * normalized + level: the gradients of mean and variance, as results, are in the last two
-            slope = factor * spread
-            along = 2.0 * tl.load(dvar + channel, mask=valid, other=0.0) / (ROWS * spread) - slope * products_all / ROWS
+            slope = factor * rstd
+            along = 2.0 * tl.load(dvar + channel, mask=valid, other=0.0) / (ROWS * rstd) - slope * products_all / ROWS
             level = (tl.load(dmean + channel, mask=valid, other=0.0) - slope * total_all) / ROWS
             for tile in range(share):
                 row = (block * share + share - 1 - tile) * BLOCK_ROWS + offset
                 here = (row < ROWS)[:, None] & valid[None, :]
                 at = row.to(tl.int64)[:, None] * CHANNELS + channel[None, :]
                 value = tl.load(x + at, mask=here, other=0.0, eviction_policy="evict_first").to(tl.float32)
-                normalized = (value - centre[None, :]) * spread[None, :]
+                normalized = (value - mean[None, :]) * rstd[None, :]
                 g = gradient_of_z(
                     dy, residual, positive, at, row, here, index, normalized, factor, addend, ROWS, CHANNELS,
                     ACTIVATION, SLOPE, HAS_RESIDUAL, HAS_SIGNS, SLICE, BLOCK_ROWS, "evict_first",
@@ -316,7 +317,7 @@ def backward(x, dy, residual, positive, scale, bias, statistics, dmean, dvar, ac
     return [dx, dscale, dbias, dresidual] if wants_residual else [dx, dscale, dbias]
 
 
-def _launch(kernel, inputs, outputs, plan, interpret, read_again, CHANNELS, **constants):
+def _launch(kernel, inputs, outputs, plan, interpret, extra_bytes, CHANNELS, **constants):
     slices = cdiv(CHANNELS, plan.config.slice)
     groups = cdiv(plan.blocks, GROUP.value)
     partial = jax.ShapeDtypeStruct((slices, plan.blocks + groups, 2, plan.config.slice), jnp.float32)
@@ -328,10 +329,10 @@ def _launch(kernel, inputs, outputs, plan, interpret, read_again, CHANNELS, **co
         grid=(plan.blocks,),
         interpret=interpret,
         num_warps=plan.config.num_warps,
-        zeroed=(len(outputs) + 1, len(outputs) + 2),
-        together=True,
+        zeroed_outputs=(len(outputs) + 1, len(outputs) + 2),
+        cooperative=True,
         check=residency.require_a_core_each,
-        read_again=read_again,
+        extra_bytes=extra_bytes,
         CHANNELS=CHANNELS,
         SLOPE=activations.SLOPE,
         SLICE=plan.config.slice,

@@ -9,16 +9,13 @@ that runs, forward and backward.
 
 from __future__ import annotations
 
-import functools
-
-import jax
 import triton
 import triton.language as tl
 
-from kernels.lenet5 import config, xla
+from kernels.lenet5 import config
 from kernels.runtime import precision
-from kernels.runtime.batching import over_batch
-from kernels.runtime.launch import cdiv, launch, like, power_of_two
+from kernels.runtime.launch import launch, like
+from kernels.runtime.sizes import cdiv, power_of_two
 
 IMAGES = 16  # of a block: the least number of rows of a matrix product
 
@@ -105,23 +102,6 @@ def forward_kernel(
     column = tl.arange(0, BLOCK_CLASSES)
     at = (block * 16 + row).to(tl.int64)[:, None] * CLASSES + column[None, :]
     tl.store(y + at, logits.to(y.dtype.element_ty), mask=present[:, None] & (column < CLASSES)[None, :])
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
-def lenet5(x: jax.Array, weights: tuple[jax.Array, ...], biases: tuple[jax.Array, ...], interpret: bool) -> jax.Array:
-    layers = [a for pair in zip(weights, biases, strict=True) for a in pair]
-    return over_batch(functools.partial(forward, interpret=interpret), shared=len(layers))(x, *layers)[0]
-
-
-def _forward(x, weights, biases, interpret):
-    return jax.vjp(xla.lenet5, x, weights, biases)
-
-
-def _backward(interpret, pullback, dy):
-    return pullback(dy)
-
-
-lenet5.defvjp(_forward, _backward)
 
 
 def forward(x, *layers, interpret):

@@ -89,14 +89,14 @@ def linear_act(
     has = {"xla": None, "triton": reason, "pallas": reason or _pallas_reason(x), "interpret": reason}
     chosen = dispatch.choose("linear_act", implementation, has, checks.shape_class(x, w), on_request=ON_REQUEST)
     if chosen != "xla" and x.size and w.size:
-        from kernels.linear_act import fused
+        from kernels.linear_act import vjp
 
         key = None if seed is None else jax.random.key_data(jax.random.key(seed, impl="threefry2x32"))
         rows = x.reshape(-1, x.shape[-1])
         kernel = "pallas" if chosen == "pallas" else "triton"
         interpret = chosen == "interpret"
         asked = precision.asked()
-        y = fused.linear_act(rows, w, b, key, activation, negative_slope, dropout_rate, kernel, asked, interpret)
+        y = vjp.linear_act(rows, w, b, key, activation, negative_slope, dropout_rate, kernel, asked, interpret)
         return y.reshape(*x.shape[:-1], w.shape[1])
     return xla.linear_act(x, w, b, activation, negative_slope, dropout_rate, seed)
 

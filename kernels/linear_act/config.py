@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from kernels.runtime.launch import power_of_two
+from kernels.runtime.sizes import cdiv, power_of_two
 from kernels.runtime.tuning import tuned_config
 
 
@@ -39,7 +39,7 @@ def choose(rows: int, inputs: int, outputs: int, itemsize: int, cores: int) -> C
     chosen = CANDIDATES[0]
     for block_m, block_n, warps in ((128, 128, 8), (128, 64, 4), (64, 64, 4), (32, 64, 4), (16, 64, 4)):
         chosen = Config(block_m, min(block_n, max(16, power_of_two(outputs))), 64 if itemsize == 2 else 32, warps, 3)
-        if -(-rows // block_m) * -(-outputs // chosen.block_n) >= cores:
+        if cdiv(rows, block_m) * cdiv(outputs, chosen.block_n) >= cores:
             break
     return dataclasses.replace(chosen, block_k=min(chosen.block_k, max(16, power_of_two(inputs))))
 
@@ -70,5 +70,5 @@ def choose_pallas(rows: int, inputs: int, outputs: int, cores: int) -> PallasCon
         return PallasConfig(**measured)
     if outputs <= 64:
         return PALLAS_CANDIDATES[0]
-    filled = -(-rows // 256) * -(-outputs // 128) >= cores
+    filled = cdiv(rows, 256) * cdiv(outputs, 128) >= cores
     return PALLAS_CANDIDATES[4 if filled else 1]

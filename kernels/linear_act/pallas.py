@@ -20,7 +20,8 @@ from jax import lax
 
 from kernels.linear_act import config
 from kernels.runtime import dispatch
-from kernels.runtime.launch import cdiv, like
+from kernels.runtime.launch import like
+from kernels.runtime.sizes import cdiv
 
 WARPGROUPS = 2  # that multiply
 SWIZZLE = 128  # bytes of a row of a tile in shared memory, interleaved so that wgmma meets no bank twice

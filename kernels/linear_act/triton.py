@@ -12,7 +12,8 @@ import triton.language as tl
 
 from kernels.linear_act import config
 from kernels.runtime import dispatch, precision
-from kernels.runtime.launch import cdiv, launch, like
+from kernels.runtime.launch import launch, like
+from kernels.runtime.sizes import cdiv
 from kernels.runtime.triton_math import activate, activation_gradient
 
 

@@ -54,8 +54,8 @@ def local_response_norm(
     has = {"xla": None, "triton": reason, "interpret": reason}
     chosen = dispatch.choose("local_response_norm", implementation, has, checks.shape_class(x))
     if chosen != "xla" and x.size:
-        from kernels.local_response_norm import triton
+        from kernels.local_response_norm import vjp
 
         rows = x if x.ndim > 1 else x[None]
-        return triton.local_response_norm(rows, size, alpha, beta, k, chosen == "interpret").reshape(x.shape)
+        return vjp.local_response_norm(rows, size, alpha, beta, k, chosen == "interpret").reshape(x.shape)
     return xla.local_response_norm(x, size, alpha, beta, k)

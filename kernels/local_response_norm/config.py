@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from kernels.runtime.launch import power_of_two
+from kernels.runtime.sizes import power_of_two
 from kernels.runtime.tuning import tuned_config
 
 

@@ -7,15 +7,12 @@ where window' is the mirrored window. Floor in passes over an array like x: forw
 
 from __future__ import annotations
 
-import functools
-
-import jax
 import triton
 import triton.language as tl
 
 from kernels.local_response_norm import config
-from kernels.runtime.batching import over_batch
-from kernels.runtime.launch import cdiv, launch, like
+from kernels.runtime.launch import launch, like
+from kernels.runtime.sizes import cdiv
 
 
 @triton.jit
@@ -72,34 +69,24 @@ def backward_kernel(
     g = tl.load(dy + at, mask=valid, other=0.0).to(tl.float32)
     direct = g * negative_power(d, BETA)
     term = tl.where(valid, direct * value / d, 0.0)
-    spread = tl.zeros((BLOCK_ROWS, BLOCK), tl.float32)
+    from_neighbours = tl.zeros((BLOCK_ROWS, BLOCK), tl.float32)
     # An element is in the windows of the outputs from AFTER before it to BEFORE after it. Powers are dear, so each is taken
     # once and handed to its neighbours within the tile.
     for offset in tl.static_range(-AFTER, BEFORE + 1):
         near = channel + offset
         inside = ((near >= 0) & (near < CHANNELS))[None, :]
         index = tl.broadcast_to(tl.minimum(tl.maximum(near, 0), BLOCK - 1)[None, :], (BLOCK_ROWS, BLOCK))
-        spread += tl.where(inside, tl.gather(term, index, 1), 0.0)
-    result = direct - (2.0 * ALPHA * BETA) * value * spread
+        from_neighbours += tl.where(inside, tl.gather(term, index, 1), 0.0)
+    result = direct - (2.0 * ALPHA * BETA) * value * from_neighbours
     tl.store(dx + at, result.to(dx.dtype.element_ty), mask=valid)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4, 5))
-def local_response_norm(x: jax.Array, size: int, alpha: float, beta: float, k: float, interpret: bool) -> jax.Array:
-    return _forward(x, size, alpha, beta, k, interpret)[0]
+def forward(x, size, alpha, beta, k, interpret):
+    return _launch(forward_kernel, x, size=size, alpha=alpha, beta=beta, k=k, interpret=interpret)
 
 
-def _forward(x, size, alpha, beta, k, interpret):
-    run = functools.partial(_launch, forward_kernel, size=size, alpha=alpha, beta=beta, k=k, interpret=interpret)
-    return over_batch(run)(x)[0], x
-
-
-def _backward(size, alpha, beta, k, interpret, x, dy):
-    run = functools.partial(_launch, backward_kernel, size=size, alpha=alpha, beta=beta, k=k, interpret=interpret)
-    return (over_batch(run)(x, dy)[0],)
-
-
-local_response_norm.defvjp(_forward, _backward)
+def backward(x, dy, size, alpha, beta, k, interpret):
+    return _launch(backward_kernel, x, dy, size=size, alpha=alpha, beta=beta, k=k, interpret=interpret)
 
 
 def _launch(kernel, x, *dy, size, alpha, beta, k, interpret):

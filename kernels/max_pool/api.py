@@ -8,6 +8,7 @@ import jax
 
 from kernels.max_pool import xla
 from kernels.runtime import checks, dispatch
+from kernels.runtime.sizes import cdiv
 
 IMPLEMENTATIONS = ("xla", "triton", "interpret")
 POSITIONS = 255  # what one byte can tell apart
@@ -72,18 +73,18 @@ def max_pool(
     has = {"xla": None, "triton": reason, "interpret": reason}
     chosen = dispatch.choose("max_pool", implementation, has, checks.shape_class(x))
     if chosen != "xla" and x.size:
-        from kernels.max_pool import triton
+        from kernels.max_pool import vjp
 
         if dispatch.named(implementation, has) is None:
-            return triton.max_pool_where_differentiated(x, window, strides, pads)
-        return triton.max_pool(x, window, strides, pads, chosen == "interpret")
+            return vjp.max_pool_where_differentiated(x, window, strides, pads)
+        return vjp.max_pool(x, window, strides, pads, chosen == "interpret")
     return xla.max_pool(x, window, strides, pads)
 
 
 def _ceil(size: int, window: int, stride: int, pad: tuple[int, int]) -> tuple[int, int]:
     """The padding with which flooring gives what ceil_mode asks for."""
     low, high = pad
-    outputs = -(-(size + low + high - window) // stride) + 1
+    outputs = cdiv(size + low + high - window, stride) + 1
     if (outputs - 1) * stride >= size + low:  # the last window would start beyond the input
         outputs -= 1
     return low, max(high, (outputs - 1) * stride + window - size - low)

@@ -8,17 +8,13 @@ forward e * (inputs + outputs) + outputs, backward the same.
 
 from __future__ import annotations
 
-import functools
-
-import jax
 import jax.numpy as jnp
 import triton
 import triton.language as tl
 
-from kernels.max_pool import config, xla
-from kernels.max_pool.xla import Pads, Pair
-from kernels.runtime.batching import over_batch
-from kernels.runtime.launch import cdiv, launch, like
+from kernels.max_pool import config
+from kernels.runtime.launch import launch, like
+from kernels.runtime.sizes import cdiv
 
 
 @triton.jit
@@ -81,38 +77,8 @@ def backward_kernel(
     tl.store(dx + row.to(tl.int64) * (WIDTH * CHANNELS) + flat, total.to(dx.dtype.element_ty), mask=valid)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4))
-def max_pool(x: jax.Array, window: Pair, strides: Pair, pads: Pads, interpret: bool) -> jax.Array:
-    return _forward(x, window, strides, pads, interpret)[0]
-
-
-def _forward(x, window, strides, pads, interpret):
-    y, position = over_batch(functools.partial(forward, window=window, strides=strides, pads=pads, interpret=interpret))(x)
-    return y, (position, x.shape[1:3])
-
-
-def _backward(window, strides, pads, interpret, residuals, dy):
-    position, size = residuals
-    run = functools.partial(backward, size=size, window=window, strides=strides, pads=pads, interpret=interpret)
-    return (over_batch(run)(dy, position)[0],)
-
-
-max_pool.defvjp(_forward, _backward)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
-def max_pool_where_differentiated(x: jax.Array, window: Pair, strides: Pair, pads: Pads) -> jax.Array:
-    """XLA's, which it fuses with what is around it, as long as nobody asks for the gradient; then the kernels here."""
-    return xla.max_pool(x, window, strides, pads)
-
-
-max_pool_where_differentiated.defvjp(
-    lambda x, window, strides, pads: _forward(x, window, strides, pads, False),
-    lambda window, strides, pads, residuals, dy: _backward(window, strides, pads, False, residuals, dy),
-)
-
-
 def forward(x, window, strides, pads, interpret):
+    """The maxima, and where in its window each is."""
     height, width = ((n + sum(p) - w) // s + 1 for n, p, w, s in zip(x.shape[1:3], pads, window, strides, strict=True))
     out = (x.shape[0], height, width, x.shape[3])
     return _launch(
@@ -121,6 +87,7 @@ def forward(x, window, strides, pads, interpret):
 
 
 def backward(dy, position, size, window, strides, pads, interpret):
+    """The gradient of an input of this height and width."""
     shape = (dy.shape[0], *size, dy.shape[3])
     return _launch(backward_kernel, (dy, position), [like(dy, shape)], shape, dy.shape, shape, window, strides, pads, interpret)
 

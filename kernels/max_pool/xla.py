@@ -10,6 +10,7 @@ import numpy as np
 
 from kernels.runtime import dispatch
 from kernels.runtime.derivatives import differentiable
+from kernels.runtime.sizes import cdiv
 
 Pair = tuple[int, int]
 Pads = tuple[Pair, Pair]
@@ -99,7 +100,7 @@ def _spread_tiles(dy: jax.Array, position: jax.Array, window: Pair) -> jax.Array
 def _gather_windows(dy: jax.Array, position: jax.Array, window: Pair, strides: Pair) -> jax.Array:
     """The gradient where windows overlap. Input rows and columns that share a remainder by the stride see the same offsets of
     the windows over them, so each such phase is a short sum of shifted slices; interleaved, the phases are the input."""
-    reach = [-(-w // s) - 1 for w, s in zip(window, strides, strict=True)]  # how many earlier windows see the same element
+    reach = [cdiv(w, s) - 1 for w, s in zip(window, strides, strict=True)]  # how many earlier windows see the same element
     edges = ((0, 0), (reach[0], reach[0]), (reach[1], reach[1]), (0, 0))
     dy = jnp.pad(dy, edges)
     position = jnp.pad(position, edges)

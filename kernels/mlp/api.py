@@ -75,9 +75,9 @@ def mlp(
     has = {"xla": None, "triton": reason, "interpret": reason}
     chosen = dispatch.choose("mlp", implementation, has, checks.shape_class(x, *weights))
     if chosen != "xla" and x.size and all(w.size for w in weights):
-        from kernels.mlp import triton
+        from kernels.mlp import vjp
 
         rows = x.reshape(-1, x.shape[-1])
-        y = triton.mlp(rows, tuple(weights), tuple(biases), activation, final_activation, negative_slope, chosen == "interpret")
+        y = vjp.mlp(rows, tuple(weights), tuple(biases), activation, final_activation, negative_slope, chosen == "interpret")
         return y.reshape(*x.shape[:-1], weights[-1].shape[1])
     return xla.mlp(x, tuple(weights), tuple(biases), activation, final_activation, negative_slope)

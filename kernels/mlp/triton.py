@@ -1,22 +1,19 @@
 """A perceptron of two layers in one launch, forward: the hidden layer never leaves the multiprocessor.
 
 Each block takes some rows through both layers and reads the weights once, from L2 after the first block. Floor in bytes: x, the
-weights and y once. Differentiated, it is XLA that runs, forward and backward: the backward pass needs the hidden layer, and its
-products are cuBLAS's.
+weights and y once. Differentiated, it is XLA that runs (vjp.py): the backward pass needs the hidden layer, and its products are
+cuBLAS's.
 """
 
 from __future__ import annotations
 
-import functools
-
-import jax
 import triton
 import triton.language as tl
 
-from kernels.mlp import config, xla
+from kernels.mlp import config
 from kernels.runtime import precision
-from kernels.runtime.batching import over_batch
-from kernels.runtime.launch import cdiv, launch, like, power_of_two
+from kernels.runtime.launch import launch, like
+from kernels.runtime.sizes import cdiv, power_of_two
 from kernels.runtime.triton_math import activate
 
 
@@ -47,35 +44,6 @@ def forward_kernel(
         total = activate(total, FINAL, SLOPE)
         at = row[:, None] * OUTPUTS + n + column[None, :]
         tl.store(y + at, total.to(y.dtype.element_ty), mask=present & there)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5, 6))
-def mlp(
-    x: jax.Array,
-    weights: tuple[jax.Array, ...],
-    biases: tuple[jax.Array, ...],
-    activation: str | None,
-    final_activation: str | None,
-    negative_slope: float,
-    interpret: bool,
-) -> jax.Array:
-    """x [rows, in] and two layers."""
-    run = functools.partial(
-        forward, activation=activation, final=final_activation, negative_slope=negative_slope, interpret=interpret
-    )
-    return over_batch(run, shared=4)(x, weights[0], biases[0], weights[1], biases[1])[0]
-
-
-def _forward(x, weights, biases, activation, final_activation, negative_slope, interpret):
-    plain = lambda x, weights, biases: xla.mlp(x, weights, biases, activation, final_activation, negative_slope)
-    return jax.vjp(plain, x, weights, biases)
-
-
-def _backward(activation, final_activation, negative_slope, interpret, pullback, dy):
-    return pullback(dy)
-
-
-mlp.defvjp(_forward, _backward)
 
 
 def forward(x, w0, b0, w1, b1, activation, final, negative_slope, interpret):

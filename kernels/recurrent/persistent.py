@@ -12,7 +12,8 @@ import jax.numpy as jnp
 from kernels.recurrent import config
 from kernels.recurrent.cells import CELLS, CellWeights, weight_gradient
 from kernels.recurrent.triton import backward_kernel, forward_kernel
-from kernels.runtime.launch import launch, like, power_of_two, unrecorded
+from kernels.runtime.launch import launch, like, unrecorded
+from kernels.runtime.sizes import power_of_two
 from kernels.verification import aot, residency
 
 SAVED = {"rnn_tanh": 0, "rnn_relu": 0, "lstm": 4, "gru": 4}  # values per unit and step kept for the backward pass
@@ -139,7 +140,7 @@ def _launch_options(static: Static, x_proj: jax.Array, scales: jax.Array | None)
         "interpret": static.interpret,
         "num_warps": plan.num_warps,
         "num_stages": 1,  # a pipelined load would cross the barrier
-        "together": True,
+        "cooperative": True,
         "check": residency.require,
         "CELL": static.cell,
         "TIME": time,
@@ -199,7 +200,7 @@ def _chains_forward(static, x_proj, weights, state, lengths, scales):
             like(x_proj, (2, 1 + options["DROPOUT"], *each)),
             like(x_proj, (directions, plan.grid[1]), jnp.int32),
         ],
-        zeroed=(6,),
+        zeroed_outputs=(6,),
         **options,
     )  # fmt: skip
     final = (h_last, c_last) if is_lstm else (h_last,)
@@ -226,7 +227,7 @@ def _chains_backward(static, residuals, cotangents):
             like(x_proj, (2, hs.shape[1], inputs, plan.grid[0], *hs.shape[2:]), jnp.float32),
             like(x_proj, (directions, plan.grid[1]), jnp.int32),
         ],
-        zeroed=(5,),
+        zeroed_outputs=(5,),
         CHUNK=min(power_of_two(plan.grid[0]), max(1, PARTS_AT_ONCE // (plan.units * plan.batch))),
         **options,
     )  # fmt: skip

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
+from kernels.runtime.sizes import cdiv
+
 LOW_PRECISION = (jnp.bfloat16, jnp.float16, jnp.float32)  # what the hand-written kernels take; "xla" also takes float64
 
 
@@ -49,7 +51,7 @@ def spatial_padding(
         if padding.upper() == "VALID":
             return (0, 0), (0, 0)
         if padding.upper() == "SAME":
-            totals = [max((-(-n // s) - 1) * s + w - n, 0) for n, w, s in zip(size, window, strides, strict=True)]
+            totals = [max((cdiv(n, s) - 1) * s + w - n, 0) for n, w, s in zip(size, window, strides, strict=True)]
             return (totals[0] // 2, totals[0] - totals[0] // 2), (totals[1] // 2, totals[1] - totals[1] // 2)
         raise ValueError(f'padding: {padding!r} is neither "VALID", "SAME" nor ((top, bottom), (left, right))')
     try:

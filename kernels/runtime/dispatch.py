@@ -86,6 +86,8 @@ def choices_made() -> Iterator[dict[tuple[str, str], str]]:
 def operator(batch_axes: meshes.BatchAxes = 0) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Decorates a public operator: its name stands in profiles and in compiled programs, and it takes arrays on any mesh.
 
+    The package it comes from, which it hides, is its attribute `package`: `kernels.max_pool.package.xla`.
+
     Args:
       batch_axes: at which axis its result has the batch, or None; a tuple of these for a tuple of results.
     """
@@ -101,6 +103,7 @@ def operator(batch_axes: meshes.BatchAxes = 0) -> Callable[[Callable[P, R]], Cal
                     return meshes.call(fn, batch_axes, mesh, batch, args, kwargs)
                 return fn(*args, **kwargs)
 
+        named.package = importlib.import_module(fn.__module__.rpartition(".")[0])  # type: ignore[attr-defined]
         return named
 
     return decorate

@@ -74,23 +74,23 @@ def launch(
     interpret: bool,
     num_warps: int = 4,
     num_stages: int = 3,
-    zeroed: tuple[int, ...] = (),
+    zeroed_outputs: tuple[int, ...] = (),
     in_place: tuple[tuple[int, int], ...] = (),
-    together: bool = False,
-    read_again: int = 0,
+    cooperative: bool = False,
+    extra_bytes: int = 0,
     check: Callable[[Launch], None] | None = None,
     **constants: Any,
 ) -> list[jax.Array]:
     """Run `kernel` over `grid`.
 
     The kernel's parameters are, in this order, pointers to the inputs (contiguous, row-major), pointers to the outputs
-    (uninitialised but for those whose index `zeroed` names), and the constants, all tl.constexpr.
+    (uninitialised but for those whose index `zeroed_outputs` names), and the constants, all tl.constexpr.
 
     Args:
       in_place: pairs of an input and an output that may be the same memory: the kernel reads an element before it writes it.
-      together: the kernel has a barrier across the grid, so that all its programs must run at the same time; the caller
+      cooperative: the kernel has a barrier across the grid, so that all its programs must run at the same time; the caller
         keeps the grid within what the device holds.
-      read_again: bytes that the kernel reads from device memory beyond each of its operands once. They stand in the name of
+      extra_bytes: bytes that the kernel reads from device memory beyond each of its operands once. They stand in the name of
         the operation, where whoever counts a program's traffic finds them.
       check: called with a launch that is to be compiled, before it is; it raises what keeps the launch from running.
     """
@@ -104,7 +104,9 @@ def launch(
 
         def on_host(*arrays):
             shapes = [(o.shape, np.dtype(o.dtype)) for o in outputs]
-            return interpreter.launch(kernel, grid, [np.asarray(a) for a in arrays], shapes, zeroed, constants, together)
+            return interpreter.launch(
+                kernel, grid, [np.asarray(a) for a in arrays], shapes, zeroed_outputs, constants, cooperative
+            )
 
         return jax.pure_callback(on_host, list(outputs), *inputs, vmap_method="sequential")
 
@@ -113,7 +115,7 @@ def launch(
     import jax_triton
 
     major, minor = devices.device().compute_capability
-    with jax.named_scope(f"{kernel.__name__}:{read_again}"):
+    with jax.named_scope(f"{kernel.__name__}:{extra_bytes}"):
         return jax_triton.triton_call(
             *inputs,
             kernel=kernel,
@@ -122,19 +124,10 @@ def launch(
             num_warps=num_warps,
             num_stages=num_stages,
             compute_capability=10 * major + minor,
-            zeroed_outputs=zeroed,
+            zeroed_outputs=zeroed_outputs,
             input_output_aliases=dict(in_place),
             **constants,
         )
-
-
-def cdiv(a: int, b: int) -> int:
-    return -(-a // b)
-
-
-def power_of_two(n: int) -> int:
-    """The least power of two that is not less than n."""
-    return 1 << max(0, n - 1).bit_length()
 
 
 def like(x: jax.Array, shape: tuple[int, ...] | None = None, dtype: Any = None) -> jax.ShapeDtypeStruct:

@@ -86,10 +86,10 @@ def softmax_cross_entropy(
         of_label = jnp.ones(labels.shape) if weight is None else jnp.take(weight, labels, mode="clip")
         counts = jnp.where(counted, of_label.astype(accumulation_dtype(logits)), 0)
     if chosen != "xla" and logits.size:
-        from kernels.softmax_cross_entropy import triton
+        from kernels.softmax_cross_entropy import vjp
 
         rows = logits.reshape(-1, logits.shape[-1])
-        loss = triton.softmax_cross_entropy(rows, labels.reshape(-1), label_smoothing, chosen == "interpret")
+        loss = vjp.softmax_cross_entropy(rows, labels.reshape(-1), label_smoothing, chosen == "interpret")
         loss = loss.reshape(labels.shape)
     else:
         loss = xla.softmax_cross_entropy(logits, labels, label_smoothing, weight if label_smoothing or not numbered else None)

@@ -8,16 +8,12 @@ where the hand has little to win.
 
 from __future__ import annotations
 
-import functools
-
-import jax
 import jax.numpy as jnp
-import numpy as np
 import triton
 import triton.language as tl
 
-from kernels.runtime.batching import over_batch
-from kernels.runtime.launch import cdiv, launch, like
+from kernels.runtime.launch import launch, like
+from kernels.runtime.sizes import cdiv
 from kernels.softmax_cross_entropy import config
 
 
@@ -77,28 +73,8 @@ def backward_kernel(
     tl.store(dlogits + at, (g[:, None] * (probability - target)).to(dlogits.dtype.element_ty), mask=here)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def softmax_cross_entropy(logits: jax.Array, labels: jax.Array, label_smoothing: float, interpret: bool) -> jax.Array:
-    """logits [rows, classes], labels int32 [rows] -> [rows] float32."""
-    return _forward(logits, labels, label_smoothing, interpret)[0]
-
-
-def _forward(logits, labels, label_smoothing, interpret):
-    run = functools.partial(forward, label_smoothing=label_smoothing, interpret=interpret)
-    loss, normalizers = over_batch(run)(logits, labels)
-    return loss, (logits, labels, normalizers)
-
-
-def _backward(label_smoothing, interpret, residuals, dloss):
-    run = functools.partial(backward, label_smoothing=label_smoothing, interpret=interpret)
-    no_gradient = np.zeros(residuals[1].shape, jax.dtypes.float0)  # what JAX asks for where the argument is an integer
-    return over_batch(run)(*residuals, dloss)[0], no_gradient
-
-
-softmax_cross_entropy.defvjp(_forward, _backward)
-
-
 def forward(logits, labels, label_smoothing, interpret):
+    """The losses, and what the backward pass needs of each row."""
     outputs = [like(logits, shape, jnp.float32) for shape in (logits.shape[:1], (logits.shape[0], 2))]
     return _launch(forward_kernel, (logits, labels), outputs, False, label_smoothing, interpret)
 

@@ -232,13 +232,14 @@ def launch(
     grid: Sequence[int],
     inputs: Sequence[np.ndarray],
     outputs: Sequence[tuple[tuple[int, ...], np.dtype]],
-    zeroed: Sequence[int] = (),
+    zeroed_outputs: Sequence[int] = (),
     constants: dict[str, Any] | None = None,
-    together: bool = False,
+    cooperative: bool = False,
 ) -> list[np.ndarray]:
-    """Run every program of `grid`; `together`: all at the same time, as a kernel with a barrier across the grid needs.
+    """Run every program of `grid`; `cooperative`: all at the same time, as a kernel with a barrier across the grid needs.
 
-    The kernel's parameters are the inputs, the outputs (poisoned, or zero where `zeroed` names their index), the constants.
+    The kernel's parameters are the inputs, the outputs (poisoned, or zero where their index is one of `zeroed_outputs`), and
+    the constants.
 
     Raises:
       OutOfBoundsError: the kernel touched memory outside its arrays.
@@ -248,12 +249,12 @@ def launch(
     arrays = [np.ascontiguousarray(a) for a in inputs]
     results = [np.zeros(shape, dtype) for shape, dtype in outputs]
     for i, result in enumerate(results):
-        if i not in zeroed:
+        if i not in zeroed_outputs:
             result.reshape(-1).view(np.uint8).fill(255)
     pointers, bounds = [], []
     for number, array in enumerate((*arrays, *results), -len(arrays)):
         address = array.__array_interface__["data"][0]
-        known = number < 0 or number in zeroed
+        known = number < 0 or number in zeroed_outputs
         bounds.append((address, address + array.nbytes, None if known else np.zeros(array.nbytes, bool)))
         kind = tl.pointer_type(tl.str_to_ty(_TRITON_NAMES[array.dtype], None))
         pointers.append(tl.tensor(interpreter.TensorHandle(np.array([address], np.uint64), kind), kind))
@@ -274,7 +275,7 @@ def launch(
         programs = list(itertools.product(*map(range, sizes)))[
             : min((limit for _, limit in _recorders if limit is not None), default=None)
         ]
-        if together:
+        if cooperative:
             _run_together(program, programs)
         else:
             for index in programs:

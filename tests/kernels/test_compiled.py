@@ -232,6 +232,25 @@ SHARDED = {
 }  # fmt: skip
 
 
+def assert_two_of_sixteen(hlo: str, x: jax.ShapeDtypeStruct) -> None:
+    """Each device is given two of the sixteen examples of x, and none holds them all."""
+    shape = ",".join(map(str, (2, *x.shape[1:])))
+    assert re.search(rf"^ENTRY .*\bbf16\[{shape}\]", hlo, re.M)
+    assert not re.search(r"\bbf16\[16,", hlo)
+
+
+def test_a_program_that_is_not_sharded_is_told_apart():
+    fn, args, _ = SHARDED["local_response_norm"]
+    with kernels.use("triton"):
+        for specs, shares in (((P("data"),), True), ((P(),), False)):
+            hlo = aot.compile_sharded(H200, 8, fn, args, specs).as_text()
+            if shares:
+                assert_two_of_sixteen(hlo, args[0])
+            else:
+                with pytest.raises(AssertionError):
+                    assert_two_of_sixteen(hlo, args[0])
+
+
 @pytest.mark.parametrize("name", SHARDED)
 def test_a_sharded_batch_stays_sharded(name):
     """Compiled for eight H200s with the batch shared out: no gather is added; statistics and weight gradients are summed."""
@@ -245,8 +264,7 @@ def test_a_sharded_batch_stays_sharded(name):
     assert ("all-reduce" in hlo) == (len(args) > 1)
     if not in_plain_jax:
         assert "triton_kernel_call" in hlo
-    assert re.search(r"\[2,", hlo), "each device holds two of the sixteen examples"
-    assert not re.search(r"\bbf16\[16,", hlo), "no device holds them all"
+    assert_two_of_sixteen(hlo, args[0])
 
 
 @pytest.mark.parametrize("name", SHARDED)
@@ -278,6 +296,5 @@ def test_small_networks_on_a_mesh_and_exported(name):
             exported = jax.export.export(jax.jit(fn), platforms=["cuda"], disabled_checks=[check])(*args)
     assert "triton_kernel_call" in hlo
     assert "all-gather" not in hlo
-    assert re.search(r"\[2,", hlo)
-    assert not re.search(r"\bbf16\[16,", hlo), "no device holds them all"
+    assert_two_of_sixteen(hlo, args[0])
     assert "triton_kernel_call" in exported.mlir_module()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import json
 import pathlib
 import subprocess
@@ -36,6 +38,22 @@ def test_an_old_device_says_which_capability_it_needs():
     with kernels.target("b200"):
         reason = "it needs compute capability 9.0 (Hopper), and nvidia-b200 has 10.0"
         assert dispatch.available("linear_act")["pallas"] == reason
+
+
+@pytest.mark.parametrize("name", [name for name in kernels.__all__ if hasattr(getattr(kernels, name), "package")])
+def test_the_package_that_an_operator_hides_can_be_reached(name):
+    operator, package = getattr(kernels, name), sys.modules[f"kernels.{name}"]
+    assert operator.package is package
+    assert operator.package.api is importlib.import_module(f"kernels.{name}.api")
+    with kernels.use("xla"):  # and it stays a function
+        assert inspect.isfunction(operator)
+
+
+def test_what_the_documentation_says_of_reaching_inside():
+    from kernels.max_pool import xla
+
+    assert kernels.max_pool.package.xla is xla
+    assert len([name for name in kernels.__all__ if hasattr(getattr(kernels, name), "package")]) == 11
 
 
 def test_use_sets_the_default_and_retraces():

@@ -163,11 +163,11 @@ def test_a_barrier_across_the_grid_opens_when_programs_run_together():
     x = np.arange(6, dtype=np.float32)
     outputs = [((6,), np.dtype(np.float32)), ((6,), np.dtype(np.float32)), ((1,), np.dtype(np.int32))]
     constants = {"BLOCKS": 6, "BARRIER": True}
-    y = run(neighbour_kernel, [x], outputs, (6,), zeroed=(2,), constants=constants, together=True)[0]
+    y = run(neighbour_kernel, [x], outputs, (6,), zeroed_outputs=(2,), constants=constants, cooperative=True)[0]
     np.testing.assert_array_equal(y, np.roll(x, -1))
     with pytest.raises(interpret.UnwrittenError, match="load of what nobody has written, in program"):
         # one after another, a program reads what the next has yet to write
-        run(neighbour_kernel, [x], outputs, (6,), zeroed=(2,), constants={"BLOCKS": 6, "BARRIER": False})
+        run(neighbour_kernel, [x], outputs, (6,), zeroed_outputs=(2,), constants={"BLOCKS": 6, "BARRIER": False})
 
 
 def test_a_barrier_that_never_opens_is_reported(monkeypatch):
@@ -179,9 +179,9 @@ def test_a_barrier_that_never_opens_is_reported(monkeypatch):
             neighbour_kernel,
             [np.zeros(1, np.float32)],
             outputs,
-            zeroed=(2,),
+            zeroed_outputs=(2,),
             constants={"BLOCKS": 2, "BARRIER": True},
-            together=True,
+            cooperative=True,
         )
 
 

@@ -81,9 +81,8 @@ def test_an_unknown_class_is_nan_and_large_logits_are_not(implementation):
 def test_vmap_and_empty_batch(implementation):
     logits, labels = normal(0, (2, 3, 5)), jnp.array([[0, 1, 2], [4, 3, 2]])
     loss = lambda i: lambda x, y: jnp.sum(jnp.square(kernels.softmax_cross_entropy(x, y, 0.1, implementation=i)))
-    np.testing.assert_allclose(
-        jax.vmap(jax.grad(loss(implementation)))(logits, labels), jax.vmap(jax.grad(loss("xla")))(logits, labels), atol=1e-5
-    )
+    found, expected = (jax.vmap(jax.grad(loss(i)))(logits, labels) for i in (implementation, "xla"))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=5e-6)  # of up to 6: a few roundings in float32
     assert kernels.softmax_cross_entropy(logits[:0], labels[:0], implementation=implementation).shape == (0, 3)
 
 

@@ -37,8 +37,8 @@ def test_reloaded_elsewhere(tmp_path: pathlib.Path, rng: np.random.Generator) ->
     subprocess.run([sys.executable, "-c", ELSEWHERE, str(tmp_path)], check=True, timeout=120, cwd=tmp_path)
     expected = zoo.evaluation_view(model)(images)
     for count in (1, 3):
-        # Compiled as a whole and operator by operator: float32 sums in another order.
-        np.testing.assert_allclose(np.load(tmp_path / f"logits{count}.npy"), expected[:count], atol=1e-5)
+        # Compiled as a whole and operator by operator: float32 sums in another order, of logits below one, a few roundings.
+        np.testing.assert_allclose(np.load(tmp_path / f"logits{count}.npy"), expected[:count], rtol=0, atol=1e-6)
     program = export.deserialize(bytearray((tmp_path / "model.jax").read_bytes()))
     assert program.platforms == ("cpu", "cuda")
     assert {p.name for p in tmp_path.iterdir()} == {"images.npy", "model.jax", "logits1.npy", "logits3.npy"}
@@ -60,8 +60,8 @@ def test_recurrent_models_take_any_batch(name: str, tmp_path: pathlib.Path, rng:
     for batch in (1, 3):
         draw = rng.normal(size=(batch, *shape)).astype(np.float32)
         x = draw if name == "lstm_classifier" else np.abs(draw * 20).astype(np.int32)
-        # Compiled as a whole and operator by operator: float32 sums in another order.
-        np.testing.assert_allclose(program.call(x), zoo.evaluation_view(model)(x), atol=1e-5)
+        # Compiled as a whole and operator by operator: float32 sums in another order, of outputs about one, a few roundings.
+        np.testing.assert_allclose(program.call(x), zoo.evaluation_view(model)(x), rtol=0, atol=1e-6)
 
 
 def test_bad_arguments(tmp_path: pathlib.Path) -> None:

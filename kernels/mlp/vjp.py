@@ -1,0 +1,39 @@
+"""mlp around its hand-written kernel: batches and meshes; differentiated, it is XLA that runs, forward and backward."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+
+from kernels.mlp import triton, xla
+from kernels.runtime.batching import over_batch
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5, 6))
+def mlp(
+    x: jax.Array,
+    weights: tuple[jax.Array, ...],
+    biases: tuple[jax.Array, ...],
+    activation: str | None,
+    final_activation: str | None,
+    negative_slope: float,
+    interpret: bool,
+) -> jax.Array:
+    """x [rows, in] and two layers."""
+    run = functools.partial(
+        triton.forward, activation=activation, final=final_activation, negative_slope=negative_slope, interpret=interpret
+    )
+    return over_batch(run, shared=4)(x, weights[0], biases[0], weights[1], biases[1])[0]
+
+
+def _forward(x, weights, biases, activation, final_activation, negative_slope, interpret):
+    plain = lambda x, weights, biases: xla.mlp(x, weights, biases, activation, final_activation, negative_slope)
+    return jax.vjp(plain, x, weights, biases)
+
+
+def _backward(activation, final_activation, negative_slope, interpret, pullback, dy):
+    return pullback(dy)
+
+
+mlp.defvjp(_forward, _backward)
