@@ -157,6 +157,7 @@ SMALL = (
     _max_pool((2, 13, 11, 5), padding=((1, 1), (1, 1))),
     _max_pool((3, 8, 9, 64), 2, 2),
     _max_pool((1, 7, 7, 3), ceil_mode=True),
+    _max_pool((2, 9, 8, 3), dilation=2),
     Case("local_response_norm", "2x5x5x7", {"x": (2, 5, 5, 7)}),
     Case("local_response_norm", "3x9x9x96 size 3", {"x": (3, 9, 9, 96)}, options={"size": 3, "alpha": 1.0}),
     _batch_norm((4, 7, 5, 24), residual=True),
