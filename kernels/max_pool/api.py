@@ -59,15 +59,10 @@ def max_pool(
     spread = ((window[0] - 1) * dilation[0] + 1, (window[1] - 1) * dilation[1] + 1)
     size = x.shape[1:3]
     pads = checks.spatial_padding(padding, size, spread, strides)
-    if any(max(pad) >= n for pad, n in zip(pads, spread, strict=True)):
-        raise ValueError(f"padding: {padding!r} is not less than window={spread} everywhere: a window would see padding only")
+    checks.less_than_window(padding, pads, spread)
     if ceil_mode:
-        pads = (
-            _ceil(size[0], spread[0], strides[0], pads[0]),
-            _ceil(size[1], spread[1], strides[1], pads[1]),
-        )
-    if any(n + sum(pad) < w for n, w, pad in zip(size, spread, pads, strict=True)):
-        raise ValueError(f"window: {spread} is larger than x of height and width {size} with padding {pads}")
+        pads = checks.with_ceil_mode(size, spread, strides, pads)
+    checks.window_fits(size, spread, pads)
     for n, w, s, d, pad in zip(size, window, strides, dilation, pads, strict=True):
         if d > 1 and _misses(n, w, s, d, pad):
             raise ValueError(f"dilation: with {dilation}, window={window} and padding {pads} a window steps over all of {size}")
@@ -85,15 +80,6 @@ def max_pool(
             return triton.max_pool_where_differentiated(x, window, strides, pads)
         return triton.max_pool(x, window, strides, pads, chosen == "interpret")
     return xla.max_pool(x, window, strides, pads, dilation)
-
-
-def _ceil(size: int, window: int, stride: int, pad: tuple[int, int]) -> tuple[int, int]:
-    """The padding with which flooring gives what ceil_mode asks for."""
-    low, high = pad
-    outputs = -(-(size + low + high - window) // stride) + 1
-    if (outputs - 1) * stride >= size + low:  # the last window would start beyond the input
-        outputs -= 1
-    return low, max(high, (outputs - 1) * stride + window - size - low)
 
 
 def _misses(size: int, window: int, stride: int, dilation: int, pad: tuple[int, int]) -> bool:
