@@ -25,7 +25,7 @@ def conv_transpose(
     form: str | None = None,
     implementation: str | None = None,
 ) -> jax.Array:
-    """As torch's conv_transpose2d: y[strides * i + dilation * a - padding] += x[i] @ w[a], a convolution's gradient by its input.
+    """As torch's conv_transpose2d: y[strides * i + dilation * a - padding] += x[i] @ w[a], the gradient of kernels.conv by x.
 
     Zeiler et al. 2010, Deconvolutional networks. There is no hand-written kernel: cuDNN's are better. Floor: x, w and the
     result once; 2 * inputs * (out / groups) * window operations, and twice as many backward.
