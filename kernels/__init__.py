@@ -11,8 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from kernels.avg_pool.api import avg_pool
 from kernels.batch_norm_act.api import batch_norm_act
 from kernels.conv.api import conv
+from kernels.conv_transpose.api import conv_transpose
 from kernels.gru.api import gru
 from kernels.lenet5.api import lenet5
 from kernels.linear_act.api import linear_act
@@ -30,8 +32,10 @@ __all__ = [
     "ImplementationError",
     "autotune",
     "available",
+    "avg_pool",
     "batch_norm_act",
     "conv",
+    "conv_transpose",
     "device",
     "gru",
     "lenet5",

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 
+import kernels
 from experiments import data
 from experiments.measuring import clock, counting, result
 from experiments.peers.torch_gans import generate, score, torch_dcgan, torch_mlp
@@ -26,7 +27,6 @@ from experiments.training import mesh as meshes
 from experiments.training.stepper import Stepper
 from experiments.training.tasks import make_task
 from kernels.verification import aot
-from zoo.layers.conv_transpose import conv_transpose
 
 BATCH, RATE, BETA1 = 64, 2e-4, 0.5
 CALL = 11  # steps of gan_mlp compiled into one call, as in its recipe
@@ -101,7 +101,7 @@ def with_gradients(form: str) -> Callable:
     """Output and both gradients of a layer, as a training step needs them."""
 
     def run(x: jax.Array, w: jax.Array, dy: jax.Array) -> Any:
-        y, pull = jax.vjp(lambda x, w: conv_transpose(x, w, 2, 1, form), x, w)
+        y, pull = jax.vjp(lambda x, w: kernels.conv_transpose(x, w, 2, 1, form=form), x, w)
         return y, pull(dy)
 
     return run

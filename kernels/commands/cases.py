@@ -157,6 +157,7 @@ SMALL = (
     _max_pool((2, 13, 11, 5), padding=((1, 1), (1, 1))),
     _max_pool((3, 8, 9, 64), 2, 2),
     _max_pool((1, 7, 7, 3), ceil_mode=True),
+    _max_pool((2, 9, 8, 3), dilation=2),
     Case("local_response_norm", "2x5x5x7", {"x": (2, 5, 5, 7)}),
     Case("local_response_norm", "3x9x9x96 size 3", {"x": (3, 9, 9, 96)}, options={"size": 3, "alpha": 1.0}),
     _batch_norm((4, 7, 5, 24), residual=True),
@@ -169,6 +170,14 @@ SMALL = (
     _loss(5, 33, 0.1),
     _conv((2, 9, 9, 8), 16, 3),
     _conv((2, 6, 6, 8), 8, 1),
+    Case("avg_pool", "2x9x8x3 3/2", {"x": (2, 9, 8, 3)}, options={"window": 3, "strides": 2, "padding": "SAME"}),
+    *(
+        Case(
+            "conv_transpose", f"2x5x5x6 4x4/{strides} to 8", {"x": (2, 5, 5, 6), "w": (4, 4, 6, 8)}, roundings=16, options=more
+        )
+        for strides in (2, 3)
+        for more in ({"strides": strides, "padding": 1},)
+    ),
     _lenet5(5),
     _lenet5(17, 3),
     _mlp(33, 20, 7),

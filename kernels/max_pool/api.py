@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import jax
+import numpy as np
 
 from kernels.max_pool import xla
 from kernels.runtime import checks, dispatch
-from kernels.runtime.sizes import cdiv
 
 IMPLEMENTATIONS = ("xla", "triton", "interpret")
 POSITIONS = 255  # what one byte can tell apart
@@ -22,6 +22,7 @@ def max_pool(
     strides: int | Sequence[int] | None = None,
     padding: str | Sequence[Sequence[int]] = "VALID",
     ceil_mode: bool = False,
+    dilation: int | Sequence[int] = 1,
     implementation: str | None = None,
 ) -> jax.Array:
     """The maximum of each window.
@@ -36,9 +37,10 @@ def max_pool(
       x: [batch, height, width, channels], floating point.
       window: (height, width) of the window, or one int for both.
       strides: (vertical, horizontal) step, or one int; the window's own size if not given.
-      padding: "VALID", "SAME", or ((top, bottom), (left, right)), each less than the window.
+      padding: "VALID", "SAME", or ((top, bottom), (left, right)), each less than the window as `dilation` spreads it.
       ceil_mode: keep a last window that hangs over the end, as long as it starts inside the input or the leading padding
         (torch's rule).
+      dilation: (vertical, horizontal) spacing of the window's elements, or one int; above 1 it takes "xla".
       implementation: see `kernels.runtime.dispatch`. Where none is named, the hand-written kernel runs where a gradient is
         taken; a forward pass alone is left to XLA, which fuses it with the norm and the ReLU before it.
 
@@ -46,7 +48,7 @@ def max_pool(
       [batch, out_height, out_width, channels] of x's dtype.
 
     Raises:
-      ValueError: the shape, window, strides or padding do not fit.
+      ValueError: the shape, window, strides, padding or dilation do not fit, or a window would see padding only.
       TypeError: x is not floating point.
       ImplementationError: the implementation asked for does not exist or cannot run, for reasons that it lists.
     """
@@ -54,22 +56,24 @@ def max_pool(
     checks.floating("x", x)
     window = checks.pair("window", window)
     strides = window if strides is None else checks.pair("strides", strides)
+    dilation = checks.pair("dilation", dilation)
+    spread = ((window[0] - 1) * dilation[0] + 1, (window[1] - 1) * dilation[1] + 1)
     size = x.shape[1:3]
-    pads = checks.spatial_padding(padding, size, window, strides)
-    if any(max(pad) >= w for pad, w in zip(pads, window, strict=True)):
-        raise ValueError(f"padding: {padding!r} is not less than window={window} everywhere: a window would see padding only")
+    pads = checks.spatial_padding(padding, size, spread, strides)
+    checks.less_than_window(padding, pads, spread)
     if ceil_mode:
-        pads = (
-            _ceil(size[0], window[0], strides[0], pads[0]),
-            _ceil(size[1], window[1], strides[1], pads[1]),
-        )
-    if any(n + sum(pad) < w for n, w, pad in zip(size, window, pads, strict=True)):
-        raise ValueError(f"window: {window} is larger than x of height and width {size} with padding {pads}")
+        pads = checks.with_ceil_mode(size, spread, strides, pads)
+    checks.window_fits(size, spread, pads)
+    for n, w, s, d, pad in zip(size, window, strides, dilation, pads, strict=True):
+        if d > 1 and _misses(n, w, s, d, pad):
+            raise ValueError(f"dilation: with {dilation}, window={window} and padding {pads} a window steps over all of {size}")
     reason = checks.hand_written(x)
     if window[0] * window[1] > POSITIONS:
         reason = f"it takes windows of up to {POSITIONS} positions, and was given {window}"
     if checks.exceeds((width := size[1] + sum(pads[1])) * x.shape[3], ROW):
         reason = f"it takes rows of up to {ROW} elements, padded, and was given {width} columns of {x.shape[3]}"
+    if dilation != (1, 1):
+        reason = f"it takes no dilation, and was given {dilation}"
     has = {"xla": None, "triton": reason, "interpret": reason}
     chosen = dispatch.choose("max_pool", implementation, has, checks.shape_class(x))
     if chosen != "xla" and x.size:
@@ -78,13 +82,11 @@ def max_pool(
         if dispatch.named(implementation, has) is None:
             return vjp.max_pool_where_differentiated(x, window, strides, pads)
         return vjp.max_pool(x, window, strides, pads, chosen == "interpret")
-    return xla.max_pool(x, window, strides, pads)
+    return xla.max_pool(x, window, strides, pads, dilation)
 
 
-def _ceil(size: int, window: int, stride: int, pad: tuple[int, int]) -> tuple[int, int]:
-    """The padding with which flooring gives what ceil_mode asks for."""
-    low, high = pad
-    outputs = cdiv(size + low + high - window, stride) + 1
-    if (outputs - 1) * stride >= size + low:  # the last window would start beyond the input
-        outputs -= 1
-    return low, max(high, (outputs - 1) * stride + window - size - low)
+def _misses(size: int, window: int, stride: int, dilation: int, pad: tuple[int, int]) -> bool:
+    """Whether some window has no element inside the input: a dilated one may have them on both sides."""
+    starts = np.arange(0, size + sum(pad) - (window - 1) * dilation, stride) - pad[0]
+    seen = starts[:, None] + dilation * np.arange(window)
+    return not ((seen >= 0) & (seen < size)).any(1).all()

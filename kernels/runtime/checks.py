@@ -68,6 +68,32 @@ def exceeds(count: int, limit: int) -> bool:
     return isinstance(count, int) and count > limit
 
 
+def less_than_window(padding: object, pads: Sequence[tuple[int, int]], window: Sequence[int]) -> None:
+    if any(max(pad) >= w for pad, w in zip(pads, window, strict=True)):
+        raise ValueError(f"padding: {padding!r} is not less than window={window} everywhere: a window would see padding only")
+
+
+def window_fits(size: Sequence[int], window: Sequence[int], pads: Sequence[tuple[int, int]]) -> None:
+    if any(n + sum(pad) < w for n, w, pad in zip(size, window, pads, strict=True)):
+        raise ValueError(f"window: {window} is larger than x of height and width {size} with padding {pads}")
+
+
+def with_ceil_mode(
+    size: Sequence[int], window: Sequence[int], strides: Sequence[int], pads: Sequence[tuple[int, int]]
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """The padding with which flooring gives the outputs that torch's ceil_mode asks for."""
+
+    def one(size: int, window: int, stride: int, pad: tuple[int, int]) -> tuple[int, int]:
+        low, high = pad
+        outputs = cdiv(size + low + high - window, stride) + 1
+        if (outputs - 1) * stride >= size + low:  # the last window would start beyond the input
+            outputs -= 1
+        return low, max(high, (outputs - 1) * stride + window - size - low)
+
+    rows, columns = (one(*axis) for axis in zip(size, window, strides, pads, strict=True))
+    return rows, columns
+
+
 def hand_written(*arrays: jax.Array | None) -> str | None:
     """Why a hand-written kernel does not take these arrays; None if it does."""
     for array in arrays:

@@ -108,3 +108,33 @@ def test_bad_arguments_are_named():
         kernels.max_pool(x, 2, padding=((2, 0), (0, 0)))
     with pytest.raises(ValueError, match=r"window: \(5, 5\) is larger than x"):
         kernels.max_pool(x, 5)
+
+
+@pytest.mark.parametrize("platform", ["cpu", "nvidia-h200"])
+def test_dilated_forward_mode_and_reverse_mode_agree(platform, rng):
+    x = jnp.asarray(rng.permutation(7 * 6).reshape(1, 7, 6, 1), jnp.float32)
+    with kernels.target(platform):
+        pool = lambda x: kernels.max_pool(x, (3, 2), (2, 1), ((1, 2), (0, 1)), dilation=(2, 3), implementation="xla")
+        np.testing.assert_array_equal(pool(x), xla.reduce_window(x, (3, 2), (2, 1), ((1, 2), (0, 1)), (2, 3)))
+        np.testing.assert_array_equal(jax.jacfwd(pool)(x), jax.jacrev(pool)(x))
+        assert jax.jacfwd(pool)(x).sum() == pool(x).size  # each maximum moves as one element
+
+
+def test_more_positions_than_a_byte_has(rng):
+    x = jnp.asarray(rng.permutation(35 * 34).reshape(1, 35, 34, 1), jnp.float32)
+    pool = lambda x: kernels.max_pool(x, 17, 1, dilation=2)
+    y, dx = output_and_gradient(pool, x)
+    np.testing.assert_array_equal(y, xla.reduce_window(x, (17, 17), (1, 1), ((0, 0), (0, 0)), (2, 2)))
+    assert set(x[dx != 0].tolist()) <= set(y.ravel().tolist())
+
+
+def test_what_dilation_does_not_take():
+    x = jnp.zeros((1, 5, 5, 1))
+    with pytest.raises(kernels.ImplementationError, match=r"it takes no dilation, and was given \(2, 2\)"):
+        kernels.max_pool(x, 2, dilation=2, implementation="interpret")
+    with pytest.raises(ValueError, match="dilation: 0 is not"):
+        kernels.max_pool(x, 2, dilation=0)
+    with pytest.raises(ValueError, match=r"window: \(7, 7\) is larger"):
+        kernels.max_pool(x, 3, dilation=3)
+    with pytest.raises(ValueError, match="a window steps over all of"):
+        kernels.max_pool(x[:, :1, :1], 2, 1, ((1, 1), (1, 1)), dilation=2)

@@ -14,7 +14,7 @@ from zoo.layers import initializers
 from zoo.layers.conv import Conv
 from zoo.layers.dropout import drop_path, dropout
 from zoo.layers.norm import BatchNormAct
-from zoo.layers.pooling import adaptive_avg_pool, avg_pool
+from zoo.layers.pooling import adaptive_avg_pool
 from zoo.models.googlenet import Inception
 from zoo.weights import torch_arrays
 
@@ -76,12 +76,6 @@ def test_adaptive_avg_pool(height: int, width: int, size: int, rng: np.random.Ge
     x = rng.normal(size=(2, height, width, 3)).astype(np.float32)
     expected = from_torch(torch.nn.functional.adaptive_avg_pool2d(to_torch(x), size))
     np.testing.assert_allclose(adaptive_avg_pool(x, size), expected, atol=1e-6)  # float32 means
-
-
-def test_avg_pool(rng: np.random.Generator) -> None:
-    x = rng.normal(size=(2, 14, 11, 3)).astype(np.float32)
-    expected = from_torch(torch.nn.functional.avg_pool2d(to_torch(x), 5, 3))
-    np.testing.assert_allclose(avg_pool(x, 5, 3), expected, atol=1e-6)  # float32 means
 
 
 @pytest.mark.parametrize(("kernel", "stride", "padding"), [(7, 2, 3), (11, 4, 2), (3, 2, 1), (5, 3, 0)])

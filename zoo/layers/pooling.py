@@ -1,24 +1,14 @@
-"""Average pooling. (Max pooling is an operator of kernels/.)"""
+"""Average pooling to a given size. (Pooling by a window is an operator of kernels/.)"""
 
 from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 
 def global_avg_pool(x: jax.Array) -> jax.Array:
     """Mean over height and width: [batch, height, width, channels] to [batch, channels]."""
     return x.mean((1, 2))
-
-
-def avg_pool(x: jax.Array, window: int, stride: int) -> jax.Array:
-    """Mean of each window, without padding: [batch, height, width, channels] to [batch, height', width', channels]."""
-    dtype = jnp.promote_types(x.dtype, jnp.float32)
-    summed = jax.lax.reduce_window(
-        x.astype(dtype), np.zeros((), dtype), jax.lax.add, (1, window, window, 1), (1, stride, stride, 1), "VALID"
-    )
-    return (summed / window**2).astype(x.dtype)
 
 
 def adaptive_avg_pool(x: jax.Array, size: int) -> jax.Array:

@@ -267,7 +267,7 @@ def dcgan(
     Args:
       generator_width, discriminator_width: channels of the layer next to the image; each further layer has twice as many.
       discriminator_norm: "batch", or None, which Wasserstein loss with gradient penalty needs.
-      form: of the transposed convolutions, see zoo.layers.conv_transpose.
+      form: of the transposed convolutions, see kernels.conv_transpose.
     """
     _check(latent_size=latent_size, generator_width=generator_width, discriminator_width=discriminator_width)
     if image_size < 8 or image_size & (image_size - 1):

@@ -16,7 +16,7 @@ from zoo.layers.dropout import drop
 from zoo.layers.dropout import dropout as dropout_layer
 from zoo.layers.linear import Linear
 from zoo.layers.operators import implementation_scope
-from zoo.layers.pooling import adaptive_avg_pool, avg_pool, global_avg_pool
+from zoo.layers.pooling import adaptive_avg_pool, global_avg_pool
 from zoo.models.base import ImageModel
 from zoo.registry import register
 from zoo.weights.published import published
@@ -263,7 +263,7 @@ class GoogLeNetOriginal(GoogLeNet):
     @staticmethod
     def aux_pool(x: jax.Array) -> jax.Array:
         # 14 x 14 to 4 x 4 at 224; other sizes are brought to what the dense layer reads.
-        return adaptive_avg_pool(avg_pool(x, 5, 3) if min(x.shape[1:3]) >= 5 else x, 4)
+        return adaptive_avg_pool(kernels.avg_pool(x, 5, 3) if min(x.shape[1:3]) >= 5 else x, 4)
 
 
 # The figures in the registry are those of evaluation: the two auxiliary heads, for training only, would add 6.4 million
