@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import jax
 
 from kernels.batch_norm_act import xla
+from kernels.batch_norm_act.spec import Running, Spec
 from kernels.runtime import activations, checks, dispatch
 
 IMPLEMENTATIONS = ("xla", "triton", "interpret")
@@ -91,8 +93,12 @@ def batch_norm_act(
     if chosen != "xla" and x.size:
         from kernels.batch_norm_act import vjp
 
-        interpret = chosen == "interpret"
-        return vjp.batch_norm_act(x, scale, bias, residual, running, activation, epsilon, momentum, interpret)
+        spec = Spec.of(x, residual, activation, epsilon, interpret=chosen == "interpret")
+        if running is None:
+            return vjp.normalized(spec, x, scale, bias, residual)
+        spec = dataclasses.replace(spec, momentum=float(momentum))
+        y, moved = vjp.normalized_and_moved(spec, x, scale, bias, residual, Running(*running))
+        return y, *moved
     y, batch_mean, batch_var = xla.batch_norm_act(x, scale, bias, residual, activation, epsilon)
     if running is None:
         return y, batch_mean, batch_var

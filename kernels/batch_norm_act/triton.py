@@ -20,6 +20,7 @@ import triton
 import triton.language as tl
 
 from kernels.batch_norm_act import config
+from kernels.batch_norm_act.spec import Cotangents, Gradients, Inputs, Outputs, Running, Spec
 from kernels.runtime import activations
 from kernels.runtime.launch import launch, like
 from kernels.runtime.sizes import cdiv, power_of_two
@@ -256,69 +257,54 @@ def backward_kernel(
                 tl.store(dx + at, d.to(dx.dtype.element_ty), mask=here, eviction_policy="evict_first")
 
 
-def forward(x, residual, scale, bias, running, activation, epsilon, momentum, signs, interpret):
-    """y, the statistics (mean and variance, [2, channels]), the two of `running` (if any) after this batch, and, where `signs`,
-    one bit an element: is z positive."""
-    rows, channels = x.size // x.shape[-1], x.shape[-1]
-    plan = config.choose(rows, channels, x.dtype.itemsize, 1)
-    packed = (*x.shape[:-1], channels // 8) if signs else (1,)
+def forward(spec: Spec, inputs: Inputs) -> Outputs:
+    x, residual, scale, bias, running = inputs
+    channels = x.shape[-1]
+    plan = config.choose(x.size // channels, channels, x.dtype.itemsize, 1)
     none = like(x, (1,), jnp.float32)
-    outputs = [
-        like(x),
-        like(x, (2, channels), jnp.float32),
-        like(x, packed, jnp.uint8),
-        *(map(like, running) if running else (none, none)),
-    ]
-    y, statistics, positive, *moved = _launch(
+    y, statistics, signs, *moved = _launch(
         forward_kernel,
-        (x, scale, bias, x if residual is None else residual, *(running or (scale, scale))),
-        outputs,
+        spec,
         plan,
-        interpret,
-        x.nbytes * (0 if plan.resident else 1),
+        (x, scale, bias, x if residual is None else residual, *(running or (scale, scale))),
+        [
+            like(x),
+            like(x, (2, channels), jnp.float32),
+            like(x, (*x.shape[:-1], channels // 8) if spec.has_signs else (1,), jnp.uint8),
+            *(map(like, running) if running else (none, none)),
+        ],
+        read_twice=1,
         in_place=((4, 3), (5, 4)) if running else (),
-        ROWS=rows,
-        CHANNELS=channels,
-        EPSILON=epsilon,
-        ACTIVATION=activation,
-        HAS_RESIDUAL=residual is not None,
-        HAS_SIGNS=signs,
-        HAS_RUNNING=bool(running),
-        MOMENTUM=float(momentum),
+        HAS_RUNNING=running is not None,
+        MOMENTUM=float(spec.momentum),
     )
-    return [y, statistics, *(moved if running else ()), *([positive] if signs else ())]
+    return Outputs(y, statistics, Running(*moved) if running else None, signs if spec.has_signs else None)
 
 
-def backward(x, dy, residual, positive, scale, bias, statistics, dmean, dvar, activation, epsilon, wants_residual, interpret):
-    """dx, dscale, dbias and, where `wants_residual`, dresidual."""
-    rows, channels = x.size // x.shape[-1], x.shape[-1]
+def backward(spec: Spec, given: Cotangents) -> Gradients:
+    x, residual, channels = given.x, given.residual, given.x.shape[-1]
     twice = 2 if residual is None else 3
-    plan = config.choose(rows, channels, x.dtype.itemsize, twice)
+    plan = config.choose(x.size // channels, channels, x.dtype.itemsize, twice)
     per_channel = like(x, (channels,), jnp.float32)
-    outputs = [like(x), per_channel, per_channel, like(x) if wants_residual else like(x, (1,))]
     dx, dscale, dbias, dresidual = _launch(
         backward_kernel,
-        (
-            *(x, dy, scale, bias, statistics, dmean, dvar),
-            x if residual is None else residual,
-            jnp.zeros((1,), jnp.uint8) if positive is None else positive,
-        ),
-        outputs,
+        spec,
         plan,
-        interpret,
-        x.nbytes * twice * (0 if plan.resident else 1),
-        ROWS=rows,
-        CHANNELS=channels,
-        EPSILON=epsilon,
-        ACTIVATION=activation,
-        HAS_RESIDUAL=wants_residual,
-        HAS_SIGNS=positive is not None,
+        (
+            *(x, given.dy, given.scale, given.bias, given.statistics, given.dmean, given.dvar),
+            x if residual is None else residual,
+            jnp.zeros((1,), jnp.uint8) if given.signs is None else given.signs,
+        ),
+        [like(x), per_channel, per_channel, like(x) if spec.has_residual else like(x, (1,))],
+        read_twice=twice,
     )
-    return [dx, dscale, dbias, dresidual] if wants_residual else [dx, dscale, dbias]
+    return Gradients(dx, dscale, dbias, dresidual if spec.has_residual else None)
 
 
-def _launch(kernel, inputs, outputs, plan, interpret, extra_bytes, CHANNELS, **constants):
-    slices = cdiv(CHANNELS, plan.config.slice)
+def _launch(kernel, spec, plan, inputs, outputs, read_twice, in_place=(), **constants):
+    """`read_twice`: how many arrays like x are read again where slices do not stay in the cache."""
+    x, channels = inputs[0], inputs[0].shape[-1]
+    slices = cdiv(channels, plan.config.slice)
     groups = cdiv(plan.blocks, GROUP.value)
     partial = jax.ShapeDtypeStruct((slices, plan.blocks + groups, 2, plan.config.slice), jnp.float32)
     joined, arrived = (jax.ShapeDtypeStruct(shape, jnp.int32) for shape in ((slices, groups), (slices,)))
@@ -327,14 +313,20 @@ def _launch(kernel, inputs, outputs, plan, interpret, extra_bytes, CHANNELS, **c
         *inputs,
         outputs=[*outputs, partial, joined, arrived],
         grid=(plan.blocks,),
-        interpret=interpret,
+        interpret=spec.interpret,
         num_warps=plan.config.num_warps,
         zeroed_outputs=(len(outputs) + 1, len(outputs) + 2),
+        in_place=in_place,
         cooperative=True,
         check=residency.require_a_core_each,
-        extra_bytes=extra_bytes,
-        CHANNELS=CHANNELS,
+        extra_bytes=0 if plan.resident else read_twice * x.nbytes,
+        ROWS=x.size // channels,
+        CHANNELS=channels,
+        EPSILON=spec.epsilon,
+        ACTIVATION=spec.activation,
         SLOPE=activations.SLOPE,
+        HAS_RESIDUAL=spec.has_residual,
+        HAS_SIGNS=spec.has_signs,
         SLICE=plan.config.slice,
         BLOCK_ROWS=plan.config.block_rows,
         BLOCKS=plan.blocks,

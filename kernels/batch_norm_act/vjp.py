@@ -7,85 +7,93 @@ leaky_relu, channels a multiple of 8) or the residual itself.
 from __future__ import annotations
 
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from kernels.batch_norm_act import sharded, triton
+from kernels.batch_norm_act.spec import Cotangents, Gradients, Inputs, Outputs, Running, Spec
 from kernels.runtime.batching import over_batch
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(5, 6, 7, 8))
-def batch_norm_act(
-    x: jax.Array,
-    scale: jax.Array,
-    bias: jax.Array,
-    residual: jax.Array | None,
-    running: tuple[jax.Array, jax.Array] | None,
-    activation: str | None,
-    epsilon: float,
-    momentum: float,
-    interpret: bool,
+class Residuals(NamedTuple):
+    x: jax.Array
+    scale: jax.Array
+    bias: jax.Array
+    statistics: jax.Array
+    residual: jax.Array | None
+    signs: jax.Array | None
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def normalized(
+    spec: Spec, x: jax.Array, scale: jax.Array, bias: jax.Array, residual: jax.Array | None
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Training form: y, mean, var; with `running`, a mean and a variance, those two moved by `momentum` instead."""
-    return _forward(x, scale, bias, residual, running, activation, epsilon, momentum, interpret)[0]
+    """y, and the mean and variance of this batch."""
+    return _normalized_forward(spec, x, scale, bias, residual)[0]
 
 
-def _forward(x, scale, bias, residual, running, activation, epsilon, momentum, interpret):
-    signs = residual is not None and activation in ("relu", "leaky_relu") and x.shape[-1] % 8 == 0
-    static = {"activation": activation, "epsilon": epsilon, "momentum": momentum, "signs": signs}
-    batched = [x] if residual is None else [x, residual]
-    per_channel = [scale, bias, *(running or ())]
-
-    def split(arrays):
-        x, *rest = arrays[: len(batched)]
-        scale, bias, *running = arrays[len(batched) :]
-        return x, rest[0] if rest else None, scale, bias, running
-
-    def on_device(*arrays):
-        return functools.partial(triton.forward, interpret=interpret, **static)(*split(arrays))
-
-    def on_shard(axis, *arrays):
-        return sharded.forward(axis, *split(arrays), **static)
-
-    whole = (1, 2, 3) if running else (1,)
-    run = over_batch(on_device, shared=len(per_channel), whole=whole, on_shard=on_shard, cooperative=True)
-    y, statistics, *others = run(*batched, *per_channel)
-    kept = None if signs or activation is None else residual  # the residual itself only where its values are needed again
-    had_residual = None if residual is None else ()  # told by structure: a bool would become an array
-    residuals = (x, scale, bias, statistics, kept, others[-1] if signs else None, had_residual, running)
-    mean, var = others[:2] if running else statistics
-    return (y, mean, var), residuals
+def _normalized_forward(spec, x, scale, bias, residual):
+    outputs, residuals = _forward(spec, Inputs(x, residual, scale, bias, None))
+    return (outputs.y, *outputs.statistics), residuals
 
 
-def _backward(activation, epsilon, momentum, interpret, residuals, cotangents):
-    x, scale, bias, statistics, residual, positive, had_residual, running = residuals
-    wants_residual = had_residual is not None
-    dy, dmean, dvar = cotangents
-    if running:  # no gradient flows through them
-        dmean = dvar = jnp.zeros_like(statistics[0])
-    optional = [a for a in (residual, positive) if a is not None]
-    static = {"activation": activation, "epsilon": epsilon}
+def _normalized_backward(spec, residuals, cotangents):
+    return tuple(_backward(spec, residuals, *cotangents))
 
-    def split(arrays):
-        rows = arrays[:-5]
-        names = ("x", "dy", "residual", "positive", "scale", "bias", "statistics", "dmean", "dvar")
-        values = (*rows[:2], None if residual is None else rows[2], None if positive is None else rows[-1], *arrays[-5:])
-        return dict(zip(names, values, strict=True))
 
-    def on_device(*arrays):
-        return triton.backward(**split(arrays), wants_residual=wants_residual, interpret=interpret, **static)
+normalized.defvjp(_normalized_forward, _normalized_backward)
 
-    def on_shard(axis, *arrays):
-        return sharded.backward(axis, **split(arrays), **static)[: 4 if wants_residual else 3]
 
-    run = over_batch(on_device, shared=5, whole=(1, 2), on_shard=on_shard, cooperative=True)
-    dx, dscale, dbias, *dresidual = run(x, dy, *optional, scale, bias, statistics, dmean, dvar)
-    return (
-        *(dx, dscale.astype(scale.dtype), dbias.astype(bias.dtype)),
-        dresidual[0] if wants_residual else None,
-        jax.tree.map(jnp.zeros_like, running),
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def normalized_and_moved(
+    spec: Spec, x: jax.Array, scale: jax.Array, bias: jax.Array, residual: jax.Array | None, running: Running
+) -> tuple[jax.Array, Running]:
+    """y, and `running` moved by spec.momentum towards this batch: no gradient flows through that."""
+    return _moved_forward(spec, x, scale, bias, residual, running)[0]
+
+
+def _moved_forward(spec, x, scale, bias, residual, running):
+    outputs, residuals = _forward(spec, Inputs(x, residual, scale, bias, running))
+    return (outputs.y, outputs.running), (residuals, running)
+
+
+def _moved_backward(spec, kept, cotangents):
+    residuals, running = kept
+    none = jnp.zeros_like(residuals.statistics[0])
+    return *_backward(spec, residuals, cotangents[0], none, none), jax.tree.map(jnp.zeros_like, running)
+
+
+normalized_and_moved.defvjp(_moved_forward, _moved_backward)
+
+
+def _forward(spec: Spec, inputs: Inputs) -> tuple[Outputs, Residuals]:
+    arrays, structure = jax.tree.flatten(inputs)
+    results = Outputs(0, 0, inputs.running and Running(0, 0), 0 if spec.has_signs else None)  # type: ignore[arg-type]
+    run = over_batch(
+        lambda *arrays: jax.tree.leaves(triton.forward(spec, jax.tree.unflatten(structure, arrays))),
+        on_shard=lambda axis, *arrays: jax.tree.leaves(sharded.forward(axis, spec, jax.tree.unflatten(structure, arrays))),
+        shared=len(arrays) - len(jax.tree.leaves((inputs.x, inputs.residual))),
+        whole=(1, 2, 3) if inputs.running else (1,),
+        cooperative=True,
     )
+    outputs = jax.tree.unflatten(jax.tree.structure(results), run(*arrays))
+    # The residual itself only where its values are needed again.
+    residual = None if spec.has_signs or spec.activation is None else inputs.residual
+    return outputs, Residuals(inputs.x, inputs.scale, inputs.bias, outputs.statistics, residual, outputs.signs)
 
 
-batch_norm_act.defvjp(_forward, _backward)
+def _backward(spec: Spec, kept: Residuals, dy: jax.Array, dmean: jax.Array, dvar: jax.Array) -> Gradients:
+    given = Cotangents(kept.x, dy, kept.residual, kept.signs, kept.scale, kept.bias, kept.statistics, dmean, dvar)
+    arrays, structure = jax.tree.flatten(given)
+    results = Gradients(0, 0, 0, 0 if spec.has_residual else None)  # type: ignore[arg-type]
+    run = over_batch(
+        lambda *arrays: jax.tree.leaves(triton.backward(spec, jax.tree.unflatten(structure, arrays))),
+        on_shard=lambda axis, *arrays: jax.tree.leaves(sharded.backward(axis, spec, jax.tree.unflatten(structure, arrays))),
+        shared=len(arrays) - len(jax.tree.leaves(given[:4])),
+        whole=(1, 2),
+        cooperative=True,
+    )
+    found = jax.tree.unflatten(jax.tree.structure(results), run(*arrays))
+    return found._replace(scale=found.scale.astype(kept.scale.dtype), bias=found.bias.astype(kept.bias.dtype))
