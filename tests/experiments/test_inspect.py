@@ -7,8 +7,9 @@ import pytest
 from experiments import inspect
 from experiments.comparison import compiled
 from experiments.comparison.models import zoo_case
-from experiments.errors import run
-from experiments.measuring import counting, result
+from experiments.errors import UserError, run
+from experiments.measuring import counting, device_model, result
+from kernels.runtime import gpus
 from kernels.verification import traffic
 
 
@@ -77,3 +78,13 @@ def test_bad_arguments_are_named(capsys):
     ):
         assert run(inspect.main, arguments) == 2
         assert message in capsys.readouterr().err
+
+
+def test_every_gpu_of_the_table_may_be_named() -> None:
+    """On the command lines of inspect and comparison.compiled, and each has a model of its time."""
+    for name, gpu in gpus.GPUS.items():
+        assert device_model.kind_of(name) == gpu.kind
+        assert all(value > 0 for value in device_model.constants(gpu.kind).values())
+        assert device_model.constants(gpu.kind)["memory"] < gpu.bandwidth
+    with pytest.raises(UserError, match="--device: 'h20'"):
+        device_model.kind_of("h20")

@@ -142,3 +142,43 @@ def test_every_source_is_named():
     for gpu in gpus.GPUS.values():
         assert gpu.source
         assert gpu.compute_capability in gpus.LIMITS
+
+
+# Height (and width) and channels of ResNet-50's batch norms, here at batch 256 in bfloat16.
+RESNET50 = [
+    *((112, 64), (56, 64), (56, 256), (56, 128), (28, 128), (28, 512), (28, 256), (14, 256), (14, 1024), (14, 512)),
+    *((7, 512), (7, 2048)),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "forward", "backward"),
+    [("h200", 8, 8), ("h100", 8, 8), ("b200", 11, 8), ("l40s", 11, 8), ("rtx-4090", 8, 8), ("l4", 8, 8), ("a100-80gb", 8, 5)]
+    + [("rtx-3090", 5, 2)],
+)
+def test_batch_norm_is_resident_where_the_cache_holds_it(name, forward, backward):
+    from kernels.batch_norm_act import config
+
+    with kernels.target(name):
+        for arrays, count in ((1, forward), (2, backward)):
+            plans = [config.choose(256 * size * size, channels, 2, arrays) for size, channels in RESNET50]
+            assert sum(plan.resident for plan in plans) == count
+
+
+def test_limits_of_residency_are_the_device_s():
+    """Threads of a multiprocessor are 1,536 on some, and blocks 16, 24 or 32."""
+    from kernels.verification import residency
+
+    small = aot.Resources(registers=16, spilled=0, shared_memory=0, instructions=frozenset(), ptx="")
+    of = lambda name, warps: residency.blocks_per_core(small, warps, devices.of_gpu(gpus.GPUS[name]))
+    assert [of(name, 8) for name in ("h100", "b200", "rtx-3090", "rtx-4090", "rtx-5090")] == [8, 8, 6, 6, 6]
+    assert [of(name, 1) for name in ("h100", "b200", "rtx-3090", "rtx-4090", "rtx-5090")] == [32, 32, 16, 24, 24]
+
+
+@pytest.mark.parametrize("name", ["h100", "b200", "a100-80gb", "l40s", "rtx-4090"])
+def test_recurrent_kernels_take_what_fits(name):
+    from kernels.recurrent import config
+
+    with kernels.target(name):
+        assert isinstance(config.plan(4, 256, 64, 1, 2), config.Plan)
+        assert isinstance(config.plan(4, 10**4, 64, 1, 2), str)
