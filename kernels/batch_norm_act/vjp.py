@@ -6,15 +6,15 @@ leaky_relu, channels a multiple of 8) or the residual itself.
 
 from __future__ import annotations
 
-import functools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from kernels.batch_norm_act import sharded, triton
+from kernels.batch_norm_act import sharded, triton, xla
 from kernels.batch_norm_act.spec import Cotangents, Gradients, Inputs, Outputs, Running, Spec
 from kernels.runtime.batching import over_batch
+from kernels.runtime.derivatives import differentiable
 
 
 class Residuals(NamedTuple):
@@ -26,46 +26,41 @@ class Residuals(NamedTuple):
     signs: jax.Array | None
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def normalized(
     spec: Spec, x: jax.Array, scale: jax.Array, bias: jax.Array, residual: jax.Array | None
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """y, and the mean and variance of this batch."""
-    return _normalized_forward(spec, x, scale, bias, residual)[0]
+
+    def plain(x, scale, bias, residual):
+        return xla.batch_norm_act(x, scale, bias, residual, spec.activation, spec.epsilon)
+
+    def forward(x, scale, bias, residual):
+        outputs, kept = _forward(spec, Inputs(x, residual, scale, bias, None))
+        return (outputs.y, *outputs.statistics), kept
+
+    return differentiable(plain, forward, lambda kept, given: _backward(spec, kept, *given))(x, scale, bias, residual)
 
 
-def _normalized_forward(spec, x, scale, bias, residual):
-    outputs, residuals = _forward(spec, Inputs(x, residual, scale, bias, None))
-    return (outputs.y, *outputs.statistics), residuals
-
-
-def _normalized_backward(spec, residuals, cotangents):
-    return tuple(_backward(spec, residuals, *cotangents))
-
-
-normalized.defvjp(_normalized_forward, _normalized_backward)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def normalized_and_moved(
     spec: Spec, x: jax.Array, scale: jax.Array, bias: jax.Array, residual: jax.Array | None, running: Running
 ) -> tuple[jax.Array, Running]:
     """y, and `running` moved by spec.momentum towards this batch: no gradient flows through that."""
-    return _moved_forward(spec, x, scale, bias, residual, running)[0]
 
+    def plain(x, scale, bias, residual, running):
+        y, mean, var = xla.batch_norm_act(x, scale, bias, residual, spec.activation, spec.epsilon)
+        moved = xla.moved(running, mean, var, x.size // x.shape[-1], spec.momentum)
+        return y, Running(*jax.lax.stop_gradient(moved))
 
-def _moved_forward(spec, x, scale, bias, residual, running):
-    outputs, residuals = _forward(spec, Inputs(x, residual, scale, bias, running))
-    return (outputs.y, outputs.running), (residuals, running)
+    def forward(x, scale, bias, residual, running):
+        outputs, kept = _forward(spec, Inputs(x, residual, scale, bias, running))
+        return (outputs.y, outputs.running), (kept, running)
 
+    def backward(kept, given):
+        residuals, running = kept
+        none = jnp.zeros_like(residuals.statistics[0])
+        return *_backward(spec, residuals, given[0], none, none), jax.tree.map(jnp.zeros_like, running)
 
-def _moved_backward(spec, kept, cotangents):
-    residuals, running = kept
-    none = jnp.zeros_like(residuals.statistics[0])
-    return *_backward(spec, residuals, cotangents[0], none, none), jax.tree.map(jnp.zeros_like, running)
-
-
-normalized_and_moved.defvjp(_moved_forward, _moved_backward)
+    return differentiable(plain, forward, backward)(x, scale, bias, residual, running)
 
 
 def _forward(spec: Spec, inputs: Inputs) -> tuple[Outputs, Residuals]:

@@ -12,14 +12,13 @@ import importlib
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from kernels.linear_act import triton
+from kernels.linear_act import triton, xla
 from kernels.linear_act.xla import threshold
 from kernels.runtime.batching import over_batch
+from kernels.runtime.derivatives import differentiable
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6, 7, 8, 9))
 def linear_act(
     x: jax.Array,
     w: jax.Array,
@@ -34,7 +33,19 @@ def linear_act(
 ) -> jax.Array:
     """x [rows, in], w [in, out], b [out]; key is the two words of a random key, where there is dropout; kernel is "triton" or
     "pallas", whose name here is that of its module; precision is that of the backward pass's products."""
-    return _run(False, x, w, b, key, activation, negative_slope, dropout_rate, kernel, precision, interpret)[0]
+    options = activation, negative_slope, dropout_rate, kernel, precision, interpret
+
+    def plain(x, w, b, key):
+        return xla.linear_act(x, w, b, activation, negative_slope, dropout_rate, None, key)
+
+    def alone(x, w, b, key):
+        return _run(False, x, w, b, key, *options)[0]
+
+    def forward(x, w, b, key):
+        y, seen = _run(True, x, w, b, key, *options)
+        return y, (x, w, b, key, seen)
+
+    return differentiable(plain, forward, functools.partial(_backward, *options), alone)(x, w, b, key)
 
 
 def _static(activation, negative_slope, dropout_rate, for_gradient=True):
@@ -54,11 +65,6 @@ def _state(key, first_row):
 
 def _first_row(axis, rows):
     return jax.lax.axis_index(axis) * rows
-
-
-def _forward(x, w, b, key, *options):
-    y, seen = _run(True, x, w, b, key, *options)
-    return y, (x, w, b, key, seen)
 
 
 def _run(for_gradient, x, w, b, key, activation, negative_slope, dropout_rate, kernel, precision, interpret):
@@ -98,8 +104,4 @@ def _backward(activation, negative_slope, dropout_rate, kernel, precision, inter
         dz, db = over_batch(functools.partial(run, 0), shared=len(keys), whole=(1,), on_shard=on_shard)(dy, seen, *keys)
     product = functools.partial(jnp.matmul, precision=precision, preferred_element_type=jnp.float32)
     dx, dw = product(dz, w.T).astype(x.dtype), product(x.T, dz).astype(w.dtype)
-    no_gradient = None if key is None else np.zeros(key.shape, jax.dtypes.float0)
-    return dx, dw, None if b is None else db.astype(b.dtype), no_gradient
-
-
-linear_act.defvjp(_forward, _backward)
+    return dx, dw, None if b is None else db.astype(b.dtype), None

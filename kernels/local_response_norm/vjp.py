@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import jax
 
-from kernels.local_response_norm import triton
+from kernels.local_response_norm import triton, xla
 from kernels.runtime.batching import over_batch
+from kernels.runtime.derivatives import differentiable
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4, 5))
 def local_response_norm(x: jax.Array, size: int, alpha: float, beta: float, k: float, interpret: bool) -> jax.Array:
-    return _forward(x, size, alpha, beta, k, interpret)[0]
+    static: dict[str, Any] = {"size": size, "alpha": alpha, "beta": beta, "k": k}
 
+    def forward(x):
+        return over_batch(functools.partial(triton.forward, **static, interpret=interpret))(x)[0], x
 
-def _forward(x, size, alpha, beta, k, interpret):
-    run = functools.partial(triton.forward, size=size, alpha=alpha, beta=beta, k=k, interpret=interpret)
-    return over_batch(run)(x)[0], x
+    def backward(x, dy):
+        return over_batch(functools.partial(triton.backward, **static, interpret=interpret))(x, dy)[:1]
 
-
-def _backward(size, alpha, beta, k, interpret, x, dy):
-    run = functools.partial(triton.backward, size=size, alpha=alpha, beta=beta, k=k, interpret=interpret)
-    return (over_batch(run)(x, dy)[0],)
-
-
-local_response_norm.defvjp(_forward, _backward)
+    return differentiable(functools.partial(xla.local_response_norm, **static), forward, backward)(x)

@@ -9,36 +9,26 @@ import jax
 from kernels.max_pool import triton, xla
 from kernels.max_pool.xla import Pads, Pair
 from kernels.runtime.batching import over_batch
+from kernels.runtime.derivatives import differentiable
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4))
 def max_pool(x: jax.Array, window: Pair, strides: Pair, pads: Pads, interpret: bool) -> jax.Array:
-    return _forward(x, window, strides, pads, interpret)[0]
+    return _with_derivative(x.shape[1:3], window, strides, pads, interpret)(x)
 
 
-def _forward(x, window, strides, pads, interpret):
-    y, position = over_batch(functools.partial(triton.forward, window=window, strides=strides, pads=pads, interpret=interpret))(
-        x
-    )
-    return y, (position, x.shape[1:3])
-
-
-def _backward(window, strides, pads, interpret, residuals, dy):
-    position, size = residuals
-    run = functools.partial(triton.backward, size=size, window=window, strides=strides, pads=pads, interpret=interpret)
-    return (over_batch(run)(dy, position)[0],)
-
-
-max_pool.defvjp(_forward, _backward)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
 def max_pool_where_differentiated(x: jax.Array, window: Pair, strides: Pair, pads: Pads) -> jax.Array:
     """XLA's, which it fuses with what is around it, as long as nobody asks for the gradient; then the kernels here."""
-    return xla.max_pool(x, window, strides, pads)
+    alone = functools.partial(xla.max_pool, window=window, strides=strides, pads=pads)
+    return _with_derivative(x.shape[1:3], window, strides, pads, False, alone)(x)
 
 
-max_pool_where_differentiated.defvjp(
-    lambda x, window, strides, pads: _forward(x, window, strides, pads, False),
-    lambda window, strides, pads, residuals, dy: _backward(window, strides, pads, False, residuals, dy),
-)
+def _with_derivative(size, window, strides, pads, interpret, alone=None):
+    static = {"window": window, "strides": strides, "pads": pads, "interpret": interpret}
+
+    def forward(x):
+        return over_batch(functools.partial(triton.forward, **static))(x)
+
+    def backward(position, dy):
+        return over_batch(functools.partial(triton.backward, size=size, **static))(dy, position)[:1]
+
+    return differentiable(lambda x: xla.maximum(x, window, strides, pads), forward, backward, alone)

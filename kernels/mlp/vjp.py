@@ -8,9 +8,9 @@ import jax
 
 from kernels.mlp import triton, xla
 from kernels.runtime.batching import over_batch
+from kernels.runtime.derivatives import differentiable
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5, 6))
 def mlp(
     x: jax.Array,
     weights: tuple[jax.Array, ...],
@@ -24,16 +24,12 @@ def mlp(
     run = functools.partial(
         triton.forward, activation=activation, final=final_activation, negative_slope=negative_slope, interpret=interpret
     )
-    return over_batch(run, shared=4)(x, weights[0], biases[0], weights[1], biases[1])[0]
 
+    def alone(x, weights, biases):
+        return over_batch(run, shared=4)(x, weights[0], biases[0], weights[1], biases[1])[0]
 
-def _forward(x, weights, biases, activation, final_activation, negative_slope, interpret):
-    plain = lambda x, weights, biases: xla.mlp(x, weights, biases, activation, final_activation, negative_slope)
-    return jax.vjp(plain, x, weights, biases)
+    def plain(x, weights, biases):
+        return xla.mlp(x, weights, biases, activation, final_activation, negative_slope)
 
-
-def _backward(activation, final_activation, negative_slope, interpret, pullback, dy):
-    return pullback(dy)
-
-
-mlp.defvjp(_forward, _backward)
+    forward = functools.partial(jax.vjp, plain)
+    return differentiable(plain, forward, lambda pullback, dy: pullback(dy), alone)(x, weights, biases)

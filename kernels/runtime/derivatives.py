@@ -23,6 +23,7 @@ def differentiable(
     plain: Callable[..., Any],
     forward: Callable[..., tuple[Any, Any]],
     backward: Callable[[Any, Any], Sequence[Any]],
+    alone: Callable[..., Any] | None = None,
 ) -> Callable[..., Any]:
     """A function of the value of `plain`, with the gradient of `forward` and `backward`.
 
@@ -31,7 +32,17 @@ def differentiable(
       forward: from the same arguments to the same results and what `backward` needs besides.
       backward: from that and the gradients of the results to the gradients of the arguments, one each in their structure; those
         of what is no floating-point array do not count.
+      alone: what runs where no derivative is taken; by default `forward`.
     """
+
+    @jax.custom_jvp
+    def value(*args: Any) -> Any:
+        return forward(*args)[0] if alone is None else alone(*args)
+
+    @value.defjvp
+    def _(primals: Any, tangents: Any) -> Any:
+        results, kept = run(*primals)
+        return results, _tangents(plain, pull, kept, primals, tangents, results)
 
     @jax.custom_jvp
     def run(*args: Any) -> tuple[Any, Any]:
@@ -61,7 +72,7 @@ def differentiable(
 
     def call(*args: Any) -> Any:
         axes = meshes.varying_axes(*jax.tree.leaves(args))
-        return run(*jax.tree.map(lambda leaf: meshes.vary(leaf, axes), args))[0]
+        return value(*jax.tree.map(lambda leaf: meshes.vary(leaf, axes), args))
 
     return call
 

@@ -8,28 +8,22 @@ from __future__ import annotations
 import functools
 
 import jax
-import numpy as np
 
 from kernels.runtime.batching import over_batch
-from kernels.softmax_cross_entropy import triton
+from kernels.runtime.derivatives import differentiable
+from kernels.softmax_cross_entropy import triton, xla
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def softmax_cross_entropy(logits: jax.Array, labels: jax.Array, label_smoothing: float, interpret: bool) -> jax.Array:
     """logits [rows, classes], labels int32 [rows] -> [rows] float32."""
-    return _forward(logits, labels, label_smoothing, interpret)[0]
+    static = {"label_smoothing": label_smoothing, "interpret": interpret}
 
+    def forward(logits, labels):
+        loss, normalizers = over_batch(functools.partial(triton.forward, **static))(logits, labels)
+        return loss, (logits, labels, normalizers)
 
-def _forward(logits, labels, label_smoothing, interpret):
-    run = functools.partial(triton.forward, label_smoothing=label_smoothing, interpret=interpret)
-    loss, normalizers = over_batch(run)(logits, labels)
-    return loss, (logits, labels, normalizers)
+    def backward(kept, dloss):
+        return over_batch(functools.partial(triton.backward, **static))(*kept, dloss)[0], None
 
-
-def _backward(label_smoothing, interpret, residuals, dloss):
-    run = functools.partial(triton.backward, label_smoothing=label_smoothing, interpret=interpret)
-    no_gradient = np.zeros(residuals[1].shape, jax.dtypes.float0)  # what JAX asks for where the argument is an integer
-    return over_batch(run)(*residuals, dloss)[0], no_gradient
-
-
-softmax_cross_entropy.defvjp(_forward, _backward)
+    plain = functools.partial(xla.softmax_cross_entropy, label_smoothing=label_smoothing)
+    return differentiable(plain, forward, backward)(logits, labels)
