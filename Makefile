@@ -77,7 +77,8 @@ FAST := tests/kernels $(if $(filter gpu-image,$(PINS)),-k "not xla and not conv"
 test-fast: $(TEST_READY)
 	$(PYTEST) -m "not gpu and not onnx and not slow" $(FAST) $(ARGS)
 
-# ONNX files, and the operators in ONNX' own tests, in an environment of their own: jax2onnx asks for an older orbax-checkpoint than training does.
+# ONNX files, and the operators in ONNX' own tests, in an environment of their own: jax2onnx asks for an older orbax-checkpoint
+# than training does.
 test-onnx: $(ONNX_READY)
 	$(VENV)-onnx/bin/python -m pytest -m onnx tests/zoo/test_onnx.py tests/kernels/test_onnx_nodes.py $(ARGS)
 

@@ -36,7 +36,7 @@ def compare(name: str, training: bool) -> dict[str, object]:
         "evaluation": {
             "size": 224,
             "batch": 1,
-            "logits": torch_vision.evaluation_error(name, rng.normal(size=(1, 224, 224, 3)).astype(np.float32)),
+            "logits": torch_vision.evaluation(name, rng.normal(size=(1, 224, 224, 3)).astype(np.float32)).error,
         }
     }
     if training:

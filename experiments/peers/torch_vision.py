@@ -7,7 +7,7 @@ import functools
 import importlib.util
 import pathlib
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,15 @@ from flax import nnx
 
 import zoo
 from experiments.losses import AUXILIARY, cross_entropy
+
+
+class Evaluation(NamedTuple):
+    """Of two networks with the same weights, relative to the largest magnitude of torch's: how far their outputs are apart, and
+    how far torch's are from those of other images. Where the second is small the first says nothing."""
+
+    error: float
+    change: float
+
 
 _libraries: list[torch.library.Library] = []  # what a library declares lasts as long as the object
 
@@ -40,7 +49,10 @@ def torchvision_models() -> ModuleType:
 
 
 def torch_model(name: str, *, seed: int = 0, in_channels: int = 3, dropout: float = 0.0, **options: Any) -> torch.nn.Module:
-    """torchvision's model with random weights, and with random norms and running statistics, so that each one matters."""
+    """torchvision's model with random weights, and with random norms and running statistics, so that each one matters.
+
+    GoogLeNet's weights have He's variance: with torch's own its norms' biases leave nothing of what tells images apart.
+    """
     torch.manual_seed(seed)
     if name == "googlenet":
         options |= {"init_weights": False, "dropout_aux": 0.0}
@@ -62,6 +74,8 @@ def torch_model(name: str, *, seed: int = 0, in_channels: int = 3, dropout: floa
                 ):
                     tensor.uniform_(low, high, generator=generator)
                 norm.num_batches_tracked.fill_(7)
+            elif name == "googlenet" and isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
+                module.weight.normal_(0, (2 / module.weight[0].numel()) ** 0.5, generator=generator)
     return model
 
 
@@ -103,8 +117,18 @@ def to_torch(images: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
 
 
-def vgg_trunk_error(name: str, images: np.ndarray) -> float:
-    """As `evaluation_error`, of a VGG's convolutions: the dense layers' 120 million weights are one zero, broadcast."""
+def _others(images: np.ndarray) -> np.ndarray:
+    return np.random.default_rng(1).normal(size=images.shape).astype(images.dtype)
+
+
+def _compared(ours: np.ndarray, theirs: np.ndarray, others: np.ndarray) -> Evaluation:
+    assert ours.shape == theirs.shape
+    apart = lambda a: float(np.abs(a - theirs).max() / np.abs(theirs).max())
+    return Evaluation(apart(ours), apart(others))
+
+
+def vgg_trunk_evaluation(name: str, images: np.ndarray) -> Evaluation:
+    """As `evaluation`, of a VGG's convolutions: the dense layers' 120 million weights are one zero, broadcast."""
     with torch.device("meta"):
         peer = getattr(torchvision_models(), name)()
     torch.manual_seed(0)
@@ -117,8 +141,8 @@ def vgg_trunk_error(name: str, images: np.ndarray) -> float:
     graph, state = nnx.split(zoo.evaluation_view(zoo_model(name, weights)))
     ours = np.asarray(quick_jit(lambda state, x: zoo.features(nnx.merge(graph, state), x)["block5"])(state, images))
     with torch.no_grad():
-        theirs = trunk.eval()(to_torch(images)).numpy().transpose(0, 2, 3, 1)
-    return float(np.abs(ours - theirs).max() / np.abs(theirs).max())
+        theirs, others = (trunk.eval()(to_torch(x)).numpy().transpose(0, 2, 3, 1) for x in (images, _others(images)))
+    return _compared(ours, theirs, others)
 
 
 def torch_loss(outputs: Any, target: torch.Tensor) -> torch.Tensor:
@@ -133,16 +157,15 @@ def _floats(tree: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name: value for name, value in tree.items() if value.dtype.kind == "f"}
 
 
-def evaluation_error(name: str, images: np.ndarray, **options: Any) -> float:
-    """Largest difference of the logits in evaluation mode, over the largest logit of torch's."""
+def evaluation(name: str, images: np.ndarray, ours: dict[str, Any] | None = None, **options: Any) -> Evaluation:
+    """The logits in evaluation mode; `ours` are options of the zoo's model alone."""
     peer = torch_model(name, in_channels=images.shape[-1], **options).eval()
-    model = zoo_model(name, peer.state_dict(), in_channels=images.shape[-1], **options)
+    model = zoo_model(name, peer.state_dict(), in_channels=images.shape[-1], **(options | (ours or {})))
     params, state, apply = zoo.functional(model)
-    ours = np.asarray(quick_jit(apply)(params, state, images)[0])
+    found = np.asarray(quick_jit(apply)(params, state, images)[0])
     with torch.no_grad():
-        theirs = peer(to_torch(images)).numpy()
-    assert ours.shape == theirs.shape
-    return float(np.abs(ours - theirs).max() / np.abs(theirs).max())
+        theirs, others = (peer(to_torch(x)).numpy() for x in (images, _others(images)))
+    return _compared(found, theirs, others)
 
 
 def training_errors(
@@ -154,10 +177,7 @@ def training_errors(
       loss; gradient: the worst of all parameters, each relative to its own largest gradient (a bias in front of a batch
       norm, whose gradient is zero but for rounding, to the largest of all); statistics: the worst running statistic.
     """
-    peer = torch_model(name, in_channels=images.shape[-1], **options).to(
-        torch.float64 if dtype == np.float64 else torch.float32
-    )
-    peer.train()
+    peer = _training_peer(name, images, dtype, options)
     with jax.enable_x64(dtype == np.float64):
         model = zoo_model(name, peer.state_dict(), in_channels=images.shape[-1], param_dtype=dtype, **options)
         params, state, apply = zoo.functional(model)
@@ -171,10 +191,35 @@ def training_errors(
         nnx.update(model, as_state(nnx.state(model, nnx.BatchStat), new_state))
         ours = zoo.weights.torch_arrays(model)
 
+    return _relative(float(value), ours, *_torch_pass(peer, images, labels, dtype))
+
+
+def training_changes(
+    name: str, images: np.ndarray, labels: np.ndarray, dtype: Any = np.float32, **options: Any
+) -> dict[str, float]:
+    """As `training_errors`, between torch's model and itself, on these images and on others."""
+    total, gradients, statistics = _torch_pass(_training_peer(name, images, dtype, options), _others(images), labels, dtype)
+    given = _torch_pass(_training_peer(name, images, dtype, options), images, labels, dtype)
+    return _relative(total, gradients | statistics, *given)
+
+
+def _training_peer(name: str, images: np.ndarray, dtype: Any, options: dict[str, Any]) -> torch.nn.Module:
+    peer = torch_model(name, in_channels=images.shape[-1], **options)
+    return peer.to(torch.float64 if dtype == np.float64 else torch.float32).train()
+
+
+Arrays = dict[str, Any]
+
+
+def _torch_pass(peer: torch.nn.Module, images: np.ndarray, labels: np.ndarray, dtype: Any) -> tuple[float, Arrays, Arrays]:
+    """Loss, gradients and running statistics."""
     total = torch_loss(peer(to_torch(images.astype(dtype))), torch.from_numpy(labels).long())
     total.backward()
-    gradients: dict[str, Any] = {n: p.grad.numpy() for n, p in peer.named_parameters() if p.grad is not None}
-    statistics = {n: b.numpy() for n, b in peer.named_buffers()}
+    gradients = {n: p.grad.numpy() for n, p in peer.named_parameters() if p.grad is not None}
+    return total.item(), gradients, {n: b.numpy() for n, b in peer.named_buffers()}
+
+
+def _relative(value: float, ours: Arrays, total: float, gradients: Arrays, statistics: Arrays) -> dict[str, float]:
     for counter in (n for n in statistics if n.endswith("num_batches_tracked")):
         assert ours[counter] == statistics[counter]
     largest = max(np.abs(g).max() for g in gradients.values())
@@ -189,7 +234,7 @@ def training_errors(
         return float(np.abs(ours[name] - expected).max() / scale)
 
     return {
-        "loss": abs(float(value) - total.item()) / total.item(),
+        "loss": abs(value - total) / total,
         "gradient": max(relative(n, g) for n, g in gradients.items()),
         "statistics": max((relative(n, b) for n, b in _floats(statistics).items()), default=0.0),
     }

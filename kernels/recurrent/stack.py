@@ -65,6 +65,8 @@ def run(
         return dispatch.choose(operator, implementation, has, key, cooperative=COOPERATIVE)
 
     chosen = choose(reason)
+    if x.shape[0] == 0:
+        chosen = "xla"  # no sequence, no blocks for the kernels
     if chosen in ("triton", "interpret"):
         from kernels.recurrent import persistent
 
@@ -74,7 +76,7 @@ def run(
         outputs, final = (xla if chosen == "xla" else cudnn).stack(*arguments)
     else:
         outputs, final = persistent.stack(*arguments, chosen == "interpret")
-    return outputs, tuple(part.reshape(-1, *part.shape[2:]) for part in final)
+    return outputs, tuple(jax.lax.collapse(part, 0, 2) for part in final)
 
 
 def _check_layers(cell: str, x: jax.Array, stack: list[tuple[CellWeights, ...]], reverse: bool) -> None:

@@ -163,3 +163,10 @@ def test_through_the_layer():
     found, expected = layer(x), kernels.gru(x, stack, reset_after=False)
     assert_close(found, expected, 0)
     assert np.abs(found[0] - kernels.gru(x, stack)[0]).max() > 1e-3
+
+
+@pytest.mark.parametrize("implementation", ["xla", "interpret"])
+def test_an_empty_batch(implementation):
+    stack, x, (h, c) = operands("lstm", 2, 3, 5, 8, directions=2)
+    outputs, final = kernels.lstm(x[:0], stack, (h[:, :0], c[:, :0]), implementation=implementation)
+    assert [a.shape for a in (outputs, *final)] == [(0, 3, 16), (2, 0, 8), (2, 0, 8)]

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
+import kernels
 import zoo
+from zoo.layers.norm import BatchNormAct
 from zoo.models.resnet import BasicBlock, Bottleneck
 
 ONE_OF_EACH = (
@@ -157,3 +159,46 @@ def test_original_alexnet_starts_as_in_the_paper() -> None:
     ]
     assert biases == [0, 1, 0, 1, 1, 1, 0]
     assert abs(float(model.conv3.kernel[...].std()) - 0.01) < 1e-4  # of 884,736 draws
+
+
+ONE_OF_EVERY_FAMILY = (
+    *ONE_OF_EACH,
+    "resnext50_32x4d",
+    "rnn_classifier",
+    "bilstm_tagger",
+    "gru_lm",
+    "lstm_lm",
+    "gan_mlp",
+    "dcgan",
+)
+
+
+def outputs(model: nnx.Module, name: str, batch: int) -> list[tuple[int, ...]]:
+    """Shapes of what a model returns, and a GAN's discriminator for that."""
+    info = zoo.model_info(name)
+    ids = info.family == "recurrent" and len(info.input_shape) == 1
+    x = jax.ShapeDtypeStruct((batch, *info.input_shape), jnp.int32 if ids else jnp.float32)
+    run = lambda m, x: (m(x), m.discriminator(m(x))) if hasattr(m, "discriminator") else m(x)
+    return [leaf.shape for leaf in jax.tree.leaves(nnx.eval_shape(run, model, x))]
+
+
+@pytest.mark.parametrize("name", ONE_OF_EVERY_FAMILY)
+def test_an_implementation_that_some_operator_lacks_is_fine(name: str) -> None:
+    """No operator of these models has "cudnn" but the LSTM, which says why it cannot run it here."""
+    build = lambda implementation: nnx.eval_shape(lambda: zoo.create_model(name, implementation=implementation))
+    if "lstm" in name:
+        with pytest.raises(kernels.ImplementationError, match="lstm cannot run 'cudnn' here"):
+            outputs(build("cudnn"), name, 2)
+    else:
+        assert outputs(build("cudnn"), name, 2) == outputs(build(None), name, 2)
+
+
+@pytest.mark.parametrize("name", ONE_OF_EVERY_FAMILY)
+def test_an_empty_batch_in_training(name: str) -> None:
+    """It has no statistics, which a model with batch normalization says; the others return nothing for nothing."""
+    model = zoo.training_view(nnx.eval_shape(lambda: zoo.create_model(name)))
+    if any(isinstance(module, BatchNormAct) for _, module in nnx.iter_modules(model)):
+        with pytest.raises(ValueError, match=r"x: shape \(0, .* is an empty batch, batch normalization needs two values"):
+            outputs(model, name, 0)
+    else:
+        assert outputs(model, name, 0) == [(0, *shape[1:]) for shape in outputs(model, name, 1)]

@@ -1,5 +1,6 @@
 """Every torchvision name computes what torchvision computes.
 
+Each test also shows that it can fail: another image changes what is compared by at least a hundred tolerances.
 experiments/benchmarks/parity.py does the same at 224 x 224 and in training for each name; docs/models.md has its figures.
 """
 
@@ -28,14 +29,21 @@ def test_every_name_is_there() -> None:
     assert sorted(name for name in known if name.startswith(families)) == TORCHVISION
 
 
+TOLERANCE = 1e-5  # float32 sums of up to 25,088 products in another order
+
+
+def assert_same(found: peers.Evaluation) -> None:
+    assert found.error < TOLERANCE
+    assert found.change > 100 * TOLERANCE
+
+
 @pytest.mark.parametrize("name", TORCHVISION)
 def test_evaluation(name: str, rng: np.random.Generator) -> None:
     size = {"a": 64, "v": 32}.get(name[0], 48)
-    # float32 sums of up to 25,088 products in another order.
     if name.startswith("vgg") and name not in ("vgg11_bn", "vgg16"):
-        assert peers.vgg_trunk_error(name, images(rng, 2, 64)) < 1e-5
+        assert_same(peers.vgg_trunk_evaluation(name, images(rng, 2, 64)))
     else:
-        assert peers.evaluation_error(name, images(rng, 2, size)) < 1e-5
+        assert_same(peers.evaluation(name, images(rng, 2, size)))
 
 
 @pytest.mark.parametrize(
@@ -43,12 +51,14 @@ def test_evaluation(name: str, rng: np.random.Generator) -> None:
     [("resnet18", 1, 225, 3), ("resnet18", 1, 97, 4), ("resnet50", 2, 97, 1), ("alexnet", 1, 97, 4)],
 )
 def test_other_sizes_and_channels(name: str, batch: int, size: int, channels: int, rng: np.random.Generator) -> None:
-    assert peers.evaluation_error(name, images(rng, batch, size, channels)) < 1e-5
+    assert_same(peers.evaluation(name, images(rng, batch, size, channels)))
 
 
 def test_googlenet_options(rng: np.random.Generator) -> None:
     x = images(rng, 1, 97)
-    assert peers.evaluation_error("googlenet", x, transform_input=True, aux_logits=False, num_classes=7) < 1e-5
+    options = {"transform_input": True, "aux_logits": False, "num_classes": 7}
+    assert_same(peers.evaluation("googlenet", x, **options))
+    assert peers.evaluation("googlenet", x, {"transform_input": False}, **options).error > 100 * TOLERANCE
 
 
 @pytest.mark.parametrize(
@@ -66,8 +76,10 @@ def test_training(name: str, size: int, dtype: type, tolerance: float, rng: np.r
     # The deep networks are compared in float64: in float32 gradients of ours and of torch's alike are in some draws a tenth
     # away from float64's (experiments/benchmarks/float32_gradients.py counts how often).
     labels = rng.integers(0, 1000, 4).astype(np.int32)
-    errors = peers.training_errors(name, images(rng, 4, size), labels, dtype)
+    x = images(rng, 4, size)
+    errors, changes = (compare(name, x, labels, dtype) for compare in (peers.training_errors, peers.training_changes))
     assert max(errors.values()) < tolerance, errors
+    assert max(changes.values()) > 100 * tolerance, changes
 
 
 def test_googlenet_in_training_returns_all_heads() -> None:
@@ -100,6 +112,7 @@ def test_lenet5(rng: np.random.Generator) -> None:
     zoo.load_weights(model, peer.state_dict())
     x = images(rng, 3, 32, 1)
     with torch.no_grad():
-        expected = peer(peers.to_torch(x)).numpy()
+        expected, other = (peer(peers.to_torch(images)).numpy() for images in (x, x[::-1]))
+    assert np.abs(other - expected).max() > 1e-4
     # float32 sums of up to 400 products in another order.
     np.testing.assert_allclose(model(x), expected, atol=1e-6)

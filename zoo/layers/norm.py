@@ -88,7 +88,8 @@ def merged_batch_norm_act(layers: list[BatchNormAct], x: jax.Array, residual: ja
 
     count = x.size // x.shape[-1]
     if not first.use_running_average and count < 2:
-        raise ValueError(f"x: shape {x.shape} has one value per channel, batch normalization needs two or more in training")
+        has = "is an empty batch" if count == 0 else "has one value per channel"
+        raise ValueError(f"x: shape {x.shape} {has}, batch normalization needs two values or more of each channel in training")
     statistics: dict[str, Any] = {}
     if first.use_running_average:
         statistics = {"mean": joined("mean"), "var": joined("var")}

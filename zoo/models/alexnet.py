@@ -104,7 +104,7 @@ class AlexNet(ImageModel):
         x = stages["conv4"] = self.run_stage("conv4", conv_relu, self.conv4, x)
         x = stages["pool5"] = self.run_stage("pool5", conv_pool, self.conv5, x)
         x = adaptive_avg_pool(x, 6)  # the identity at 224 x 224
-        x = stages["fc6"] = self.fc6(drop(self.fc6_dropout, x.reshape(x.shape[0], -1)))
+        x = stages["fc6"] = self.fc6(drop(self.fc6_dropout, jax.lax.collapse(x, 1)))
         stages["fc7"] = self.fc7(drop(self.fc7_dropout, x))
         return stages
 

@@ -103,7 +103,7 @@ class MlpDiscriminator(nnx.Module):
     def _flat(self, images: jax.Array, labels: jax.Array | None) -> jax.Array:
         if images.shape[1:] != self.image:
             raise ValueError(f"images: shape {images.shape} given, [batch, {', '.join(map(str, self.image))}] is needed")
-        x = images.reshape(len(images), -1)
+        x = jax.lax.collapse(images, 1)
         return jnp.concatenate([x, one_hot(labels, self.num_classes, x)], 1)
 
     def features(self, images: jax.Array) -> dict[str, jax.Array]:

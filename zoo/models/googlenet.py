@@ -105,7 +105,7 @@ class AuxiliaryHead(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         x = self.conv(self.pool(x))
-        return self.fc2(drop(self.dropout, self.fc1(x.reshape(x.shape[0], -1))))
+        return self.fc2(drop(self.dropout, self.fc1(jax.lax.collapse(x, 1))))
 
 
 class GoogLeNet(ImageModel):

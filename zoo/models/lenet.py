@@ -14,6 +14,7 @@ import kernels
 from zoo.layers import initializers
 from zoo.layers.conv import Conv
 from zoo.layers.linear import Linear
+from zoo.layers.operators import implementation_scope
 from zoo.models.lenet_tables import C3_CONNECTIONS, digit_bitmaps
 from zoo.registry import register
 
@@ -51,9 +52,10 @@ class LeNet5(nnx.Module):
         """Feature maps by stage: pool1 [batch, 14, 14, 6], pool2 [batch, 5, 5, 16], fc1 [batch, 120], fc2 [batch, 84]."""
         _check_input(x, self.conv1.in_channels)
         stages = {}
-        x = stages["pool1"] = kernels.max_pool(jax.nn.relu(self.conv1(x)), 2, implementation=self.implementation)
-        x = stages["pool2"] = kernels.max_pool(jax.nn.relu(self.conv2(x)), 2, implementation=self.implementation)
-        x = stages["fc1"] = self.fc1(x.reshape(x.shape[0], -1))
+        with implementation_scope(self.implementation):
+            x = stages["pool1"] = kernels.max_pool(jax.nn.relu(self.conv1(x)), 2)
+            x = stages["pool2"] = kernels.max_pool(jax.nn.relu(self.conv2(x)), 2)
+        x = stages["fc1"] = self.fc1(jax.lax.collapse(x, 1))
         stages["fc2"] = self.fc2(x)
         return stages
 
@@ -153,7 +155,7 @@ class LeNet5Original(nnx.Module):
         stages = {}
         for name in ("c1", "s2", "c3", "s4", "c5", "f6"):
             if name == "c5":
-                x = x.reshape(x.shape[0], -1)
+                x = jax.lax.collapse(x, 1)
             x = stages[name] = scaled_tanh(getattr(self, name)(x))
         return stages
 

@@ -103,7 +103,7 @@ class VGG(ImageModel):
             name = f"block{number}"
             x = stages[name] = self.run_stage(name, block_pool, block, x)
         x = adaptive_avg_pool(x, 7)  # the identity at 224 x 224
-        x = stages["fc6"] = self.fc6(x.reshape(x.shape[0], -1))
+        x = stages["fc6"] = self.fc6(jax.lax.collapse(x, 1))
         stages["fc7"] = self.fc7(drop(self.fc7_dropout, x))
         return stages
 
