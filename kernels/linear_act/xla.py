@@ -25,7 +25,8 @@ def linear_act(
         z += b.astype(z.dtype)
     y = activations.apply(activation, z, negative_slope)
     if seed is not None or key is not None:
-        given = jax.random.key(seed, impl="threefry2x32") if key is None else jax.random.wrap_key_data(key, impl="threefry2x32")
+        words = jax.random.key_data(jax.random.key(seed, impl="threefry2x32")) if key is None else key  # type: ignore[arg-type]
+        given = jax.random.wrap_key_data(words, impl="threefry2x32")
         keep = kept_by(given, y.shape, dropout_rate)
         y = jnp.where(keep, y / (1 - dropout_rate), 0)
     return y.astype(x.dtype)
