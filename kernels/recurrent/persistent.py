@@ -12,6 +12,8 @@ import jax.numpy as jnp
 from kernels.recurrent import config
 from kernels.recurrent.cells import CELLS, CellWeights, weight_gradient
 from kernels.recurrent.triton import backward_kernel, forward_kernel
+from kernels.runtime import dispatch
+from kernels.runtime.derivatives import differentiable
 from kernels.runtime.launch import launch, like, unrecorded
 from kernels.runtime.sizes import power_of_two
 from kernels.verification import aot, residency
@@ -162,7 +164,6 @@ def _launch_options(static: Static, x_proj: jax.Array, scales: jax.Array | None)
     }
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def chains(
     static: Static,
     x_proj: jax.Array,
@@ -176,7 +177,14 @@ def chains(
     state: each [chains, batch, hidden]. scales: what multiplies the input of each layer above the first, [layers - 1, time,
     batch, hidden], or None. Outputs are [time, directions, batch, hidden]; final states are shaped as `state`.
     """
-    return _chains_forward(static, x_proj, weights, state, lengths, scales)[0]
+
+    def plain(*_):
+        cell = static.cell.partition("_")[0]
+        reason = 'its kernels have the first gradient alone; "xla" has every derivative'
+        raise dispatch.ImplementationError(f"implementation: {cell} cannot be differentiated so: {reason}")
+
+    forward, backward = functools.partial(_chains_forward, static), functools.partial(_chains_backward, static)
+    return differentiable(plain, forward, backward)(x_proj, weights, state, lengths, scales)
 
 
 def _chains_forward(static, x_proj, weights, state, lengths, scales):
@@ -255,6 +263,3 @@ def _weight_gradients(static, weights, h0, hs, dz, dx, scales) -> Chains:
     below = hs[:, :-1] if scales is None else hs[:, :-1] * jnp.swapaxes(scales, 0, 1)
     d_w_x = weight_gradient(wide(below), wide(dx[:, 1:]), weights.w_x)
     return Chains(d_w_h, d_b_h, d_w_x, total(dx[:, 1:], weights.b_x))
-
-
-chains.defvjp(_chains_forward, _chains_backward)

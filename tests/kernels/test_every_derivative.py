@@ -10,7 +10,7 @@ import pytest
 import kernels
 from kernels.commands.cases import SMALL
 
-# One case of each operator; the recurrent kernels have no other derivative than their gradient, and say so.
+# One case of each operator; the recurrent kernels have no derivative but the first gradient, and say so.
 CASES = {case.operator: case for case in reversed(SMALL)}
 RECURRENT = ("lstm", "gru", "rnn")
 STEP = 1e-6
@@ -58,3 +58,16 @@ def test_through_the_kernels(operator):
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         # float32, summed in another order, in derivatives of derivatives
         np.testing.assert_allclose(a, b, rtol=0, atol=2e-4 * max(1, np.abs(b).max()))
+
+
+@pytest.mark.parametrize("operator", RECURRENT)
+def test_recurrent_kernels_say_what_they_have(operator):
+    case = CASES[operator]
+    arguments = case.draw("float32")
+    fn = lambda arguments: jax.tree.leaves(case.call(arguments, "interpret"))[0].sum()
+    gradient = jax.grad(fn)
+    message = f'{operator} cannot be differentiated so: its kernels have the first gradient alone; "xla" has every derivative'
+    for derive in (lambda a: jax.jvp(fn, (a,), (a,)), lambda a: jax.jvp(gradient, (a,), (a,))):
+        with pytest.raises(kernels.ImplementationError, match=message):
+            jax.jit(derive)(arguments)
+    jax.eval_shape(gradient, arguments)
