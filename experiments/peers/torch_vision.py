@@ -74,9 +74,15 @@ def torch_model(name: str, *, seed: int = 0, in_channels: int = 3, dropout: floa
                 ):
                     tensor.uniform_(low, high, generator=generator)
                 norm.num_batches_tracked.fill_(7)
-            elif name == "googlenet" and isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
-                module.weight.normal_(0, (2 / module.weight[0].numel()) ** 0.5, generator=generator)
+            elif name == "googlenet":
+                _he(module, generator)
     return model
+
+
+def _he(module: torch.nn.Module, generator: torch.Generator) -> None:
+    """Weights of He's variance, under which a deep network still tells images apart (He et al. 2015)."""
+    if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
+        module.weight.normal_(0, (2 / module.weight[0].numel()) ** 0.5, generator=generator)
 
 
 def replace_first_layer(model: torch.nn.Module, in_channels: int) -> None:
@@ -133,9 +139,12 @@ def vgg_trunk_evaluation(name: str, images: np.ndarray) -> Evaluation:
         peer = getattr(torchvision_models(), name)()
     torch.manual_seed(0)
     trunk = peer.features.to_empty(device="cpu")
-    for module in trunk.modules():
-        if hasattr(module, "reset_parameters"):
-            module.reset_parameters()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for module in trunk.modules():
+            if hasattr(module, "reset_parameters"):
+                module.reset_parameters()
+            _he(module, generator)
     weights = {f"features.{n}": t for n, t in trunk.state_dict().items()}
     weights |= {f"classifier.{n}": torch.zeros(()).expand(t.shape) for n, t in peer.classifier.state_dict().items()}
     graph, state = nnx.split(zoo.evaluation_view(zoo_model(name, weights)))
