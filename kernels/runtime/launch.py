@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kernels.runtime import devices
+from kernels.runtime import devices, meshes
 
 # A multiplication and an addition become one instruction, as in every version of Triton so far; from 3.9 on it asks to be told.
 os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
@@ -99,6 +99,8 @@ def launch(
     call = Launch(kernel, dtypes, grid, num_warps, num_stages, tuple(sorted(constants.items())), shapes)
     for record in _recorders:
         record.append(call)
+    varying = meshes.varying_axes(*inputs)  # inside shard_map: what no operation of JAX's makes, it must be told
+    spread = lambda results: [meshes.vary(result, varying) for result in results]
     if interpret:
         from kernels.verification import interpret as interpreter
 
@@ -108,7 +110,7 @@ def launch(
                 kernel, grid, [np.asarray(a) for a in arrays], shapes, zeroed_outputs, constants, cooperative
             )
 
-        return jax.pure_callback(on_host, list(outputs), *inputs, vmap_method="sequential")
+        return spread(jax.pure_callback(on_host, list(outputs), *inputs, vmap_method="sequential"))
 
     if check is not None:
         check(call)
@@ -116,7 +118,7 @@ def launch(
 
     major, minor = devices.device().compute_capability
     with jax.named_scope(f"{kernel.__name__}:{extra_bytes}"):
-        return jax_triton.triton_call(
+        results = jax_triton.triton_call(
             *inputs,
             kernel=kernel,
             out_shape=list(outputs),
@@ -128,6 +130,7 @@ def launch(
             input_output_aliases=dict(in_place),
             **constants,
         )
+    return spread(results)
 
 
 def like(x: jax.Array, shape: tuple[int, ...] | None = None, dtype: Any = None) -> jax.ShapeDtypeStruct:

@@ -78,13 +78,13 @@ def softmax_cross_entropy(
     has = {"xla": None, "triton": reason, "interpret": reason}
     chosen = dispatch.choose("softmax_cross_entropy", implementation, has, checks.shape_class(logits))
 
-    counts = None  # what "mean" divides by, from each example
+    counted = of_label = None
     if numbered:
-        counted = jnp.ones(labels.shape, bool) if ignore_index is None else labels != _as(labels, ignore_index)
-        labels = jnp.where(counted, _class_numbers(labels, logits.shape[-1]), 0)
+        counted = None if ignore_index is None else labels != _as(labels, ignore_index)
+        labels = _class_numbers(labels, logits.shape[-1])
+        labels = labels if counted is None else jnp.where(counted, labels, 0)
         # The weight of an unknown class does not matter: its loss is NaN.
-        of_label = jnp.ones(labels.shape) if weight is None else jnp.take(weight, labels, mode="clip")
-        counts = jnp.where(counted, of_label.astype(accumulation_dtype(logits)), 0)
+        of_label = None if weight is None else jnp.take(weight, labels, mode="clip").astype(accumulation_dtype(logits))
     if chosen != "xla" and logits.size:
         from kernels.softmax_cross_entropy import vjp
 
@@ -93,13 +93,18 @@ def softmax_cross_entropy(
         loss = loss.reshape(labels.shape)
     else:
         loss = xla.softmax_cross_entropy(logits, labels, label_smoothing, weight if label_smoothing or not numbered else None)
-    if numbered and weight is not None and not label_smoothing:
-        loss = loss * of_label.astype(loss.dtype)
-    if ignore_index is not None:
+    if of_label is not None and not label_smoothing:
+        loss = loss * of_label
+    if counted is not None:
         loss = jnp.where(counted, loss, 0)
     if reduction == "none":
         return loss
-    return jnp.sum(loss) / (1 if reduction == "sum" else loss.size if counts is None else jnp.sum(counts))
+    if reduction == "sum":
+        return jnp.sum(loss)
+    if counted is None and of_label is None:
+        return jnp.mean(loss)
+    each = jnp.ones(loss.shape, loss.dtype) if of_label is None else of_label
+    return jnp.sum(loss) / jnp.sum(each if counted is None else jnp.where(counted, each, 0))
 
 
 def _as(labels: jax.Array, number: int) -> jax.Array | int:
@@ -109,6 +114,8 @@ def _as(labels: jax.Array, number: int) -> jax.Array | int:
 
 
 def _class_numbers(labels: jax.Array, classes: int) -> jax.Array:
-    """As int32, -1 for one outside [0, classes). In the labels' own type the number of classes may not exist."""
-    wide = labels.astype(jnp.int64 if labels.dtype.itemsize == 8 else jnp.int32)
+    """As int32; one outside [0, classes) stays outside. In the labels' own type the number of classes may not exist."""
+    if labels.dtype.itemsize < 8:
+        return labels.astype(jnp.int32)  # of uint32, what does not fit becomes negative
+    wide = labels.astype(jnp.int64)
     return jnp.where((wide >= 0) & (wide < classes), wide, -1).astype(jnp.int32)

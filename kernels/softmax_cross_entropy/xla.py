@@ -11,7 +11,7 @@ from kernels.runtime.activations import accumulation_dtype
 def softmax_cross_entropy(
     logits: jax.Array, labels: jax.Array, label_smoothing: float, weight: jax.Array | None = None
 ) -> jax.Array:
-    """The loss of each example; class numbers are int32, -1 for an unknown one. `weight` multiplies each class's target."""
+    """The loss of each example; class numbers are int32. `weight` multiplies each class's part of the target."""
     logits = logits.astype(accumulation_dtype(logits))
     # Everything less the largest logit, before sums are taken: of large logits their differences are what counts.
     largest = jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))
@@ -22,7 +22,7 @@ def softmax_cross_entropy(
     if jnp.issubdtype(labels.dtype, jnp.integer):
         # A comparison, not a gather: its gradient fuses into the softmax's, where a gather's is a scatter of its own.
         chosen = labels[..., None] == jnp.arange(logits.shape[-1], dtype=labels.dtype)
-        expected = jnp.where(labels >= 0, jnp.sum(jnp.where(chosen, logits, 0), axis=-1), jnp.nan)
+        expected = jnp.where(_known(logits, labels), jnp.sum(jnp.where(chosen, logits, 0), axis=-1), jnp.nan)
         total = jnp.ones_like(normalizer)
     else:
         labels = labels.astype(logits.dtype)
@@ -34,10 +34,14 @@ def softmax_cross_entropy(
     return normalizer * total - expected
 
 
+def _known(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    return (labels >= 0) & (labels < logits.shape[-1])
+
+
 def _weighted(logits, normalizer, labels, label_smoothing, weight):
     if jnp.issubdtype(labels.dtype, jnp.integer):
         chosen = labels[..., None] == jnp.arange(logits.shape[-1], dtype=labels.dtype)
-        target = jnp.where(labels[..., None] >= 0, chosen.astype(logits.dtype), jnp.nan)
+        target = jnp.where(_known(logits, labels)[..., None], chosen.astype(logits.dtype), jnp.nan)
     else:
         target = labels.astype(logits.dtype)
     target = ((1 - label_smoothing) * target + label_smoothing / logits.shape[-1]) * weight
