@@ -7,14 +7,13 @@ the first gradient is the hand-written one, every other derivative is that of th
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import Primitive
-from jax.interpreters import ad, batching, mlir
 
 from kernels.runtime import meshes
 
@@ -131,26 +130,39 @@ def _tangents(plain: Callable, pull: Callable, kept: Any, primals: Any, tangents
     kinds = tuple(jax.typeof(leaf) for leaf in jax.tree.leaves(results))
     first = len(jax.tree.leaves(kept))
     owners = tuple(first + i for i, leaf in enumerate(jax.tree.leaves(primals)) if _is_floating(leaf))
-    out = tangent.bind(*fixed, *moving, push=push, transpose=transpose, count=len(fixed), kinds=kinds, owners=owners)
+    out = _tangent().bind(*fixed, *moving, push=push, transpose=transpose, count=len(fixed), kinds=kinds, owners=owners)
     return jax.tree.unflatten(out_structure, out)
 
 
-# tangent(*fixed, *moving) is push(fixed, moving), linear in `moving`; its transpose is `transpose(fixed, cotangents)`. The
-# first `count` arguments are fixed; those that the moving ones are tangents of stand at `owners`, and the results end them.
-tangent = Primitive("hand_written_derivative")
-tangent.multiple_results = True
-tangent.def_impl(lambda *args, push, count, **_: push(args[:count], args[count:]))
-tangent.def_abstract_eval(lambda *_, kinds, **__: list(kinds))
-mlir.register_lowering(
-    tangent, mlir.lower_fun(lambda *args, push, count, **_: push(args[:count], args[count:]), multiple_results=True)
-)
+@functools.cache
+def _tangent() -> Any:
+    """The primitive behind `_tangents`, made when it is first needed: what it takes to make one is not quick to import.
+
+    tangent(*fixed, *moving) is push(fixed, moving), linear in `moving`; its transpose is `transpose(fixed, cotangents)`. The
+    first `count` arguments are fixed; those that the moving ones are tangents of stand at `owners`, and the results end them.
+    """
+    from jax.extend.core import Primitive
+    from jax.interpreters import ad, batching, mlir
+
+    run = lambda *args, push, count, **_: push(args[:count], args[count:])
+    tangent = Primitive("hand_written_derivative")
+    tangent.multiple_results = True
+    tangent.def_impl(run)
+    tangent.def_abstract_eval(lambda *_, kinds, **__: list(kinds))
+    mlir.register_lowering(tangent, mlir.lower_fun(run, multiple_results=True))
+    ad.primitive_jvps[tangent] = _jvp
+    ad.primitive_transposes[tangent] = _transpose
+    batching.primitive_batchers[tangent] = _batch
+    return tangent
 
 
 def _jvp(primals: Sequence[Any], tangents: Sequence[Any], *, push: Callable, count: int, **params: Any) -> Any:
-    out = tangent.bind(*primals, push=push, count=count, **params)
+    from jax.interpreters import ad
+
+    out = _tangent().bind(*primals, push=push, count=count, **params)
     if all(type(t) is ad.Zero for t in tangents[:count]):
         moving = [ad.instantiate_zeros(t) for t in tangents[count:]]
-        return out, tangent.bind(*primals[:count], *moving, push=push, count=count, **params)
+        return out, _tangent().bind(*primals[:count], *moving, push=push, count=count, **params)
     moves = [i for i, t in enumerate(tangents) if type(t) is not ad.Zero]
 
     def run(*moving: Any) -> list[Any]:
@@ -163,6 +175,8 @@ def _jvp(primals: Sequence[Any], tangents: Sequence[Any], *, push: Callable, cou
 
 
 def _transpose(cotangents: Sequence[Any], *args: Any, transpose: Callable, count: int, **_: Any) -> list[Any]:
+    from jax.interpreters import ad
+
     found = transpose(args[:count], [ad.instantiate_zeros(ct) for ct in cotangents])
     needed = [ct if ad.is_undefined_primal(arg) else None for ct, arg in zip(found, args[count:], strict=True)]
     return [None] * count + needed
@@ -171,6 +185,8 @@ def _transpose(cotangents: Sequence[Any], *args: Any, transpose: Callable, count
 def _batch(
     args: Sequence[Any], dims: Sequence[Any], *, push: Callable, transpose: Callable, count: int, kinds: Any, owners: Any
 ) -> Any:
+    from jax.interpreters import batching
+
     size = next(arg.shape[dim] for arg, dim in zip(args, dims, strict=True) if dim is not None)
     moving = [batching.bdim_at_front(arg, dim, size) for arg, dim in zip(args[count:], dims[count:], strict=True)]
     axes = (tuple(dims[:count]), 0)
@@ -178,7 +194,7 @@ def _batch(
     mapped_transpose = lambda fixed, cts: jax.vmap(transpose, axes, axis_size=size)(tuple(fixed), list(cts))
     mapped = tuple(jax.core.ShapedArray((size, *kind.shape), kind.dtype) for kind in kinds)
     params = {"push": mapped_push, "transpose": mapped_transpose, "count": count, "kinds": mapped, "owners": owners}
-    out = tangent.bind(*args[:count], *moving, **params)
+    out = _tangent().bind(*args[:count], *moving, **params)
     if any(dim is not None and dims[owner] is None for dim, owner in zip(dims[count:], owners, strict=True)):
         return out, [0] * len(out)
     # Tangents are mapped only where what they are tangents of is. Then those of a result that is not mapped are all the same,
@@ -187,8 +203,3 @@ def _batch(
     return [o if dim is not None else o[0] for o, dim in zip(out, results, strict=True)], [
         None if dim is None else 0 for dim in results
     ]
-
-
-ad.primitive_jvps[tangent] = _jvp
-ad.primitive_transposes[tangent] = _transpose
-batching.primitive_batchers[tangent] = _batch

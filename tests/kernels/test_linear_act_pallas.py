@@ -16,7 +16,7 @@ from jax.sharding import PartitionSpec as P
 
 import kernels
 from kernels.linear_act import config, pallas, vjp, xla
-from kernels.runtime import activations, dispatch, tuning
+from kernels.runtime import activations, dispatch, measured, tuning
 from kernels.verification import aot, traffic
 from tests.kernels.checking import TOLERANCE, assert_close, assert_matches_float64, few, normal
 
@@ -264,7 +264,7 @@ def test_only_its_name_or_a_measurement_chooses_it(monkeypatch):
         assert "mpmd_map" not in chosen()
         assert "mpmd_map" in chosen(implementation="pallas")
         entry = {"64x64:bfloat16 64x64:bfloat16": {"implementation": "pallas"}}
-        monkeypatch.setattr(dispatch, "tuned", lambda kind: {"linear_act": entry})
+        monkeypatch.setattr(measured, "tuned", lambda device: {"linear_act": entry})
         assert "mpmd_map" in chosen()
 
 
