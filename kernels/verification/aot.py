@@ -166,12 +166,21 @@ def kernel_resources(call: launch.Launch, kind: str = "nvidia-h200") -> Resource
         return resources(call, target.compute_capability)
 
 
-@functools.lru_cache(maxsize=64)
-def resources(call: launch.Launch, compute_capability: tuple[int, int]) -> Resources:
-    """`kernel_resources` for any device of a compute capability.
+@dataclasses.dataclass(frozen=True)
+class Compiled:
+    """What Triton makes of a launch for one architecture."""
+
+    ptx: str = dataclasses.field(repr=False)
+    ttgir: str = dataclasses.field(repr=False)
+    shared_memory: int  # bytes
+
+
+@functools.lru_cache(maxsize=256)
+def compiled(call: launch.Launch, compute_capability: tuple[int, int]) -> Compiled:
+    """A recorded launch, compiled by Triton for any device of a compute capability, as jax-triton would; not assembled.
 
     Raises:
-      CompilationError: Triton or the assembler refuses the kernel.
+      CompilationError: Triton refuses the kernel.
     """
     import triton
     from triton.backends.compiler import GPUTarget
@@ -190,20 +199,30 @@ def resources(call: launch.Launch, compute_capability: tuple[int, int]) -> Resou
     with tempfile.TemporaryDirectory() as cache, triton.knobs.cache.scope():
         triton.knobs.cache.dir = cache
         try:
-            compiled = triton.compile(source, target=GPUTarget("cuda", 10 * major + minor, 32), options=options)
+            found = triton.compile(source, target=GPUTarget("cuda", 10 * major + minor, 32), options=options)
         except (TritonError, RuntimeError) as error:
             raise CompilationError(_refusal(call, compute_capability, "Triton", str(error))) from error
-    ptx = compiled.asm["ptx"]
-    architecture = re.search(r"\.target\s+(\w+)", ptx).group(1)  # type: ignore[union-attr]
+    return Compiled(found.asm["ptx"], found.asm["ttgir"], found.metadata.shared)
+
+
+@functools.lru_cache(maxsize=64)
+def resources(call: launch.Launch, compute_capability: tuple[int, int]) -> Resources:
+    """`kernel_resources` for any device of a compute capability.
+
+    Raises:
+      CompilationError: Triton or the assembler refuses the kernel.
+    """
+    found = compiled(call, compute_capability)
+    architecture = re.search(r"\.target\s+(\w+)", found.ptx).group(1)  # type: ignore[union-attr]
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "kernel.ptx"
-        path.write_text(ptx)
-        assembler = str(toolkit(major) / "bin" / "ptxas")
+        path.write_text(found.ptx)
+        assembler = str(toolkit(compute_capability[0]) / "bin" / "ptxas")
         command = [assembler, "-v", f"--gpu-name={architecture}", str(path), "-o", str(path) + ".cubin"]
         run = subprocess.run(command, capture_output=True, text=True, check=False)
     if run.returncode:
         raise CompilationError(_refusal(call, compute_capability, "the assembler", run.stderr or f"status {run.returncode}"))
-    return _resources(ptx, run.stderr, compiled.metadata.shared, compiled.asm["ttgir"])
+    return _resources(found.ptx, run.stderr, found.shared_memory, found.ttgir)
 
 
 def _refusal(call: launch.Launch, compute_capability: tuple[int, int], who: str, words: str) -> str:

@@ -1,0 +1,84 @@
+"""From the name of an instruction to who knows what it does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from kernels.verification.ptx import copies, movement, tensor_cores, values, warps, wgmma
+from kernels.verification.ptx.errors import NotCoveredError
+from kernels.verification.ptx.program import Program, Step, computing
+from kernels.verification.ptx.text import Instruction
+
+Decoder = Callable[[Program, Instruction], Step | None]
+
+
+def decode(program: Program, it: Instruction) -> Step:
+    """The step of an instruction.
+
+    Raises:
+      NotCoveredError: it, or a part of it, is not known.
+    """
+    special = _DECODERS.get(it.parts[0])
+    step = special(program, it) if special is not None else None
+    if step is None:
+        step = computing(program, it)
+    if step is None:
+        raise NotCoveredError("the instruction is not known")
+    return step
+
+
+def _branch(program: Program, it: Instruction) -> Step:
+    if it.parts[1:] not in ([], ["uni"]):
+        raise NotCoveredError("the branch is not known")
+    return Step(it, kind="branch", target=program.kernel.labels[it.operands[0]])
+
+
+def _exit(program: Program, it: Instruction) -> Step:
+    return Step(it, kind="exit")
+
+
+def _barrier(program: Program, it: Instruction) -> Step:
+    if it.opcode == "bar.warp.sync":
+        return Step(it, lambda block, mask: block.require_whole_warps(mask, it))
+    if it.opcode in ("bar.sync", "barrier.sync.aligned", "barrier.cta.sync.aligned") and it.operands in (("0",), ()):
+        return Step(it, kind="barrier")
+    raise NotCoveredError("a barrier of a part of the block")
+
+
+def _fence(program: Program, it: Instruction) -> Step:
+    if it.opcode.startswith("fence.proxy.async"):
+        return Step(it, lambda block, mask: block.fence(mask))
+    raise NotCoveredError("the fence is not known")
+
+
+def _cache_policy(program: Program, it: Instruction) -> Step:
+    """createpolicy makes a hint for caches, which nothing here has."""
+    to = program.slot(it.operands[0], 64)
+    hint = values.constant("0", 64)
+    return Step(it, lambda block, mask: block.write(to, hint, mask))
+
+
+_DECODERS: dict[str, Decoder] = {
+    "bra": _branch,
+    "ret": _exit,
+    "exit": _exit,
+    "bar": _barrier,
+    "barrier": _barrier,
+    "fence": _fence,
+    "createpolicy": _cache_policy,
+    "ld": movement.memory,
+    "st": movement.memory,
+    "mov": movement.move,
+    "atom": movement.atomic,
+    "red": movement.atomic,
+    "cvta": movement.convert_address,
+    "cp": copies.decode,
+    "setp": warps.compare_halves,
+    "shfl": warps.shuffle,
+    "vote": warps.vote,
+    "activemask": warps.active,
+    "ldmatrix": tensor_cores.matrices,
+    "stmatrix": tensor_cores.matrices,
+    "mma": tensor_cores.product,
+    "wgmma": wgmma.decode,
+}
