@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from kernels.verification.ptx import copies, movement, tensor_cores, values, warps, wgmma
+from kernels.verification.ptx import copies, integers, movement, tensor_cores, values, warps, wgmma
 from kernels.verification.ptx.errors import NotCoveredError
 from kernels.verification.ptx.program import Program, Step, computing
 from kernels.verification.ptx.text import Instruction
@@ -58,6 +58,15 @@ def _cache_policy(program: Program, it: Instruction) -> Step:
     return Step(it, lambda block, mask: block.write(to, hint, mask))
 
 
+def _logic(program: Program, it: Instruction) -> Step:
+    """lop3, whose last operand is the table of its function."""
+    if it.opcode != "lop3.b32":
+        raise NotCoveredError("logic of this form")
+    function, to = integers.logic(int(it.operands[4], 0)), program.slot(it.operands[0], 32)
+    a, b, c = sources = tuple(program.slot(o, 32) for o in it.operands[1:4])
+    return Step(it, lambda block, mask: block.write(to, function(block.R[a], block.R[b], block.R[c]), mask), reads=sources)
+
+
 _DECODERS: dict[str, Decoder] = {
     "bra": _branch,
     "ret": _exit,
@@ -71,6 +80,7 @@ _DECODERS: dict[str, Decoder] = {
     "mov": movement.move,
     "atom": movement.atomic,
     "red": movement.atomic,
+    "lop3": _logic,
     "cvta": movement.convert_address,
     "cp": copies.decode,
     "setp": warps.compare_halves,

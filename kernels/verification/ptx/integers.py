@@ -63,13 +63,16 @@ def field(kind: Kind) -> Callable[[Bits, Bits, Bits], Bits]:
     bits, one = kind.width, np.uint64(1)
 
     def run(a: Bits, at: Bits, length: Bits) -> Bits:
-        wide, start, count = np.broadcast_arrays(a.astype(np.uint64), at & np.uint32(255), length & np.uint32(255))
-        taken = np.where(start < bits, wide >> np.minimum(start, 63).astype(np.uint64), np.uint64(0))
+        start, count = at & np.uint32(255), length & np.uint32(255)
+        wide = kind.numbers(a).astype(np.int64 if kind.signed else np.uint64)  # past the last bit there are copies of the sign
+        taken = (wide >> np.minimum(start, 63).astype(wide.dtype)).view(np.uint64)
+        if not kind.signed:
+            taken = np.where(start < bits, taken, np.uint64(0))
         mask = np.where(count < 64, (one << np.minimum(count, 63).astype(np.uint64)) - one, ~np.uint64(0))
         found = taken & mask
         if kind.signed:
-            last = np.minimum(start.astype(np.int64) + count - 1, bits - 1).clip(0).astype(np.uint64)
-            negative = ((wide >> last) & one).astype(bool) & (count > 0)
+            last = np.minimum(start.astype(np.int64) + count - 1, bits - 1).clip(0)
+            negative = ((wide >> last) & np.int64(1)).astype(bool) & (count > 0)
             found = np.where(negative, found | ~mask, found)
         return found.astype(UNSIGNED[bits])
 

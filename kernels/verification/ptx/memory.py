@@ -62,7 +62,6 @@ class Memory:
 
     def __init__(self, space: str, arrays: Sequence[Array], tracked: bool = True):
         self.space, self.arrays, self.tracked = space, arrays, tracked
-        self.starts = np.array([array.start for array in arrays], np.uint64)
 
     def find(
         self, block: Block, lanes: Any, where: Bits, width: int, it: Instruction, write: bool
@@ -96,7 +95,7 @@ class Memory:
     def _nearest(self, address: int) -> int:
         if self.space == "shared":
             return 0
-        return min(max(address // APART - 1, 0), len(self.arrays) - 1)
+        return min(max((address + APART // 2) // APART - 1, 0), len(self.arrays) - 1)
 
     def _name(self, address: int) -> str:
         array = self.arrays[self._nearest(address)]
@@ -106,11 +105,11 @@ class Memory:
         self, block: Block, lanes: Any, where: Bits, width: int, it: Instruction, write: bool
     ) -> list[tuple[Array, Any, Bits]]:
         """`find` where not all addresses are in one array."""
-        numbers = np.searchsorted(self.starts, where, side="right") - 1
+        numbers = np.array([self._nearest(address) for address in where.tolist()])
         found = []
         for number in np.unique(numbers):
             mine = np.flatnonzero(numbers == number)
-            array = self.arrays[max(number, 0)]
+            array = self.arrays[number]
             at = (where[mine] - np.uint64(array.start)).view(np.int64)
             outside = (at < 0) | (at + width > array.nbytes)
             if outside.any():

@@ -147,7 +147,7 @@ def atomic(program: Program, it: Instruction) -> Step:
         values = [block.spread(block.R[s], mask).view(number) for s in sources]
         words, index = block.grid.memory.words(block, lanes, at, bits // 8, it, True)
         words = words.view(number)
-        old = np.empty(len(lanes), number)
+        old, changed = np.empty(len(lanes), number), False
         for i, lane in enumerate(lanes.tolist()):
             warp, word = block.first + lane // 32, int(at[i])
             if order in ("acquire", "acq_rel"):
@@ -157,10 +157,11 @@ def atomic(program: Program, it: Instruction) -> Step:
                 words[index[i]] = values[1][i] if before == values[0][i] else before
             else:
                 words[index[i]] = action(before, values[0][i])
+            changed = changed or words[index[i]] != before
             if order in ("release", "acq_rel"):
                 block.clocks.release(word, warp)
         block.refresh()
-        block.grid.changes += 1
+        block.grid.changes += bool(changed)
         if to is not None:
             block.place(to, old.view(UNSIGNED[bits]), lanes, mask)
 
