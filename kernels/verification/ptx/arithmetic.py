@@ -22,8 +22,11 @@ class Operation(NamedTuple):
     result: str
 
 
-def of(opcode: str) -> Operation | None:
+def of(opcode: str, sources: int | None = None) -> Operation | None:
     """The operation of an opcode; None where it is none of arithmetic.
+
+    Args:
+      sources: how many it is given: min and max of float32 take three from compute capability 10.0 on.
 
     Raises:
       NotCoveredError: a modifier or type of it is not known.
@@ -32,9 +35,12 @@ def of(opcode: str) -> Operation | None:
     if name not in _INSTRUCTIONS or not parts:
         return None
     try:
-        return _INSTRUCTIONS[name](name, parts[:-1], parts[-1])
+        found = _INSTRUCTIONS[name](name, parts[:-1], parts[-1])
     except KeyError as error:
         raise NotCoveredError(f"{opcode}: {error}") from error
+    if sources == 3 and name in ("min", "max") and parts[-1] == "f32":
+        return Operation(lambda a, b, c: found.run(found.run(a, b), c), ("f32",) * 3, "f32")
+    return found
 
 
 def _only(modifiers: list[str], *known: str) -> None:
@@ -76,9 +82,19 @@ def _floating(function: Callable[..., Bits], of: Kind, modifiers: list[str]) -> 
     return lambda *a: of.bits(function(*map(of.numbers, a)))
 
 
+def _mixed(function: Callable[..., Bits], modifiers: list[str], type_: str, narrow: int) -> Operation:
+    """Arithmetic in float32 whose first `narrow` sources are 16-bit floats; the last is a float32."""
+    _only(modifiers, "rn", "f32")
+    of, single = kind(type_), kind("f32")
+    run = lambda *a: single.bits(function(*(of.numbers(x) for x in a[:narrow]), single.numbers(a[narrow])))
+    return Operation(run, (*(type_,) * narrow, "f32"), "f32")
+
+
 @_packed
 def _sum(name: str, modifiers: list[str], type_: str) -> Operation:
     of, function = kind(type_), {"add": np.add, "sub": np.subtract}[name]
+    if "f32" in modifiers:
+        return _mixed(function, modifiers, type_, 1)
     if of.floating:
         _only(modifiers, "rn", "ftz", "sat")
         return Operation(_floating(function, of, modifiers), (type_,) * 2, type_)
@@ -105,6 +121,8 @@ def _product(name: str, modifiers: list[str], type_: str) -> Operation:
 @_packed
 def _fused(name: str, modifiers: list[str], type_: str) -> Operation:
     of = kind(type_)
+    if "f32" in modifiers:
+        return _mixed(floats.fused, modifiers, type_, 2)
     if of.floating:
         _only(modifiers, "rn", "ftz", "relu" if of.width == 16 else "rn")
         if of.width == 64:

@@ -86,6 +86,7 @@ _DECODERS: dict[str, Decoder] = {
     "setp": warps.compare_halves,
     "shfl": warps.shuffle,
     "vote": warps.vote,
+    "redux": warps.reduction,
     "activemask": warps.active,
     "ldmatrix": tensor_cores.matrices,
     "stmatrix": tensor_cores.matrices,

@@ -193,13 +193,17 @@ def move(program: Program, it: Instruction) -> Step | None:
         slots = [program.slot(name, part) for name in names]
         joined = program.slot(to, bits)
 
+        # Compilers join a value with a register that they never write, and use the value's half alone.
+        poison = np.array([(1 << part) - 1], UNSIGNED[part])
+
         def join(block: Block, mask: Any) -> None:
-            value = block.R[slots[0]].astype(wide)
-            for i, slot in enumerate(slots[1:], 1):
-                value = value | (block.R[slot].astype(wide) << wide(part * i))
+            value = wide(0)
+            for i, slot in enumerate(slots):
+                one = poison if block.R[slot] is None else block.R[slot]
+                value = value | (one.astype(wide) << wide(part * i))
             block.write(joined, value, mask)
 
-        return Step(it, join, reads=tuple(slots))
+        return Step(it, join)
     return None
 
 

@@ -131,7 +131,7 @@ class Program:
 
 def computing(program: Program, it: Instruction) -> Step | None:
     """The step of an instruction that touches registers alone; None for another."""
-    operation = arithmetic.of(it.opcode)
+    operation = arithmetic.of(it.opcode, len(it.operands) - 1)
     if operation is None:
         return None
     run, kinds, result = operation

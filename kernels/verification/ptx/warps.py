@@ -1,4 +1,4 @@
-"""What the threads of a warp do together: shuffles and votes. Also comparisons of two halves at once."""
+"""What the threads of a warp do together: shuffles, votes, reductions. Also comparisons of two halves at once."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kernels.verification.ptx import arithmetic
+from kernels.verification.ptx import arithmetic, floats
 from kernels.verification.ptx.errors import NotCoveredError
 from kernels.verification.ptx.program import Program, Step
 from kernels.verification.ptx.text import Instruction
-from kernels.verification.ptx.values import Bits, halves
+from kernels.verification.ptx.values import Bits, halves, kind
 
 if TYPE_CHECKING:
     from kernels.verification.ptx.block import Block
@@ -89,6 +89,32 @@ def vote(program: Program, it: Instruction) -> Step:
         else:
             value = said.any(1) if mode == "any" else said.all(1)
         block.write(to, np.repeat(value, 32), mask)
+
+    return Step(it, run, reads=(source, members))
+
+
+def reduction(program: Program, it: Instruction) -> Step:
+    """redux.sync: one value of all lanes of a warp."""
+    _, sync, action, *modifiers, type_ = it.parts
+    floating = type_ == "f32" and action in ("min", "max")
+    if sync != "sync" or not (floating or (type_ in ("u32", "s32", "b32") and not modifiers)):
+        raise NotCoveredError("a reduction of this form")
+    logic = {"and": np.bitwise_and, "or": np.bitwise_or, "xor": np.bitwise_xor}
+    if floating and set(modifiers) <= {"NaN"}:
+        two = floats.extreme(action == "max", "NaN" in modifiers)
+    elif not floating and action in {"add": 0, "min": 0, "max": 0, **logic}:
+        two = {"add": np.add, "min": np.minimum, "max": np.maximum, **logic}[action]
+    else:
+        raise NotCoveredError("a reduction of this form")
+    of = kind(type_)
+    to, source, members = (program.slot(o, 32) for o in it.operands)
+
+    def run(block: Block, mask: Any) -> None:
+        block.whole_warps(mask, it)
+        _require_all_lanes(block, members, it)
+        lanes = of.numbers(block.full(source))
+        total = functools.reduce(two, (lanes[:, i] for i in range(32)))
+        block.write(to, np.repeat(of.bits(np.ascontiguousarray(total)), 32), mask)
 
     return Step(it, run, reads=(source, members))
 
