@@ -115,7 +115,7 @@ def compile_for(
     with lowering_for(kind):
         lowered = jax.jit(fn, donate_argnums=tuple(donate)).trace(*shapes).lower()
     cuda = str(toolkit(gpus.find(kind).compute_capability[0]))
-    with _environment(MOSAIC_GPU_CUDA_ROOT=cuda):
+    with environment(MOSAIC_GPU_CUDA_ROOT=cuda):
         return lowered.compile(compiler_options={"xla_gpu_cuda_data_dir": cuda} | dict(options or {}))
 
 
@@ -234,7 +234,7 @@ def _refusal(call: launch.Launch, compute_capability: tuple[int, int], who: str,
 
 def mosaic_resources(fn: Callable, *args: Any, kind: str = "nvidia-h200") -> Resources:
     """The same of the one Mosaic GPU kernel in `fn`, as XLA compiles it; `args` are arrays or shapes."""
-    with tempfile.TemporaryDirectory() as folder, _environment(MOSAIC_GPU_DUMP_TO=folder):
+    with tempfile.TemporaryDirectory() as folder, environment(MOSAIC_GPU_DUMP_TO=folder):
         compile_for(kind, fn, *args)
         ptx, log, passes = (next(pathlib.Path(folder).glob(f"*{end}")).read_text() for end in (".ptx", ".ptxas", ".log"))
     return _resources(ptx, log, int(re.findall(r"dynamic_shared_memory_size %c(\d+)", passes)[-1]))
@@ -254,7 +254,7 @@ def _resources(ptx: str, log: str, shared_memory: int, ttgir: str = "") -> Resou
 
 
 @contextlib.contextmanager
-def _environment(**variables: str) -> Iterator[None]:
+def environment(**variables: str) -> Iterator[None]:
     """These environment variables, which Mosaic GPU's compiler reads, until the block ends."""
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)

@@ -94,7 +94,7 @@ def test_unwritten_memory_is_found() -> None:
 
 
 def test_an_output_in_place_of_an_input_begins_with_its_values() -> None:
-    body = "add.s64 %d11, %d0, %d10; add.s64 %d12, %d1, %d10; ld.global.b32 %r1, [%d11]; add.f32 %r1, %r1, %r1; st.global.b32 [%d12], %r1;"
+    body = COPY.format("").replace("st.", "add.f32 %r1, %r1, %r1; st.")
     (found,), report = ptx_texts.run(PLACES + body, [floats(32)], [floats(32)], in_place=((0, 0),))
     np.testing.assert_array_equal(found, 2 * floats(32))
     assert not report.problems
@@ -141,7 +141,9 @@ def test_two_threads_that_write_at_once_must_agree() -> None:
 
 
 def test_blocks_without_an_order_must_not_meet() -> None:
-    place = "mov.u32 %r1, %ctaid.x; cvt.u64.u32 %d11, %r1; shl.b64 %d11, %d11, 7; add.s64 %d12, %d0, %d10; {} st.global.b32 [%d12], %r1;"
+    place = """
+      mov.u32 %r1, %ctaid.x; cvt.u64.u32 %d11, %r1; shl.b64 %d11, %d11, 7; add.s64 %d12, %d0, %d10; {} st.global.b32 [%d12], %r1;
+    """
     apart = "add.s64 %d12, %d12, %d11;"
     (found,), report = ptx_texts.run(PLACES + place.format(apart), [], [np.zeros(96, np.int32)], grid=(3,))
     np.testing.assert_array_equal(found, np.repeat([0, 1, 2], 32))

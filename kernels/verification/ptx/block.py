@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kernels.verification.ptx.clocks import CLOCK_SHIFT, WARP_SHIFT, Clocks
+from kernels.verification.ptx.bulk import Bulk
+from kernels.verification.ptx.clocks import CLOCK_SHIFT, UNDER_WAY, WARP_SHIFT, Clocks
 from kernels.verification.ptx.copies import Copies
 from kernels.verification.ptx.errors import DivergenceError, HangError, UndefinedRegisterError
 from kernels.verification.ptx.memory import POISON, Array, Memory
@@ -19,7 +20,7 @@ from kernels.verification.ptx.program import SHARED
 from kernels.verification.ptx.shadow import Shadow
 from kernels.verification.ptx.text import Instruction
 from kernels.verification.ptx.values import Bits
-from kernels.verification.ptx.wgmma import Products
+from kernels.verification.ptx.wgmma import GROUP_WARPS, Products
 
 if TYPE_CHECKING:
     from kernels.verification.ptx.grid import Grid
@@ -55,8 +56,14 @@ class Block:
         array.data.fill(POISON)
         self.shared = Memory("shared", [array], grid.tracked)
         self.memories = {"shared": self.shared, "global": grid.memory}
-        self.copies, self.products = Copies(self), Products(self)
+        self.copies, self.bulk = Copies(self), Bulk(self)
+        self.products = [Products(self, i) for i in range(self.warps // GROUP_WARPS)] if program.asynchronous else []
+        self.agent = first + self.warps  # the warp that stands for the hardware's copies, where the kernel has them
+        if program.agents:
+            # Its clock is past those of all warps, so that none of its events is ordered by a barrier.
+            clocks.own[self.agent] = clocks.known[self.agent, self.agent] = UNDER_WAY // 2
         self.fences = np.zeros(self.warps, np.int32)
+        self.at_barrier, self.needed = np.zeros(self.n, np.int64), np.full(self.n, self.n)
         self.since = clocks.base
         self.refresh()
 
@@ -74,7 +81,7 @@ class Block:
     def write(self, slot: int, value: Bits, mask: Any) -> None:
         if mask is not None:
             before = self.R[slot]
-            value = np.where(mask, value, value.dtype.type(-1 if value.dtype != bool else 1) if before is None else before)
+            value = np.where(mask, value, np.array([-1]).astype(value.dtype) if before is None else before)
         self.R[slot] = value
 
     def place(self, slot: int, value: Bits, lanes: Any, mask: Any) -> None:
@@ -135,6 +142,21 @@ class Block:
     def recent(self, space: str) -> int:
         return self._recent[space]
 
+    def tick(self, lanes: Any) -> None:
+        """After a release by these threads."""
+        self.clocks.tick(self.first + np.unique(lanes // WARP))
+        self.refresh()
+
+    def note_barrier(self, lanes: Any, where: Bits, it: Instruction, made: bool) -> None:
+        """An mbarrier is made, or used: it must have been made before."""
+        for array, mine, at in self.shared.find(self, lanes, where, 8, it, True):
+            if array.shadow is not None:
+                event = self.events(lanes[mine], it)
+                if made:
+                    self.shared.note_write(self, array, at, 8, event, lanes[mine], it)
+                else:
+                    array.shadow.read(self.clocks, self.recent("shared"), at, 8, event, self.tell(it))
+
     def barrier(self) -> None:
         self.since = self.clocks.barrier(self.own_warps)
         self.refresh()
@@ -146,30 +168,45 @@ class Block:
 
         return told
 
+    def name_barrier(self, name: int, count: int, mask: Any) -> None:
+        """The barrier at which these threads arrive, and for how many threads it is."""
+        lanes = self.lanes(mask)
+        self.at_barrier[lanes] = self.spread(self.R[name], mask)
+        self.needed[lanes] = self.spread(self.R[count], mask)
+
+    def open_barriers(self, waiting: Any) -> None:
+        """Lets the threads go on that wait at a barrier where as many have arrived as it is for."""
+        for name in np.unique(self.at_barrier[waiting]):
+            there = np.flatnonzero(waiting & (self.at_barrier == name))
+            if len(there) >= self.needed[there[0]]:
+                waiting[there] = False
+                if len(there) == self.n:
+                    self.barrier()
+                else:
+                    self.clocks.barrier(self.first + np.unique(there // WARP))
+                    self.refresh()
+
     def run(self) -> Iterator[str]:
         """Runs to the end. Yields where another block may go on: "poll" after an ordered load, "" elsewhere."""
         with_others = self.grid.switch > 0
         steps, R, limit, counts = self.program.steps, self.R, self.grid.limit, self.grid.counts
         pc = np.zeros(self.n, np.int64)
-        waiting, done = np.zeros(self.n, np.bool_), np.zeros(self.n, np.bool_)
+        # Threads at a barrier, at an mbarrier whose phase is not over, at their end.
+        waiting, asleep, done = (np.zeros(self.n, np.bool_) for _ in range(3))
+        seen = self.bulk.changes
         total = 0
         while True:
-            ready = ~(waiting | done)
+            ready = ~(waiting | asleep | done)
             if not ready.any():
-                if not waiting.any():
-                    self.copies.finish()
-                    self.products.finish()
-                    self.grid.report.instructions += total
+                if done.all():
+                    self._finish(total)
                     return
-                if done.any():
-                    where = steps[pc[waiting][0] - 1].it
-                    raise HangError(
-                        f"{done.sum()} threads of block {self.index} have ended, and others wait for them at {where}"
-                    )
-                waiting[:] = False
-                self.barrier()
-                yield ""
-                continue
+                if asleep.any() and (self.bulk.changes != seen or self.bulk.deliver()):
+                    seen, asleep[:] = self.bulk.changes, False
+                    continue
+                stuck = steps[pc[asleep][0] if asleep.any() else pc[waiting][0] - 1].it
+                others = f"{done.sum()} threads of the block have ended, {asleep.sum()} wait for a phase"
+                raise HangError(f"threads of block {self.index} wait for what no one will do, at {stuck}: {others}")
             at = int(pc[ready].min())
             mask = ready & (pc == at)
             ahead = pc[ready & ~mask]
@@ -206,15 +243,30 @@ class Block:
                             pc[taken] = step.target
                         break
                     if kind == "barrier":
-                        if taken is None:
+                        if taken is None and not step.target:
                             self.barrier()
                             at += 1
                             if with_others and self.grid.turn(1.0):
                                 yield ""
                             continue
                         pc[self.lanes(mask)] = at + 1
-                        waiting[self.lanes(taken)] = True
+                        lanes = self.lanes(taken)
+                        self.at_barrier[lanes], self.needed[lanes] = 0, self.n
+                        if step.run is not None:
+                            step.run(self, taken)
+                        waiting[lanes] = True
+                        self.open_barriers(waiting)
+                        if with_others:
+                            yield ""
                         break
+                    if kind == "wait":
+                        vain = step.run(self, taken)  # type: ignore[misc]
+                        at += 1
+                        if len(vain):
+                            pc[self.lanes(mask)] = at
+                            pc[vain], asleep[vain] = at - 1, True
+                            break
+                        continue
                     if kind == "exit":
                         pc[self.lanes(mask)] = at + 1
                         done[self.lanes(taken)] = True
@@ -245,6 +297,13 @@ class Block:
         if mask is not None and count == np.count_nonzero(mask):
             return mask
         return predicate
+
+    def _finish(self, total: int) -> None:
+        self.copies.finish()
+        self.bulk.finish()
+        for products in self.products:
+            products.finish()
+        self.grid.report.instructions += total
 
     def _too_many(self, it: Instruction) -> None:
         if self.grid.tracked:

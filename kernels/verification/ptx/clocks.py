@@ -41,7 +41,7 @@ class Clocks:
         np.fill_diagonal(self.known, base)
         self.released: dict[int, np.ndarray[Any, Any]] = {}
 
-    def tick(self, warps: slice | int) -> None:
+    def tick(self, warps: slice | int | np.ndarray[Any, Any]) -> None:
         self.own[warps] += 1
         index = np.arange(len(self.own))[warps]
         self.known[index, index] = self.own[warps]

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from kernels.verification.ptx.block import Block
+from kernels.verification.ptx.bulk import TensorMap
 from kernels.verification.ptx.clocks import INSTRUCTIONS, WARPS, Clocks
 from kernels.verification.ptx.errors import HangError, NotCoveredError, Report
 from kernels.verification.ptx.memory import APART, POISON, Array, Memory
@@ -42,7 +43,9 @@ class Grid:
         seed: int,
         tracked: bool,
         limit: int,
+        tensor_maps: Mapping[int, TensorMap] | None = None,
     ):
+        self.tensor_maps = tensor_maps or {}
         self.program, self.parameters, self.shared_memory = program, parameters, shared_memory
         self.size = (*size, *(1,) * (3 - len(size)))
         self.memory = Memory("global", arrays, tracked)
@@ -74,10 +77,11 @@ class Grid:
         self.report.blocks = len(numbers)
         with np.errstate(all="ignore"):
             if self.cooperative or self.program.communicates:
-                if len(numbers) * warps > WARPS:
+                each = warps + self.program.agents
+                if len(numbers) * each > WARPS:
                     raise NotCoveredError(f"{len(numbers)} blocks of {warps} warps that communicate")
-                clocks = Clocks(len(numbers) * warps)
-                blocks = [Block(self, index(n), clocks, i * warps) for i, n in enumerate(numbers)]
+                clocks = Clocks(len(numbers) * each)
+                blocks = [Block(self, index(n), clocks, i * each) for i, n in enumerate(numbers)]
                 self._run_together(blocks) if self.cooperative else self._run_in_order(blocks)
             else:
                 base = 1

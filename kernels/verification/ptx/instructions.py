@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from kernels.verification.ptx import copies, integers, movement, tensor_cores, values, warps, wgmma
+from kernels.verification.ptx import bulk, copies, integers, movement, tensor_cores, values, warps, wgmma
 from kernels.verification.ptx.errors import NotCoveredError
 from kernels.verification.ptx.program import Program, Step, computing
 from kernels.verification.ptx.text import Instruction
@@ -40,12 +40,28 @@ def _exit(program: Program, it: Instruction) -> Step:
 def _barrier(program: Program, it: Instruction) -> Step:
     if it.opcode == "bar.warp.sync":
         return Step(it, lambda block, mask: block.require_whole_warps(mask, it))
-    if it.opcode in ("bar.sync", "barrier.sync.aligned", "barrier.cta.sync.aligned") and it.operands in (("0",), ()):
+    if it.opcode not in ("bar.sync", "barrier.sync", "barrier.sync.aligned", "barrier.cta.sync.aligned"):
+        raise NotCoveredError("a barrier of this form")
+    if it.operands == ("0",):
         return Step(it, kind="barrier")
-    raise NotCoveredError("a barrier of a part of the block")
+    if len(it.operands) != 2:
+        raise NotCoveredError("a barrier of this form")
+    name, count = reads = tuple(program.slot(o, 32) for o in it.operands)
+    return Step(it, lambda block, mask: block.name_barrier(name, count, mask), "barrier", target=1, reads=reads)
+
+
+def _copy(program: Program, it: Instruction) -> Step | None:
+    return bulk.copy(program, it) if it.opcode.startswith("cp.async.bulk") else copies.decode(program, it)
+
+
+def _nothing(program: Program, it: Instruction) -> Step:
+    """What moves registers between warps, for which nothing here has a limit."""
+    return Step(it, lambda block, mask: None)
 
 
 def _fence(program: Program, it: Instruction) -> Step:
+    if it.opcode == "fence.mbarrier_init.release.cluster":
+        return _nothing(program, it)
     if it.opcode.startswith("fence.proxy.async"):
         return Step(it, lambda block, mask: block.fence(mask))
     raise NotCoveredError("the fence is not known")
@@ -82,7 +98,10 @@ _DECODERS: dict[str, Decoder] = {
     "red": movement.atomic,
     "lop3": _logic,
     "cvta": movement.convert_address,
-    "cp": copies.decode,
+    "cp": _copy,
+    "mbarrier": bulk.barrier,
+    "elect": bulk.elect,
+    "setmaxnreg": _nothing,
     "setp": warps.compare_halves,
     "shfl": warps.shuffle,
     "vote": warps.vote,

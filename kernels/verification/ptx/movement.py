@@ -194,7 +194,7 @@ def move(program: Program, it: Instruction) -> Step | None:
         joined = program.slot(to, bits)
 
         # Compilers join a value with a register that they never write, and use the value's half alone.
-        poison = np.array([(1 << part) - 1], UNSIGNED[part])
+        poison: Bits = np.array([(1 << part) - 1], UNSIGNED[part])
 
         def join(block: Block, mask: Any) -> None:
             value = wide(0)
@@ -209,7 +209,7 @@ def move(program: Program, it: Instruction) -> Step | None:
 
 def convert_address(program: Program, it: Instruction) -> Step:
     """cvta: generic addresses are those of their state space, which lie apart."""
-    if not set(it.parts[1:-1]) <= {"to", "global", "shared", "shared::cta"}:
+    if not set(it.parts[1:-1]) <= {"to", "global", "shared", "shared::cta", "param"}:
         raise NotCoveredError("an address of this state space")
     to, source = program.slot(it.operands[0], width(it.parts[-1])), program.slot(it.operands[1], width(it.parts[-1]))
     return Step(it, lambda block, mask: block.write(to, block.R[source], mask), reads=(source,))

@@ -16,10 +16,11 @@ from kernels.verification.ptx.values import SIGNED, UNSIGNED, Bits
 if TYPE_CHECKING:
     from kernels.verification.ptx.block import Block
 
-# What a step does to a block whose threads in `mask` (None: all of them) take part.
-Run = Callable[["Block", Any], None]
+# What a step does to a block whose threads in `mask` (None: all of them) take part; of "wait" it gives those that must wait.
+Run = Callable[["Block", Any], Any]
 
 SHARED = 1024  # the address at which a block's shared memory begins
+PARAMETERS = 1 << 30  # that of the first parameter
 
 
 @dataclasses.dataclass(slots=True)
@@ -27,8 +28,9 @@ class Step:
     """One instruction, ready to run.
 
     Attributes:
-      kind: "" for what only computes or moves; "branch", "barrier" and "exit" change where threads are; after "memory" another
-        block may run for a while, after "atomic" one must have the chance to, and so after "poll", which may have been in vain.
+      kind: "" for what only computes or moves; "branch", "barrier", "wait" and "exit" change where threads are; after "memory"
+        another block may run for a while, after "atomic" one must have the chance, and after "poll", which may be in vain.
+      target: of a branch; of a barrier, 1 where it is one of a part of the block.
       guard: slot of the predicate, or None.
       reads: slots of its sources.
     """
@@ -51,6 +53,8 @@ class Program:
       constants: slot -> its value.
       grain: bytes of the narrowest access to "shared" and to "global" memory.
       symbols: arrays in shared memory -> their addresses.
+      communicates: whether blocks may hand something to each other.
+      agents: 1 where tiles are copied by the hardware, which then counts as one more warp of a block.
       asynchronous: whether something reads shared memory for which stores must be fenced (wgmma, bulk copies).
 
     Raises:
@@ -66,9 +70,11 @@ class Program:
         self.constants: dict[int, Bits] = {}
         self.grain = {"shared": 16, "global": 16}
         self.symbols, self.static_shared = self._shared_arrays()
+        self.symbols |= self._parameters()
         opcodes = [it.opcode for it in self.kernel.instructions]
         self.asynchronous = any(opcode.startswith(("wgmma", "cp.async.bulk", "tcgen05")) for opcode in opcodes)
         self.communicates = any(opcode.startswith(("atom", "red", "mbarrier")) for opcode in opcodes)
+        self.agents = int(any(opcode.startswith("cp.async.bulk") for opcode in opcodes))
         self.steps: list[Step] = []
         for it in self.kernel.instructions:
             try:
@@ -84,13 +90,20 @@ class Program:
         self.steps.append(Step(end, kind="exit"))
 
     def _shared_arrays(self) -> tuple[dict[str, int], int]:
-        """Addresses of the arrays in shared memory, and bytes of those whose size the text gives; the other lies behind them."""
+        """Addresses of the arrays in shared memory, and bytes of those whose size the text gives; another lies behind."""
         found, at = {}, SHARED
         for name, (alignment, size) in sorted(self.kernel.shared.items(), key=lambda item: item[1][1] == 0):
             at = -(-at // alignment) * alignment
             found[name] = at
             at += size
         return found, at - SHARED
+
+    def _parameters(self) -> dict[str, int]:
+        found, at = {}, PARAMETERS
+        for name, size in self.kernel.parameters.items():
+            found[name] = at
+            at += -(-size // 128) * 128
+        return found
 
     def slot(self, operand: str, bits: int) -> int:
         """Where the value of an operand is; an immediate becomes a constant of this width."""

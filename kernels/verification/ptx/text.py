@@ -104,7 +104,7 @@ def read(ptx: str) -> Kernel:
     count = int(threads[1]) * int(threads[2] or 1) * int(threads[3] or 1)
     shared = {
         found[2]: (int(found[1]), int(found[3] or 0))
-        for found in re.finditer(r"\.shared\s+\.align\s+(\d+)\s+\.b8\s+(\w+)\[(\d*)\]", ptx)
+        for found in re.finditer(r"\.shared\s+\.align\s+(\d+)\s+\.b8\s+(\w+)(?:\[(\d*)\])?", ptx)
     }
     body = _Body()
     for line in ptx[ptx.index("{", ptx.index(f".entry {name}")) + 1 :].splitlines():
@@ -147,16 +147,28 @@ class _Body:
         if code.startswith(".loc"):
             self.source = comment.partition("@[")[0].strip() or self.source
             return
-        label = re.fullmatch(r"([$%\w]+):", code)
-        if label is not None and not self.pending.strip():
-            self.labels[label[1]] = len(self.instructions)
-            return
         self.pending += " " + code
+        while self.pending.strip()[:1] == "{":
+            self.open()
+        label = re.fullmatch(r"([$%\w]+):", self.pending.strip())
+        if label is not None:
+            self.labels[self.renamed(label[1])] = len(self.instructions)
+            self.pending = ""
+            return
         *whole, self.pending = self.pending.split(";")
         for statement in whole:
             self.statement(statement.strip())
         while self.pending.strip()[:1] == "}":
             self.close()
+
+    def open(self) -> None:
+        self.scopes.append({})
+        self.inner += 1
+        self.pending = self.pending.strip()[1:]
+
+    def renamed(self, label: str) -> str:
+        """A label of inner braces is theirs alone."""
+        return label if not self.scopes or label.startswith("$") else f"{label}${self.inner}_"
 
     def close(self) -> None:
         self.scopes.pop()
@@ -166,12 +178,13 @@ class _Body:
         while text[:1] in ("{", "}"):
             if text[0] == "{":
                 self.scopes.append({})
+                self.inner += 1
             else:
                 self.scopes.pop()
             text = text[1:].strip()
         if text.startswith(".reg"):
             self.declare(text)
-        elif text and not text.startswith((".pragma", ".loc")):
+        elif text and not text.startswith((".pragma", ".loc", ".shared")):
             if text.startswith("."):
                 raise NotCoveredError(f"`{text}`")
             self.instruction(text)
@@ -183,7 +196,6 @@ class _Body:
         for written in (name.strip() for name in found[2].split(",")):
             name = re.sub(r"<\d+>$", "", written)
             if self.scopes:
-                self.inner += 1
                 self.scopes[-1][name] = name = f"{name}${self.inner}_"
             self.registers[name] = width(found[1])
 
@@ -194,6 +206,8 @@ class _Body:
         guard = re.match(r"@(!?)\s*([%$\w]+)\s+", text)
         rest = text[guard.end() :] if guard else text
         opcode, *more = rest.split(maxsplit=1)
+        if opcode.partition(".")[0] == "bra":
+            more = [self.renamed(more[0].strip())]
         operands = tuple(o.strip() for o in re.findall(r"(?:\{[^}]*\}|\[[^\]]*\]|[^,{}\[\]])+", "".join(more)) if o.strip())
         self.instructions.append(
             Instruction(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -47,26 +48,51 @@ class Operand(NamedTuple):
 
 
 class Products:
-    """Those of a block that are under way."""
+    """Those of four warps, `number` among the block's, that are under way."""
 
-    def __init__(self, block: Block):
-        self.block, self.group, self.fenced = block, 0, False
+    def __init__(self, block: Block, number: int):
+        self.block, self.number, self.group = block, number, 0
+        self.lanes = slice(GROUP_THREADS * number, GROUP_THREADS * (number + 1))
         self.results: dict[int, tuple[Bits, int, Instruction]] = {}  # register -> value, group, who asked for it
         self.readings: list[Reading] = []
+        # What registers held at the last fence, or have been given by products since; by identity, so that it may move between
+        # registers, as compilers have it move in front of a product.
+        self.fenced: dict[int, Any] = {}
 
     def fence(self) -> None:
-        self.fenced = True
+        self.fenced = {id(value): value for value in self.block.R}
+
+    def require_fence(self, slots: Sequence[int], it: Instruction) -> None:
+        """Tells where one of these registers holds what was computed since the last fence, and by no product."""
+        if not all(id(self.block.R[slot]) in self.fenced for slot in slots):
+            self.block.tell(it)("no wgmma.fence between a write to a register and wgmma", -1)
 
     def commit(self) -> None:
         self.group += 1
 
     def before(self, slot: int) -> Bits:
         """What a register will hold when the products before have been added to it."""
-        return self.results[slot][0] if slot in self.results else self.block.R[slot]
+        if slot in self.results:
+            return self.results[slot][0]
+        value = self.block.R[slot]
+        return value if len(value) == 1 else value[self.lanes]
+
+    def _set(self, slot: int, value: Bits) -> None:
+        block = self.block
+        before, full = block.R[slot], value
+        if block.n != GROUP_THREADS:
+            full = np.empty(block.n, np.uint32)
+            full[:] = UNDECIDED if before is None else before
+            full[self.lanes] = value
+        block.R[slot] = full
+        for products in block.products:
+            if products is self or id(before) in products.fenced:
+                products.fenced[id(full)] = full
 
     def start(self, slot: int, value: Bits, it: Instruction) -> None:
+        if slot not in self.results:
+            self._set(slot, UNDECIDED)
         self.results[slot] = value, self.group, it
-        self.block.R[slot] = UNDECIDED
 
     def wait(self, left_over: int, it: Instruction) -> None:
         """Waits for all groups but the last `left_over`."""
@@ -74,7 +100,7 @@ class Products:
         if any(group >= self.group for _, group, _ in self.results.values()):
             block.tell(it)("products that are waited for before they are committed", -1)
         for slot in [slot for slot, (_, group, _) in self.results.items() if group < through]:
-            block.R[slot] = self.results.pop(slot)[0]
+            self._set(slot, self.results.pop(slot)[0])
         shadow = block.shared.arrays[0].shadow
         if shadow is not None and shadow.reads is not None:
             ended = [r for r in self.readings if r.group < through]
@@ -82,25 +108,25 @@ class Products:
             for mark, readings in ((0, ended), (UNDER_WAY << CLOCK_SHIFT, self.readings)):
                 for reading in readings:
                     shadow.place(shadow.reads, reading.at, reading.size, np.full(len(reading.at), mark | reading.event))
-        self.fenced = False
 
-    def read(self, group: int, operand: Operand, it: Instruction) -> Bits:
-        """Reads shared memory for a product of the warps of `group`: an operand as words, [rows, depth]."""
+    def read(self, operand: Operand, it: Instruction) -> Bits:
+        """Reads an operand in shared memory for a product: words, [rows, depth]."""
         block, size = self.block, operand.size
-        lanes = np.full(len(operand.touched), GROUP_THREADS * group)
+        lanes = np.full(len(operand.touched), GROUP_THREADS * self.number)
         ((array, _, at),) = block.shared.find(block, lanes, operand.touched, size, it, False)
         if array.shadow is not None:
-            self._note(group, array.shadow, at, size, it)
+            self.readings.append(Reading(self.group, at, size, self.note(array.shadow, at, size, it)))
         return array.view(size, 1).take((operand.where - array.start) // size)
 
-    def _note(self, group: int, shadow: Shadow, at: Bits, size: int, it: Instruction) -> None:
+    def note(self, shadow: Shadow, at: Bits, size: int, it: Instruction) -> int:
+        """Notes what an asynchronous instruction reads of shared memory from now on; the event of the reading."""
         block, tell = self.block, self.block.tell(it)
-        warps = np.arange(block.first + GROUP_WARPS * group, block.first + GROUP_WARPS * (group + 1))
+        warps = np.arange(block.first + GROUP_WARPS * self.number, block.first + GROUP_WARPS * (self.number + 1))
         before = shadow.rows(shadow.writes, at, size).reshape(-1)
         if int(before.max()) >= block.recent("shared"):
             late = block.clocks.unordered(before[None], warps[:, None]).any(0)
             if late.any():
-                tell("shared race: wgmma reads what is not ordered before it", int(before[late].max()) % INSTRUCTIONS)
+                tell(f"shared race: {it.parts[0]} reads what is not ordered before it", int(before[late].max()) % INSTRUCTIONS)
         if int(before.min()) == NOBODY:
             tell("shared read of what nobody wrote", -1)
         assert shadow.fences is not None
@@ -109,13 +135,13 @@ class Products:
             writers = np.clip(warps_of(before) - block.first, 0, block.warps - 1)
             unfenced = (before > 0) & (fences >= 0) & (block.fences[writers] <= fences)
             if unfenced.any():
-                tell("no fence.proxy.async between a store and wgmma", int(before[unfenced].max()) % INSTRUCTIONS)
+                tell(f"no fence.proxy.async between a store and {it.parts[0]}", int(before[unfenced].max()) % INSTRUCTIONS)
         event = (int(block.clocks.own[warps[0]]) << CLOCK_SHIFT) | (int(warps[0]) << WARP_SHIFT) | it.number
         if shadow.reads is None:
             shadow.begin_reads()
         assert shadow.reads is not None
         shadow.place(shadow.reads, at, size, np.full(len(at), (UNDER_WAY << CLOCK_SHIFT) | event))
-        self.readings.append(Reading(self.group, at, size, event))
+        return event
 
     def finish(self) -> None:
         for _, _, it in self.results.values():
@@ -124,20 +150,32 @@ class Products:
 
 def decode(program: Program, it: Instruction) -> Step:
     action = it.parts[1]
-    if action == "fence":
-        return Step(it, lambda block, mask: _whole(block, mask, it).fence())
-    if action == "commit_group":
-        return Step(it, lambda block, mask: _whole(block, mask, it).commit())
-    if action == "wait_group":
-        left_over = int(it.operands[0])
-        return Step(it, lambda block, mask: _whole(block, mask, it).wait(left_over, it))
-    return _product(program, it)
+    if action == "mma_async":
+        return _product(program, it)
+    left_over = int(it.operands[0]) if action == "wait_group" else 0
+    if action not in ("fence", "commit_group", "wait_group"):
+        raise NotCoveredError("an instruction of this form")
+
+    def run(block: Block, mask: Any) -> None:
+        for products in _taking_part(block, mask, it):
+            if action == "fence":
+                products.fence()
+            elif action == "commit_group":
+                products.commit()
+            else:
+                products.wait(left_over, it)
+
+    return Step(it, run)
 
 
-def _whole(block: Block, mask: Any, it: Instruction) -> Products:
-    if mask is not None:
-        raise DivergenceError(f"not all threads of block {block.index} are at {it}")
-    return block.products
+def _taking_part(block: Block, mask: Any, it: Instruction) -> list[Products]:
+    """Those of the groups of four warps that take part; each must with all of its threads."""
+    if mask is None:
+        return block.products
+    groups = mask.reshape(-1, GROUP_THREADS)
+    if (groups.any(1) != groups.all(1)).any():
+        raise DivergenceError(f"four warps of block {block.index} are divided at {it}")
+    return [products for products, here in zip(block.products, groups.all(1), strict=True) if here]
 
 
 def _product(program: Program, it: Instruction) -> Step:
@@ -165,34 +203,33 @@ def _product(program: Program, it: Instruction) -> Step:
     ]  # fmt: skip
 
     def run(block: Block, mask: Any) -> None:
-        products = _whole(block, mask, it)
-        if not products.fenced:
-            block.tell(it)("wgmma without wgmma.fence", -1)
+        groups = _taking_part(block, mask, it)
+        for products in groups:
+            products.require_fence([*d, *(a if in_registers else ())], it)
+        for products in groups:
+            one_group(block, products)
 
-        def operand(slot: int, group: int, rows: int, turn: int) -> Bits:
-            descriptor = block.R[slot]
-            if len(descriptor) > 1:
-                descriptor = descriptor[GROUP_THREADS * group : GROUP_THREADS * (group + 1)]
+    def one_group(block: Block, products: Products) -> None:
+        def operand(slot: int, rows: int, turn: int) -> Bits:
+            descriptor = block.R[slot] if len(block.R[slot]) == 1 else block.R[slot][products.lanes]
             if (descriptor != descriptor[0]).any():
                 raise DivergenceError(f"a matrix descriptor differs between threads: {it}")
-            words = products.read(group, described(int(descriptor[0]), rows, depth, size, bool(turn)), it)
+            words = products.read(described(int(descriptor[0]), rows, depth, size, bool(turn)), it)
             if size == 4:
                 return elements(words, kind)[..., 0]
             pairs = np.ascontiguousarray(words).view(np.uint32)
             return elements(pairs, kind).reshape(words.shape)
 
-        totals = []
-        for group in range(block.warps // GROUP_WARPS):
-            if in_registers:
-                words = np.stack([block.full(s)[GROUP_WARPS * group : GROUP_WARPS * (group + 1)] for s in a])
-                first = left(words, kind).reshape(64, depth)
-            else:
-                first = operand(a[0], group, 64, turn_a)
-            totals.append(first @ operand(b, group, columns, turn_b).T)
-        tiles = np.stack(totals).reshape(-1, 16 * columns)
-        adds, adding = block.R[scale], bool(block.R[scale].any())
+        if in_registers:
+            warps = slice(GROUP_WARPS * products.number, GROUP_WARPS * (products.number + 1))
+            first = left(np.stack([block.full(s)[warps] for s in a]), kind).reshape(64, depth)
+        else:
+            first = operand(a[0], 64, turn_a)
+        total = (first @ operand(b, columns, turn_b).T).reshape(GROUP_WARPS, 16 * columns)
+        adds = block.R[scale] if len(block.R[scale]) == 1 else block.R[scale][products.lanes]
+        adding = bool(adds.any())
         for places, slot in zip(held, d, strict=True):
-            part = tiles.take(places, axis=1).reshape(-1)
+            part = total.take(places, axis=1).reshape(-1)
             if adding:
                 part = np.where(adds, part + products.before(slot).view(np.float32), part)
             products.start(slot, part.view(np.uint32), it)
