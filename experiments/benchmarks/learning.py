@@ -1,12 +1,12 @@
 """What the recipes reach: python -m experiments.benchmarks.learning lenet5|recurrent|conv|gan [NAME ...].
 
-Runs of several seeds, each a process of its own, as a person would start it; and networks that must learn 64 images with random
-labels by heart. Writes a result file to experiments/results/cpu/: lenet5-digits, recurrent-learning (an hour and a half on two
-cores), conv-learning or gan-learning (with pictures of the first seed's samples). NAMEs run those alone and leave the figures of
-the others as they are.
+Runs of several seeds, each a process of its own, as a person would start it; and networks that must learn 64 images with
+random labels by heart. Writes a result file to experiments/results/cpu/: lenet5-digits, recurrent-learning (an hour and a half
+on two cores), conv-learning or gan-learning (with pictures of the first seed's samples). NAMEs run those alone and leave the
+figures of the others as they are.
 
-Aims: resnet20_cifar 98.5 % of the test images; gan_mlp at most 2.5 times the Fréchet distance of real images within five minutes,
-dcgan 4 times within twenty, both as the median of three seeds.
+Aims: resnet20_cifar 98.5 % of the test images; gan_mlp at most 2.5 times the Fréchet distance of real images within five
+minutes, dcgan 4 times within twenty, both as the median of three seeds.
 """
 
 from __future__ import annotations

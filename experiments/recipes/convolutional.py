@@ -1,8 +1,8 @@
 """Convolutional networks on the digits, CIFAR-10 and folders of images.
 
-What is said of CIFAR-10 and ImageNet is what others report; it was not run here. ImageNet is a folder with train/ and val/ and in
-them a folder per class: python -m experiments.train resnet50 --data imagefolder:PATH. At 2,500 images a second ResNet-50's 90
-epochs take thirteen hours.
+Accuracies on CIFAR-10 and ImageNet are what others report; these recipes were not run here. ImageNet is a folder with train/
+and val/, and in each a folder per class: python -m experiments.train resnet50 --data imagefolder:PATH. At 2,500 images a second
+ResNet-50's 90 epochs take thirteen hours.
 """
 
 import functools
@@ -29,13 +29,14 @@ RECIPES = (
     Recipe(
         "resnet20_cifar", "digits", epochs=15, batch_size=64, learning_rate=5e-3, weight_decay=0.02, schedule="one_cycle",
         ema=0.98,
-    ),  # fmt: skip
+    ),
     # He et al. 2015: 64,000 iterations at batch 128 (164 epochs); 91.25 % (their table 6: 8.75 % error).
     cifar("resnet20_cifar", epochs=164, schedule="step", weight_decay=1e-4, evaluate_every=5, checkpoint_every=5),
     # ImageNet's stem on 32x32 images. No figure is published for this stem at this length: with a 3x3 stem and 200 epochs it is
     # 95.28 % (DeVries and Taylor 2017, Improved regularization with cutout, table 1); the coarser stem costs several points.
     cifar("resnet18", epochs=30, schedule="one_cycle", weight_decay=5e-4),
-    # Krizhevsky et al. 2012: 59.3 % top-1 for one network with ten crops (40.7 % error); torchvision's weights, one crop, 56.52 %.
+    # Krizhevsky et al. 2012: 59.3 % top-1 for one network with ten crops (40.7 % error); torchvision's weights, one crop,
+    # 56.52 %.
     stepwise("alexnet", epochs=90),
     # Simonyan and Zisserman 2014: 73.0 % top-1 for configuration D with dense evaluation at scale 256 (table 3: 27.0 % error);
     # torchvision's weights, one 224x224 crop, 71.59 %.
@@ -46,4 +47,4 @@ RECIPES = (
     # He et al. 2015 with the schedule of Goyal et al. 2017 (Accurate, large minibatch SGD): 76.4 % top-1, one 224x224 crop, the
     # stride on the 3x3; torchvision's own weights of this recipe (IMAGENET1K_V1) have 76.13 %.
     imagenet("resnet50", model_options="zero_init_residual=True"),
-)
+)  # fmt: skip
