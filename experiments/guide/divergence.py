@@ -139,10 +139,8 @@ def _sides_case(name: str, grouped: bool) -> Case:
     ways = {"both sides, tl.where": {"branch": False}, "a branch for each block": {"branch": True}}
     return Case(
         name=name,
-        kind="kernel",
         variants=variants(sides, ways, side_figures),
         figure="steps_per_element",
-        unit="steps for an element",
         draw=draw,
         reference=sides_reference,
         sizes={"check": (9_001,), "cuda": (2**22,)},
@@ -167,10 +165,8 @@ TOPIC = Topic(
         _sides_case("two sides, mixed data", False),
         Case(
             name="a loop until the last one is done",
-            kind="kernel",
             variants=variants(settle, BLOCKS, settle_figures),
             figure="steps_per_step_needed",
-            unit="steps for a step that is needed",
             draw=draw_counts,
             reference=settle_reference,
             sizes={"check": (3_001,), "cuda": (2**22,)},
@@ -181,8 +177,6 @@ TOPIC = Topic(
             kind="xla",
             variants=variants(rows, {"vmap: both sides": {"select": True}, "lax.map: one side": {"select": False}}),
             figure="kernels",
-            unit="kernels",
-            draw=lambda rng, rows, columns: [normal(rng, rows, columns)],
             reference=rows_reference,
             sizes={"check": (9, 101), "cpu": (64, 16_384), "cuda": (64, 16_384)},
             bytes=lambda rows, columns: 8 * rows * columns,

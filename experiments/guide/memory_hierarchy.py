@@ -123,7 +123,6 @@ def draw_matrices(rng, count, width):
 def _centring(name: str, rows: int, columns: int) -> Case:
     return Case(
         name=name,
-        kind="kernel",
         variants=variants(centred, SLICES, slice_figures),
         better="four slices",
         draw=lambda rng, rows, columns: [normal(rng, rows, columns) + 1],
@@ -145,7 +144,6 @@ TOPIC = Topic(
             "tiles of a product",
             (product.tiles(16, 16), product.tiles(32, 32), product.tiles(64, 64), product.tiles(128, 128, warps=8)),
             "asked_bytes",
-            "bytes asked for",
         ),
         _centring("slices that fit the cache", 128, 2**18),
         _centring("an array that fits the cache", 128, 2**16),

@@ -164,7 +164,6 @@ TOPIC = Topic(
             kind="host",
             variants=variants(send, {"floats": {"as_bytes": False}, "bytes": {"as_bytes": True}}, sent),
             figure="sent_bytes",
-            unit="bytes sent",
             draw=lambda rng, n, side: [rng.integers(0, 256, (n, side, side, 3), np.uint8)],
             reference=lambda images: [(images * (2 / 255) - 1).mean((1, 2, 3))],
             sizes={"check": (5, 33), "cpu": (64, 96), "cuda": (256, 224)},
