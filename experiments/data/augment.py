@@ -25,10 +25,11 @@ def random_flip(images: jax.Array, key: jax.Array) -> jax.Array:
     return jnp.where(swap, images[:, :, ::-1], images)
 
 
-def random_shift(images: jax.Array, key: jax.Array, most: int) -> jax.Array:
-    """Moved by up to `most` pixels each way, black filling in: zero padding and a random crop (He et al. 2015 on CIFAR-10)."""
+def random_shift(images: jax.Array, key: jax.Array, most: int, mode: str = "constant") -> jax.Array:
+    """Moved by up to `most` pixels each way: zero padding, or another `mode` of jnp.pad, and a random crop (He et al. 2015 on
+    CIFAR-10)."""
     n, height, width, channels = images.shape
-    padded = jnp.pad(images, ((0, 0), (most, most), (most, most), (0, 0)))
+    padded = jnp.pad(images, ((0, 0), (most, most), (most, most), (0, 0)), mode)
     offsets = jax.random.randint(key, (n, 2), 0, 2 * most + 1)
     crop = lambda image, offset: jax.lax.dynamic_slice(image, (offset[0], offset[1], 0), (height, width, channels))
     return jax.vmap(crop)(padded, offsets)

@@ -139,7 +139,7 @@ def list_images(
 
 
 def load(
-    path: str | None = None,
+    path: str,
     *,
     size: int = 224,
     skip_corrupt: bool = False,
@@ -155,8 +155,6 @@ def load(
       path: folder with train/ and val/ (or test/), or of class folders, of which a stratified fifth is then held out.
       skip_corrupt: leave out images that cannot be read, and count them, instead of stopping.
     """
-    if path is None:
-        raise ValueError("imagefolder needs its folder: imagefolder:PATH")
     root = pathlib.Path(path)
     if not root.is_dir():
         raise ValueError(f"{path}: no such folder")

@@ -56,14 +56,12 @@ def texts() -> tuple[list[str], list[str]]:
     return train, test
 
 
-def load(path: str | None = None, *, length: int = 128) -> Dataset:
+def load(*, length: int = 128) -> Dataset:
     """About seven million characters to train on and half a million held out; the vocabulary is printable ASCII.
 
     Args:
       length: characters per step of truncated back-propagation.
     """
-    if path is not None:
-        raise ValueError(f"pysource takes no path, {path!r} given")
     train, test = texts()
     encoded = [encode(text, VOCABULARY).astype(np.uint8) for text in train]
     return language_data("pysource", encoded, encode("".join(test), VOCABULARY).astype(np.uint8), VOCABULARY, length)

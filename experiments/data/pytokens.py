@@ -44,7 +44,7 @@ def label(text: str) -> np.ndarray:
     return tags
 
 
-def load(path: str | None = None, *, length: int = 256, context: int = 128) -> Dataset:
+def load(*, length: int = 256, context: int = 128) -> Dataset:
     """Every character of the files with its label.
 
     Args:
@@ -52,8 +52,6 @@ def load(path: str | None = None, *, length: int = 256, context: int = 128) -> D
       context: in evaluation, characters shown before and after each window of 768, and not counted, so that every held-out
         character is judged once and with its surroundings known.
     """
-    if path is not None:
-        raise ValueError(f"pytokens takes no path, {path!r} given")
     if length < 1 or context < 0:
         raise ValueError(f"length, context: {length} and {context} given, at least 1 and at least 0 are needed")
     train, test = ("".join(part) for part in texts())

@@ -55,10 +55,8 @@ def read_sentences(path: str) -> list[Sentence]:
     return [sentence for sentence in sentences if sentence]
 
 
-def load(path: str | None = None, *, longest: int = 128) -> Dataset:
+def load(path: str, *, longest: int = 128) -> Dataset:
     """Sentences of a tagging file, padded to `longest` tokens. The vocabulary is the tokens of the training part."""
-    if path is None:
-        raise ValueError("tagging needs a file: --data tagging:PATH")
     if longest < 1:
         raise ValueError(f"longest: {longest} given, at least 1 is needed")
     sentences = read_sentences(path)

@@ -62,10 +62,8 @@ def language_data(
     )
 
 
-def load(path: str | None = None, *, length: int = 128) -> Dataset:
+def load(path: str, *, length: int = 128) -> Dataset:
     """The characters of a text file; its last tenth is held out. The vocabulary is what occurs in the first nine tenths."""
-    if path is None:
-        raise ValueError("text needs a file: --data text:PATH")
     text = read_text(path)
     cut = round(len(text) * (1 - HELD_OUT))
     if len(text) - cut < 2:
