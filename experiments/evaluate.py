@@ -20,6 +20,7 @@ from experiments.errors import UserError, run
 from experiments.measuring.result import write_json
 from experiments.training.judge import judge_of
 from experiments.training.restore import Run, build, load_run
+from kernels.runtime.sizes import cdiv
 
 
 def open_model(source: str, model: str | None, data: str | None) -> tuple[Run, pathlib.Path]:
@@ -87,7 +88,7 @@ def draw_mistakes(images: np.ndarray, captions: list[str], path: pathlib.Path) -
     from matplotlib.figure import Figure
 
     columns = min(8, len(images))
-    rows = -(-len(images) // columns)
+    rows = cdiv(len(images), columns)
     figure = Figure(figsize=(1.5 * columns, 1.75 * rows), layout="constrained")
     for axes in figure.subplots(rows, columns, squeeze=False).flat:
         axes.axis("off")

@@ -89,10 +89,9 @@ def models(record: Found) -> Table:
     """Header and rows: each compiled model, and which kinds of work gain or lose the most bytes."""
     rows = []
     for duel in verdict.duels(record):
-        kept = duel.case["train"] and not duel.case["options"].get("donated")
-        cells = [verdict.full_name(duel.case) + (" (weights kept)" if kept else "")]
-        cells += [f"{side['kernels']:,}" for side in (duel.xla, duel.hand)] + [f"{duel.ratio('bytes'):.2f}"]
-        rows.append([*cells, f"{duel.ratio():.2f}", duel.winner, _where(duel)])
+        counts = [f"{side['kernels']:,}" for side in (duel.xla, duel.hand)]
+        ratios = [f"{duel.ratio('bytes'):.2f}", f"{duel.ratio():.2f}"]
+        rows.append([verdict.full_name(duel.case), *counts, *ratios, duel.winner, _where(duel)])
     header = ["compiled, not run", ">kernels, XLA", ">ours", ">bytes, XLA / ours", ">time by the model, XLA / ours"]
     return [*header, "who wins by the model", "where: GB moved, XLA to ours"], rows
 
@@ -103,7 +102,7 @@ _SHOWN = "alexnet alexnet_original bilstm_tagger gan_mlp googlenet googlenet_ori
 
 def _steps(record: Found) -> list[verdict.Duel]:
     """Those training steps, as they are compared."""
-    found = {d.case["model"]: d for d in verdict.duels(record) if d.case["options"].get("donated")}
+    found = {d.case["model"]: d for d in verdict.duels(record) if d.case["train"]}
     return [found[name] for name in _SHOWN.split() if name in found]
 
 

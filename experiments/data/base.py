@@ -10,6 +10,8 @@ from typing import Any, Protocol
 import grain
 import numpy as np
 
+from kernels.runtime.sizes import cdiv
+
 Batch = dict[str, np.ndarray]
 
 
@@ -117,7 +119,7 @@ class _Groups:
         self._batches, self._steps, self._size, self._part = batches, steps, size, part
 
     def __len__(self) -> int:
-        return -(-self._steps // self._size)
+        return cdiv(self._steps, self._size)
 
     def __getitem__(self, number: int) -> list[Batch]:
         first = int(number) * self._size

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import importlib.metadata
 import itertools
 import math
 import pathlib
@@ -20,6 +19,7 @@ from rich.console import Console
 from experiments import data
 from experiments.data.base import reader
 from experiments.errors import UserError, explain
+from experiments.measuring import machine
 from experiments.measuring.result import write_json
 from experiments.recipes.recipe import Recipe
 from experiments.training import mesh as meshes
@@ -52,7 +52,7 @@ def grouped(batches: Iterator[Any], sizes: Iterator[int]) -> Iterator[list[Any]]
 
 def versions() -> dict[str, str]:
     """What the figures of a run depend on."""
-    packages = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax", "optax", "numpy")}
+    packages = machine.versions("jax", "jaxlib", "flax", "optax", "numpy")
     return packages | {"python": platform.python_version(), "device": jax.devices()[0].device_kind}
 
 

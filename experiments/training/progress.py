@@ -9,13 +9,15 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from kernels.runtime.sizes import cdiv
+
 
 class ProgressBar:
     """Epoch, loss, accuracy, examples per second and time left."""
 
     def __init__(self, console: Console, steps: int, per_epoch: int, start: int):
         self._console, self._steps, self._per_epoch = console, steps, per_epoch
-        self._epochs = -(-steps // per_epoch)
+        self._epochs = cdiv(steps, per_epoch)
         self._text = "starting"
         self._bar = Progress(
             TextColumn("{task.description}"),

@@ -8,6 +8,7 @@ import shutil
 from typing import Any
 
 from experiments.errors import UserError
+from kernels.runtime.sizes import cdiv
 
 CHECKPOINTS = "checkpoints"
 FILES = ("config.json", "metrics.jsonl", "summary.json", "curves.png", "samples.png", "samples.gif")
@@ -129,7 +130,7 @@ def draw_curves(workdir: pathlib.Path, title: str) -> None:
     if not figures:
         return
     columns = min(4, len(figures))
-    lines = -(-len(figures) // columns)
+    lines = cdiv(len(figures), columns)
     figure = Figure(figsize=(4.6 * columns, 3.4 * lines), layout="constrained")
     panels = figure.subplots(lines, columns, squeeze=False).ravel()
     for unused in panels[len(figures) :]:

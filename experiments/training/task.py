@@ -22,6 +22,7 @@ from experiments.data import Dataset
 from experiments.errors import UserError
 from experiments.recipes.recipe import Recipe
 from experiments.training.optimizers import make_optimizer, make_schedule
+from kernels.runtime.sizes import cdiv
 
 Metrics = dict[str, jax.Array]
 Batch = dict[str, jax.Array]
@@ -97,7 +98,7 @@ class SupervisedTask:
 
     def __init__(self, recipe: Recipe, dataset: Dataset, steps: int, per_epoch: int):
         self.recipe, self.dataset = recipe, dataset
-        self.schedule = make_schedule(recipe, -(-steps // recipe.accumulate), per_epoch / recipe.accumulate)
+        self.schedule = make_schedule(recipe, cdiv(steps, recipe.accumulate), per_epoch / recipe.accumulate)
         self.optimizer = make_optimizer(recipe, self.schedule)
         self.train_graph, self.test_graph = structures(self.build)
 
