@@ -26,7 +26,7 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
     """The flags, checked."""
     parser = argparse.ArgumentParser(prog="python -m experiments.compare", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("kind", nargs="?", choices=("operators", "models"))
-    parser.add_argument("--only", metavar="NAME", help="run the cases whose name contains this")
+    parser.add_argument("--only", default="", metavar="NAME", help="run the cases whose name contains this")
     parser.add_argument(
         "--peers", default="", metavar="NAMES", help=f"compare with some of {', '.join(PEERS)} too, comma between"
     )
@@ -79,17 +79,10 @@ def main(arguments: list[str]) -> int:
     folder = given.out or (QUICK if given.quick else result.RESULTS) / device.kind
     path = folder / f"compare-{given.kind}.json"
 
-    def save(found: dict) -> None:
-        result.write(found, path)
-        path.with_suffix(".md").write_text(tables.every_contender(found))
-
-    found, left = session.compare(options, result.earlier(path), save)
-    save(found)
+    found = session.compare(options, path, lambda record: path.with_suffix(".md").write_text(tables.every_contender(record)))
     pictures.draw_speedups(found, folder / f"compare-{given.kind}.png")
     pictures.draw_roofline(found, folder / f"roofline-{given.kind}.png")
     print(f"written: {path}")
-    if left:
-        print(resume.stopped(left))
     return 0
 
 

@@ -30,7 +30,7 @@ from experiments.comparison.cases import operator_cases
 from experiments.comparison.contenders import LOOPS, scoped
 from experiments.comparison.models import FIRST, PUBLIC, ModelCase, model_cases
 from experiments.comparison.programs import DONATED, UNROLL, program
-from experiments.errors import UserError, nearest, run
+from experiments.errors import run
 from experiments.measuring import counting, device_model, machine, recurrent_model, result, resume, sources
 from experiments.measuring.clock import refusal
 from kernels.runtime import launch
@@ -142,20 +142,10 @@ def source_digest() -> str:
     return sources.digest("experiments.comparison.compiled", "kernels.linear_act.pallas", tuned=True)
 
 
-def compile_cases(kind: str, device: str, path: pathlib.Path, only: str, precision: str | None, until: float) -> list[str]:
-    """Compile the cases whose name contains `only` and write the record after each; those left for want of time."""
-    head, cases, old = header(kind, device), cases_of(kind), result.earlier(path)
-    rows = {row["name"]: row for row in old["cases"]} if old is not None and result.same_conditions(old, head) else {}
-    dtype = lambda case: precision or case.precision or "bfloat16"
-
-    def finished(name: str) -> None:
-        result.write(head | {"cases": [rows[case.name] for case in cases if case.name in rows]}, path)
-        print(line(rows[name]), flush=True)
-
-    needs = lambda case: {"source": source_digest(), "options": options(case, dtype(case))}
-    make = lambda case: functools.partial(row_of, case, device, dtype(case))
-    parts = [resume.Part(case.name, needs(case), make(case)) for case in cases if only in case.name]
-    return resume.go_on(parts, rows, finished, until=until)
+def part(case: Case | ModelCase, device: str, precision: str | None) -> resume.Part:
+    dtype = precision or case.precision or "bfloat16"
+    needs = {"source": source_digest(), "options": options(case, dtype)}
+    return resume.Part(case.name, needs, functools.partial(row_of, case, device, dtype))
 
 
 def options(case: Case | ModelCase, precision: str) -> dict[str, Any]:
@@ -181,14 +171,11 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--out", type=pathlib.Path, help="folder for the result; experiments/results/DEVICE if not given")
     given = parser.parse_args(arguments)
     device, until = device_model.kind_of(given.device), resume.deadline(given.minutes)
-    names = [case.name for case in cases_of(given.kind)]
-    if not any(given.only in name for name in names):
-        raise UserError(nearest("--only", given.only, names))
+    parts = [part(case, device, given.precision) for case in cases_of(given.kind)]
+    wanted = resume.chosen(parts, given.only)
     path = (given.out or result.RESULTS / device) / f"compiled-{given.kind}.json"
-    left = compile_cases(given.kind, device, path, given.only, given.precision, until)
+    resume.complete(path, header(given.kind, device), parts, wanted, until=until, saved=resume.said(line))
     print(f"written: {path}")
-    if left:
-        print(resume.stopped(left))
     return 0
 
 

@@ -133,23 +133,6 @@ def parts(name: str) -> list[resume.Part]:
     return found + [part(f"train {model}", training_row, model) for model in MODELS if name in TRAINED]
 
 
-def survey(name: str, until: float) -> list[str]:
-    """Compile for one GPU and write its file after each part; those left for want of time."""
-    gpu = gpus.GPUS[name]
-    path = result.RESULTS / gpu.kind / f"{NAME}.json"
-    head = result.begun(NAME, "compiled", machine.compiled_for(gpu.kind, "flax"))
-    old = result.read(path, NAME) if path.exists() else None
-    rows = {row["name"]: row for row in old["rows"]} if old is not None and result.same_conditions(old, head) else {}
-    todo = parts(name)
-
-    def save(part: str) -> None:
-        ordered = [{**rows[p.name], "name": p.name} for p in todo if p.name in rows]
-        result.write(head | {"rows": ordered}, path)
-        print(f"{name}: {part}", flush=True)
-
-    return resume.go_on(todo, rows, save, until=until)
-
-
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m experiments.comparison.gpus", description=__doc__.splitlines()[0])  # type: ignore[union-attr]
     parser.add_argument("--device", action="append", help=f"one of {', '.join(gpus.GPUS)}; may be repeated")
@@ -158,9 +141,13 @@ def main(arguments: list[str]) -> int:
     until = resume.deadline(given.minutes)
     for name in given.device or ():
         device_model.kind_of(name)
-    left = [part for name in given.device or gpus.GPUS for part in survey(name, until)]
-    if left:
-        print(resume.stopped(left))
+    for name in given.device or gpus.GPUS:
+        kind = gpus.GPUS[name].kind
+        head = result.begun(NAME, "compiled", machine.compiled_for(kind, "flax"))
+        saved = lambda _, part, name=name: print(f"{name}: {part}", flush=True)
+        path = result.RESULTS / kind / f"{NAME}.json"
+        if resume.complete(path, head, parts(name), field="rows", until=until, saved=saved).left:
+            break
     return 0
 
 
