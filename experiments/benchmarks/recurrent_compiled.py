@@ -52,19 +52,14 @@ SHAPES = (
 )
 
 
-def weights_of(shape: Shape, columns: int, features: int) -> CellWeights:
-    of: Any = lambda *dims: jax.ShapeDtypeStruct(dims, jnp.dtype(shape.dtype))
-    return CellWeights(of(features, columns), of(shape.hidden, columns), of(columns), of(columns))
-
-
 def program(shape: Shape, implementation: str, backward: bool) -> tuple[Any, Any, Any]:
     """A function of layers and input, and the shapes of both."""
     columns = CELLS[f"{shape.cell}_tanh" if shape.cell == "rnn" else shape.cell].gates * shape.hidden
     above = shape.directions * shape.hidden
-    stack = [
-        (weights_of(shape, columns, above if layer else shape.features),) * shape.directions for layer in range(shape.layers)
-    ]
-    x = jax.ShapeDtypeStruct((shape.batch, shape.steps, shape.features), jnp.dtype(shape.dtype))
+    of: Any = lambda *dims: jax.ShapeDtypeStruct(dims, jnp.dtype(shape.dtype))
+    weights = lambda features: CellWeights(of(features, columns), of(shape.hidden, columns), of(columns), of(columns))
+    stack = [(weights(above if layer else shape.features),) * shape.directions for layer in range(shape.layers)]
+    x = of(shape.batch, shape.steps, shape.features)
 
     def forward(stack, x):
         return getattr(kernels, shape.cell)(x, stack, implementation=implementation)[0]

@@ -127,12 +127,13 @@ def cases_of(kind: str) -> list[Case] | list[ModelCase]:
 
 def header(kind: str, device: str) -> dict[str, Any]:
     """What every figure of a record was obtained with."""
+    assumed = device_model.constants(device)
     return result.begun(f"compiled-{kind}", "compiled", machine.compiled_for(device, "flax")) | {
         "protocol": PROTOCOL,
         "model": {
-            "bytes_per_second": device_model.constants(device)["memory"],
-            "flops_per_second": device_model.peaks(device),
-            "seconds_per_launch": device_model.constants(device)["launch"],
+            "bytes_per_second": assumed["memory"],
+            "flops_per_second": {precision: assumed[precision] for precision in device_model.PRECISIONS},
+            "seconds_per_launch": assumed["launch"],
         },
     }
 

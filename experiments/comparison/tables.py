@@ -35,12 +35,8 @@ def operators(record: Found) -> Table:
             counted = "" if record["measured"] else _range([d.ratio("bytes") for d in duels])
             cells = [counted, _range([d.ratio() for d in duels]), _won(duels)]
         rows.append([f"`{operator}`", *cells, WHY[operator]])
-    how = "measured" if record["measured"] else "compiled"
-    return ["operator", f">bytes, XLA / ours ({how})", f">time, XLA / ours ({_clock(record)})", "who wins", "why"], rows
-
-
-def _clock(record: Found) -> str:
-    return "measured" if record["measured"] else "compiled, by the model"
+    how, clock = ("measured", "measured") if record["measured"] else ("compiled", "compiled, by the model")
+    return ["operator", f">bytes, XLA / ours ({how})", f">speedup ({clock})", "who wins", "why"], rows
 
 
 def _size(count: float) -> str:

@@ -55,10 +55,6 @@ def steps_reference(x, w):
     return [x]
 
 
-def _stage(stages: int) -> Variant:
-    return product.tiles(128, 128, 64, warps=8, stages=stages, label=f"{stages} stage{'s' if stages > 1 else ''}")
-
-
 def _waits(name: str, width: int) -> Case:
     return Case(
         name=name,
@@ -86,7 +82,9 @@ TOPIC = Topic(
     cases=(
         product.case(
             "stages of a product",
-            tuple(_stage(n) for n in (1, 2, 3, 4)),
+            tuple(
+                product.tiles(128, 128, 64, warps=8, stages=n, label=f"{n} stage{'s' if n > 1 else ''}") for n in (1, 2, 3, 4)
+            ),
             "bytes_ahead",
             better="3 stages",
         ),

@@ -94,6 +94,12 @@ def interleaved(calls: Mapping[str, Callable[[], Any]], rounds: int = 15, warmup
     return in_turn({name: lambda _, call=call: seconds(call) for name, call in calls.items()}, rounds)  # type: ignore[misc]
 
 
+def beside_torch(ours: Callable[[], Any], theirs: Callable[[], Any], rounds: int) -> dict[str, Any]:
+    """The spread of the seconds of a call here and in torch, in turn, and the ratio of the medians; below 1 ours is faster."""
+    seconds = interleaved({"zoo": ours, "torch": theirs}, rounds)
+    return {"seconds": seconds, "ratio": round(seconds["zoo"]["median"] / seconds["torch"]["median"], 3)}
+
+
 @dataclasses.dataclass
 class _Ready:
     """A contender that was right, with the inputs it takes in turn and the calls that make a block."""

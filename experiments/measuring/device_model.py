@@ -91,11 +91,6 @@ def constants(kind: str) -> dict[str, float]:
     return {name: constant.value for name, constant in MODELS[kind].items()}
 
 
-def peaks(kind: str) -> dict[str, float]:
-    """Operations a second of the tensor cores by precision."""
-    return {precision: constants(kind)[precision] for precision in PRECISIONS}
-
-
 def floor_seconds(kind: str, precision: str, moved: float, operations: float) -> float:
     """The longer of the bytes at the memory's rate and the operations at the peak."""
     return max(moved / constants(kind)["memory"], operations / constants(kind)[precision])

@@ -162,10 +162,6 @@ def torch_loss(outputs: Any, target: torch.Tensor) -> torch.Tensor:
     return mean(heads[0]) + AUXILIARY * sum(map(mean, heads[1:]), torch.zeros((), device=target.device))
 
 
-def _floats(tree: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {name: value for name, value in tree.items() if value.dtype.kind == "f"}
-
-
 def evaluation(name: str, images: np.ndarray, ours: dict[str, Any] | None = None, **options: Any) -> Evaluation:
     """The logits in evaluation mode; `ours` are options of the zoo's model alone."""
     peer = torch_model(name, in_channels=images.shape[-1], **options).eval()
@@ -245,7 +241,7 @@ def _relative(value: float, ours: Arrays, total: float, gradients: Arrays, stati
     return {
         "loss": abs(value - total) / total,
         "gradient": max(relative(n, g) for n, g in gradients.items()),
-        "statistics": max((relative(n, b) for n, b in _floats(statistics).items()), default=0.0),
+        "statistics": max((relative(n, b) for n, b in statistics.items() if b.dtype.kind == "f"), default=0.0),
     }
 
 
