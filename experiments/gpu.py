@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from experiments.errors import UserError, nearest, run
+from experiments.measuring import resume
 from experiments.measuring.tables import markdown
 from kernels.commands import check
 from kernels.commands.dtypes import DTYPES
@@ -118,8 +119,7 @@ def main(arguments: list[str]) -> int:
     for name in given.parts:
         if name not in names:
             raise UserError(nearest("PART", name, names))
-    if not given.minutes > 0:
-        raise UserError(f"--minutes: {given.minutes:g} given, a number above 0 is needed")
+    resume.deadline(given.minutes)  # or it raises: each part counts its own
     found = check.describe()
     if found.device.platform != "cuda":
         raise UserError(f"no GPU: JAX runs on {found.device.kind} here")

@@ -188,7 +188,7 @@ def regressions(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
                 continue
             if "median" not in figures:
                 found.append(f"{case['name']}, {name}: {figures['failed']}")
-            elif figures["p20"] > 1.05 * was["p80"]:
+            elif figures["p20"] > verdict.EVEN * was["p80"]:
                 found.append(
                     f"{case['name']}, {name}: {was['median'] * 1e3:.3f} ms before, {figures['median'] * 1e3:.3f} ms now"
                 )
