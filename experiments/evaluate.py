@@ -1,6 +1,6 @@
 """How good a trained model is: python -m experiments.evaluate WORKDIR, or WEIGHTS --model NAME [--data NAME[:PATH]].
 
-Prints loss and accuracy over the whole held-out data, the accuracy of each class, and writes two pictures beside the run:
+Prints loss and accuracy over the whole test data, the accuracy of each class, and writes two pictures beside the run:
 confusion.png and mistakes.png, the examples it got most wrong.
 """
 
@@ -45,7 +45,7 @@ def open_model(source: str, model: str | None, data: str | None) -> tuple[Run, p
 
 
 def predict(opened: Run, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Class probabilities [examples, classes] and labels [examples] over the held-out data."""
+    """Class probabilities [examples, classes] and labels [examples] over the test data."""
     probabilities, labels = [], []
     preprocess, key = opened.dataset.preprocess, jax.random.key(0)
 
@@ -142,7 +142,7 @@ def main(arguments: list[str]) -> int:
     console = Console()
     figures = opened.task.evaluate(opened.stepper)
     shown = ", ".join(f"{name} {value:.2%}" if name == "accuracy" else f"{name} {value:.4f}" for name, value in figures.items())
-    console.print(f"{opened.recipe.model} on the held-out part of {opened.recipe.data}: {shown}", highlight=False)
+    console.print(f"{opened.recipe.model} on the test part of {opened.recipe.data}: {shown}", highlight=False)
     if opened.recipe.task == "classification":
         classification_report(opened, folder, console, options.worst)
     write_json(folder / "evaluation.json", {"step": opened.step} | figures, indent=2)

@@ -1,4 +1,4 @@
-"""Pictures of a comparison, measured or compiled: how many times as fast the hand-written kernels are, and a roofline."""
+"""Pictures of a comparison, measured or compiled: the speedup of the hand-written kernels, and a roofline."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from experiments.measuring import verdict
 from experiments.measuring.pictures import BETTER, INK, PALE, WORSE, XLA, bars, column, conditions, number, ratio_axis, save
 
 MARKERS = {"torch": ("o", "#000000"), "torch.compile": ("s", "#009E73"), "flax": ("^", "#CC79A7"), "cudnn": ("v", "#E69F00")}
-SPEED = "bars: speed of the hand-written kernels over XLA's code (left of 1: slower); points: that of the peers"
-TORCH = "bars: speed of torch over XLA's code (left of 1: torch is slower); points: that of other peers"
+SPEED = "bars: speedup of the hand-written kernels over XLA's code (left of 1: slower); points: that of the peers"
+TORCH = "bars: speedup of torch over XLA's code (left of 1: torch is slower); points: that of other peers"
 BYTES = "XLA's code over the hand-written kernels: bars: bytes moved; ◇: time by the model (left of 1: XLA needs less)"
 
 
@@ -34,7 +34,7 @@ def _range(values: list[float]) -> tuple[float, float]:
 
 
 def _measured(axes: Any, record: dict[str, Any]) -> None:
-    """Measured cases: bars of the hand-written kernels' speed over XLA's best form, or torch's where there are none; peers as
+    """Measured cases: bars of the hand-written kernels' speedup over XLA's best form, or torch's where there are none; peers as
     points."""
     duels = {d.case["name"]: d for d in verdict.duels(record)}
     rows = []
@@ -108,7 +108,7 @@ def draw_overview(operators: dict[str, Any], models: dict[str, Any], path: pathl
         if record["measured"] and duels:
             speeds = [d.ratio() for d in duels]
             bars(axes, [d.title for d in duels], speeds)
-            column(axes, 26, "speed", [number(value) for value in speeds])
+            column(axes, 26, "speedup", [number(value) for value in speeds])
             ratio_axis(axes, *_range(speeds))
             axes.set_xlabel(SPEED, fontsize=8)
         elif duels:
@@ -177,8 +177,8 @@ def draw_roofline(record: dict[str, Any], path: pathlib.Path) -> None:
     axes.set_ylim(top=8 * peak)  # room for the names of what comes near it
     _labels_at_the_side(axes, points)
     what = "by the least bytes of any version" if record["measured"] else "by the bytes that it moves"
-    axes.set_xlabel(f"operations a byte, {what}", fontsize=9)
-    axes.set_ylabel(f"operations a second, {'measured' if record['measured'] else 'in the modelled time'}", fontsize=9)
+    axes.set_xlabel(f"operations per byte, {what}", fontsize=9)
+    axes.set_ylabel(f"operations per second, {'measured' if record['measured'] else 'in the modelled time'}", fontsize=9)
     axes.grid(color=PALE, linewidth=0.6)
     axes.legend(frameon=False, fontsize=9, loc="upper left")
     axes.set_title(conditions(record), fontsize=9, loc="left")

@@ -64,7 +64,7 @@ def compiled_cases(record: Found) -> Table:
         ">ratio",
         ">modelled ms, XLA",
         ">ours",
-        ">ratio",
+        ">speedup",
     ]
     return [*header, "who wins by the model"], rows
 
@@ -88,7 +88,7 @@ def models(record: Found) -> Table:
         counts = [f"{side['kernels']:,}" for side in (duel.xla, duel.hand)]
         ratios = [f"{duel.ratio('bytes'):.2f}", f"{duel.ratio():.2f}"]
         rows.append([verdict.full_name(duel.case), *counts, *ratios, duel.winner, _where(duel)])
-    header = ["compiled, not run", ">kernels, XLA", ">ours", ">bytes, XLA / ours", ">time by the model, XLA / ours"]
+    header = ["compiled, not run", ">kernels, XLA", ">ours", ">bytes, XLA / ours", ">modelled speedup"]
     return [*header, "who wins by the model", "where: GB moved, XLA to ours"], rows
 
 
@@ -151,8 +151,8 @@ def measured_cases(record: Found) -> Table:
         points = verdict.peers(case)
         cells += [f"{points[name]:.2f}" if name in points else "" for name in peers]
         rows.append([*cells, _fastest(case)])
-    ours = [">ours, ms", ">XLA / ours"] if duels else []
-    return ["measured", ">XLA, ms", *ours, *(f">XLA / {name}" for name in peers), "fastest"], rows
+    ours = [">ours, ms", ">speedup"] if duels else []
+    return ["measured", ">XLA, ms", *ours, *(f">speedup of {name}" for name in peers), "fastest"], rows
 
 
 def _median(figures: Found) -> str:
@@ -211,10 +211,10 @@ def every_contender(record: Found) -> str:
             row += [_shown(f["kernel_seconds"], 1e3, ".3f"), f"{timed['xla'] / f['median']:.2f}" if "xla" in timed else ""]
             row += [_shown(f["floor_fraction"], 1, ".0%"), _shown(f["bytes_per_second"], 1e-9, ".1f")]
             rows.append([*row, _shown(f["flops_per_second"], 1e-9, ".1f"), f"{f['error']:.1e}"])
-    header = ["case", "dtype", "contender", ">median ms", ">p20 to p80", ">kernels ms", ">over XLA", ">of the floor", ">GB/s"]
+    header = ["case", "dtype", "contender", ">median ms", ">p20 to p80", ">kernels ms", ">speedup", ">of the floor", ">GB/s"]
     title = (
         f"{record['experiment'].capitalize()} on {record['device']} ({record['how']}), jax {record['versions']['jax']}, "
-        f"{record['date']}, commit {record['commit']}. {record['protocol']}. `over XLA`: as fast as XLA at 1, slower below.\n\n"
+        f"{record['date']}, commit {record['commit']}. {record['protocol']}. Speedups are over XLA's code.\n\n"
     )
     return title + tables.markdown([*header, ">GFLOP/s", ">error"], rows)
 

@@ -48,7 +48,7 @@ class ArraySource:
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """Data to train on and data held out.
+    """Data to train on and data to test with.
 
     Attributes:
       name: as given to --data.
@@ -77,7 +77,7 @@ class Dataset:
         return ShuffledBatches(self.train, batch_size, seed)
 
     def evaluation_batches(self, batch_size: int) -> Iterator[Batch]:
-        """Every held-out example once, in order; see `evaluation_batches`."""
+        """Every test example once, in order; see `evaluation_batches`."""
         if hasattr(self.test, "evaluation_batches"):
             return self.test.evaluation_batches(batch_size)
         return evaluation_batches(self.test, batch_size)
@@ -177,10 +177,10 @@ def reader(batches: Batches, steps: int, *, threads: int = 2, ahead: int = 4, pa
 
 
 def stratified_split(labels: Sequence[int] | np.ndarray, every: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Indices (kept, held out): of each class, one in `every` is held out, chosen by `seed`."""
+    """Indices for training and for the test: of each class, one in `every` is for the test, chosen by `seed`."""
     labels = np.asarray(labels)
     rng = np.random.default_rng(seed)
-    held = np.concatenate([rng.permutation(np.flatnonzero(labels == label))[::every] for label in np.unique(labels)])
+    test = np.concatenate([rng.permutation(np.flatnonzero(labels == label))[::every] for label in np.unique(labels)])
     mask = np.zeros(len(labels), bool)
-    mask[held] = True
+    mask[test] = True
     return np.flatnonzero(~mask), np.flatnonzero(mask)

@@ -15,7 +15,7 @@ import numpy as np
 from experiments.data.augment import random_shift
 from experiments.data.base import ArraySource, Dataset, stratified_split
 
-# The held-out fifth is the same for every run and every seed.
+# The test fifth is the same for every run and every seed.
 SPLIT_SEED = 0
 
 
@@ -32,7 +32,7 @@ def enlarge(images: np.ndarray, size: int) -> np.ndarray:
 def load(*, size: int = 32, shift: int = 3) -> Dataset:
     """The digits enlarged to `size` x `size` x 1, values from -1 (paper) to 1 (ink).
 
-    A stratified fifth, 364 images, is held out. In training each image is moved by up to `shift` pixels.
+    A stratified fifth, 364 images, is the test data. In training each image is moved by up to `shift` pixels.
     """
     from sklearn.datasets import load_digits
 

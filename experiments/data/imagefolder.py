@@ -152,21 +152,21 @@ def load(
     """Images [size, size, 3], normalized as ImageNet; random resized crops and flips in training.
 
     Args:
-      path: folder with train/ and val/ (or test/), or of class folders, of which a stratified fifth is then held out.
+      path: folder with train/ and val/ (or test/), or of class folders, of which a stratified fifth is then the test data.
       skip_corrupt: leave out images that cannot be read, and count them, instead of stopping.
     """
     root = pathlib.Path(path)
     if not root.is_dir():
         raise ValueError(f"{path}: no such folder")
-    held_out = next((root / name for name in ("val", "test") if (root / name).is_dir()), None)
-    if (root / "train").is_dir() and held_out is not None:
+    test_folder = next((root / name for name in ("val", "test") if (root / name).is_dir()), None)
+    if (root / "train").is_dir() and test_folder is not None:
         files, labels, classes = list_images(root / "train")
-        test_files, test_labels, _ = list_images(held_out, classes)
+        test_files, test_labels, _ = list_images(test_folder, classes)
     else:
         every, every_label, classes = list_images(root)
-        kept, held = stratified_split(every_label, 5, seed=0)
-        files, labels = [every[i] for i in kept], [every_label[i] for i in kept]
-        test_files, test_labels = [every[i] for i in held], [every_label[i] for i in held]
+        train_rows, test_rows = stratified_split(every_label, 5, seed=0)
+        files, labels = [every[i] for i in train_rows], [every_label[i] for i in train_rows]
+        test_files, test_labels = [every[i] for i in test_rows], [every_label[i] for i in test_rows]
     part = lambda names, numbers: ImageFiles(names, np.array(numbers, np.int32), size, skip_corrupt)
     augmentation = Augmentation(len(classes), MEAN, DEVIATION, 0, flip, rand_augment, erase, mixup, cutmix)
     train, test = part(files, labels), part(test_files, test_labels)

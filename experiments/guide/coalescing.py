@@ -71,10 +71,10 @@ def draw_records(rng, size):
 
 
 def _fields_case(name: str, used: int, figure: str) -> Case:
-    ways = {label: {"used": used, "by_planes": planes} for label, planes in LAYOUTS.items()}
+    layouts = {label: {"used": used, "by_planes": planes} for label, planes in LAYOUTS.items()}
     return Case(
         name=name,
-        variants=variants(fields, ways, sectors.figures),
+        variants=variants(fields, layouts, sectors.figures),
         figure=figure,
         draw=draw_records,
         reference=lambda records, planes: [records[:, :used].sum(1, dtype="float64")],

@@ -1,4 +1,4 @@
-"""Threads of a warp that go different ways go all of them.
+"""Threads of a warp that diverge execute every branch that one of them takes.
 
 The 32 threads of a warp share the instructions they fetch. Where a branch splits them, the warp runs both sides, one after
 the other, with part of its threads switched off; where all agree, it skips the other side. A loop goes on for all until the
@@ -136,10 +136,10 @@ def _sides_case(name: str, grouped: bool) -> Case:
         x = normal(rng, size)
         return [np.sort(x) if grouped else x]
 
-    ways = {"both sides, tl.where": {"branch": False}, "a branch for each block": {"branch": True}}
+    forms = {"both sides, tl.where": {"branch": False}, "a branch for each block": {"branch": True}}
     return Case(
         name=name,
-        variants=variants(sides, ways, side_figures),
+        variants=variants(sides, forms, side_figures),
         figure="steps_per_element",
         draw=draw,
         reference=sides_reference,
@@ -156,7 +156,7 @@ BLOCKS = {
 
 TOPIC = Topic(
     name="divergence",
-    what="threads that run together take the same way",
+    what="threads that run together take the same branch",
     text=__doc__ or "",
     kernel="`kernels/max_pool/triton.py` (`backward_kernel`) asks every window that may cover an element and selects: masks, "
     "no branch, and loops whose length is known when it is compiled",

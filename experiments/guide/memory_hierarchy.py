@@ -4,7 +4,7 @@ Registers, shared memory with the first-level cache, the second-level cache (50 
 larger than the one before, and gives fewer bytes a second. Device memory delivers less than half a byte for every hundred
 operations that the tensor cores can do, so the question is what has to leave the chip, and how often.
 
-Ways of keeping things near are shown. A product in tiles reads each operand once for every tile that needs it: a tile
+Two forms of reuse are shown. A product in tiles reads each operand once for every tile that needs it: a tile
 twice as large asks for half the bytes. And work that needs its input twice, such as a mean and then the values less the
 mean, can be cut into slices that are still in the second-level cache at the second reading. It does not pay where the data
 fit the cache anyway, where nothing is used twice, or where the slices cost more launches than the bytes they save.

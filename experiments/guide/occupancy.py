@@ -1,8 +1,8 @@
-"""Enough work must be on its way to hide the wait for memory.
+"""Enough work must be in flight to hide the latency of memory.
 
 A multiprocessor of Hopper holds up to 2,048 threads in 32 blocks, as far as its 65,536 registers and 228 KB of shared
 memory go. While one warp waits for memory, hundreds of cycles, others run. Occupancy is the share of the 64 warps that are
-there. What counts in the end is how many bytes are on their way: many warps with one load each, or fewer that have several
+there. What counts in the end is how many bytes are in flight: many warps with one load each, or fewer that have several
 each.
 
 More occupancy pays where each thread waits for one thing at a time and registers or shared memory keep others out. It does
@@ -79,7 +79,7 @@ def _rows(name: str, warps: tuple[int, ...], figure: str) -> Case:
 
 TOPIC = Topic(
     name="occupancy",
-    what="enough warps, or enough loads in each, to hide the wait for memory",
+    what="enough warps, or enough loads in each, to hide the latency of memory",
     text=__doc__ or "",
     kernel="`kernels/verification/residency.py` computes the resident blocks of a compiled kernel; the persistent LSTM "
     "(`kernels/recurrent/config.py`, `plan`) takes one block for each multiprocessor with all its registers, on purpose",

@@ -54,7 +54,7 @@ def draw(record: dict[str, Any], path: pathlib.Path) -> None:
     ticks = [1 / 16, 1 / 4, 1, 4, 16]
     axes.set_xticks(ticks, ["1/16", "1/4", "1", "4", "16"])
     axes.axvline(1, color=INK, linewidth=0.8)
-    what = "times as fast, measured" if record["measured"] else "times better in the figure that decides (compiled, not run)"
+    what = "speedup, measured" if record["measured"] else "times better in the figure that decides (compiled, not run)"
     axes.set_xlabel(f"{what}; left of 1: worse")
     axes.set_title(f"Which optimization pays: {record['device']}, {record['date']}", fontsize=10)
     save(figure, path, record)

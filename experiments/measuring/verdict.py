@@ -92,7 +92,7 @@ def duels(record: dict[str, Any]) -> list[Duel]:
 
 
 def peers(case: dict[str, Any], clock: str = "median") -> dict[str, float]:
-    """How many times as fast as XLA's best form each peer (torch, flax, ...) is."""
+    """The speedup of each peer (torch, flax, ...) over XLA's best form."""
     xla = best(case["contenders"], clock, is_xla)
     others = {n: f for n, f in case["contenders"].items() if not is_xla(n) and n not in HAND_WRITTEN and clock in f}
     return {name: xla[1][clock] / found[clock] for name, found in others.items()} if xla else {}

@@ -34,7 +34,7 @@ from experiments.training.tasks import make_task
 
 
 def ahead(batches: Iterator[Any], place: Any) -> Iterator[Any]:
-    """Batches on the device, the next one on its way while this one is used."""
+    """Batches on the device, the next one in transit while this one is used."""
     waiting = None
     for batch in batches:
         if waiting is not None:
@@ -242,7 +242,7 @@ def log(run: Context, now: Progress, checkpoints: Checkpoints, written: run_file
 def evaluate(
     run: Context, now: Progress, stepper: Stepper, checkpoints: Checkpoints, written: run_files.Metrics | None, bar: ProgressBar
 ) -> None:
-    """Measure on the held-out data, write and show it."""
+    """Measure on the test data, write and show it."""
     log(run, now, checkpoints, written, bar)
     place = lambda batch: meshes.place_batch(batch, stepper.batch_sharding, whole=True)
     now.evaluation = run.task.evaluate(stepper, place)
@@ -250,7 +250,7 @@ def evaluate(
         written.write({"step": now.step, "split": "test"} | now.evaluation)
         run.task.illustrate(stepper.state, run.workdir, now.step)
     figures = "  ".join(f"{name} {value:.4g}" for name, value in now.evaluation.items())
-    bar.say(f"epoch {now.step / run.per_epoch:g}  held out: {figures}")
+    bar.say(f"epoch {now.step / run.per_epoch:g}  test: {figures}")
     now.logged = time.monotonic()
 
 

@@ -117,7 +117,7 @@ NOT_DRAWN = ("step", "split", "examples_per_second", "learning_rate")
 
 
 def draw_curves(workdir: pathlib.Path, title: str) -> None:
-    """curves.png: a panel for each figure over the steps, training and held-out data in the same one.
+    """curves.png: a panel for each figure over the steps, training and test data in the same one.
 
     A figure "real_NAME" is what real data gets in the place of NAME, and is drawn as a line in NAME's panel.
     """
@@ -142,7 +142,7 @@ def draw_curves(workdir: pathlib.Path, title: str) -> None:
 
 
 def _draw_figure(axes: Any, name: str, rows: list[dict[str, Any]]) -> None:
-    for split, colour, label in (("train", "#9bb8d3", "training"), ("test", "#c0392b", "held out")):
+    for split, colour, label in (("train", "#9bb8d3", "training"), ("test", "#c0392b", "test")):
         points = [(row["step"], row[name]) for row in rows if row["split"] == split and name in row]
         if points:
             marker = "o" if split == "test" else None

@@ -149,17 +149,17 @@ class SupervisedTask:
         return TrainState(state.step + 1, params, rest, optimizer, ema), vector
 
     def score_batch(self, state: TrainState, batch: dict[str, jax.Array]) -> Metrics:
-        """Sums over one held-out batch; "count" is what they are divided by in the end."""
+        """Sums over one test batch; "count" is what they are divided by in the end."""
         batch = self.dataset.preprocess(batch, jax.random.key(0), False)
         return self.score(self.model(state), batch)
 
     def evaluate(self, stepper: Any, place: Callable[[Any], Any] = lambda batch: batch) -> dict[str, float]:
-        """Means over the held-out data; `place` puts a batch on the devices."""
+        """Means over the test data; `place` puts a batch on the devices."""
         batches = map(place, self.dataset.evaluation_batches(self.recipe.batch_size))
         return self.means(stepper.score(stepper.leaves, batch) for batch in batches)
 
     def means(self, sums: Any) -> dict[str, float]:
-        """Means from the sums of all held-out batches."""
+        """Means from the sums of all test batches."""
         total: collections.Counter[str] = collections.Counter()
         for batch in sums:
             total.update({name: float(value) for name, value in jax.device_get(batch).items()})
