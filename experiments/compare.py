@@ -2,7 +2,7 @@
 
 Writes a result file (its fields: docs/results.md), a Markdown table and pictures to experiments/results/DEVICE/, with --quick
 to runs/compare/, or to --out. Each contender's result is checked in the same run before it is timed. What the result file holds
-of the same sources and options is not run again, so that a run which was cut off goes on by the same command. `--check OLD NEW`
+from the same sources and options is not run again, so the same command resumes an interrupted run. `--check OLD NEW`
 compares two result files and names what became slower beyond the noise.
 """
 

@@ -1,7 +1,7 @@
 """How good a trained model is: python -m experiments.evaluate WORKDIR, or WEIGHTS --model NAME [--data NAME[:PATH]].
 
 Prints loss and accuracy over the whole test data, the accuracy of each class, and writes two pictures beside the run:
-confusion.png and mistakes.png, the examples it got most wrong.
+confusion.png, and mistakes.png with the most confident mistakes.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Everything that a new GPU is asked, in order: python -m experiments.gpu [PART ...], which is what `make gpu` runs.
+"""Everything to run on a new GPU, in order: python -m experiments.gpu [PART ...], which is what `make gpu` runs.
 
-First whether the kernels are right, then the tests that need a GPU, tuning, the comparisons and the guide. A part that fails
-does not end the others. One page says what was found, experiments/results/KIND/gpu.md; what was checked and measured goes to
-kernels/tuned/, from where everybody with such a device gets it. Tuning, comparisons and guide leave out what they have done
-before with the same sources, so the same command resumes where the last one stopped.
+First the check of the kernels, then the tests that need a GPU, tuning, the comparisons and the guide. A part that fails does
+not stop the others. experiments/results/KIND/gpu.md summarizes the findings; what was checked and measured goes to
+kernels/tuned/, which comes with the package. Tuning, comparisons and guide skip what they have done before with the same
+sources, so the same command resumes where the last one stopped.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def _cell(text: str) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m experiments.gpu", description="Asks a GPU everything, in order.")
+    parser = argparse.ArgumentParser(prog="python -m experiments.gpu", description="Runs everything on a GPU, in order.")
     names = list(parts("", 0))
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"all, or some of {', '.join(names)}")
     parser.add_argument("--peers", default="torch,torch.compile", help="what the comparisons compare with besides XLA")

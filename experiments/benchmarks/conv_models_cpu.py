@@ -1,7 +1,7 @@
 """Convolutional networks against torch on this CPU: python -m experiments.benchmarks.conv_models_cpu [--only NAME].
 
 A training step (loss, gradient, SGD with momentum, running statistics) and an inference, float32, the same weights and images,
-called in turn. Writes experiments/results/cpu/conv-models.json; the ratio is ours over torch's, so less is better.
+called in turn. Writes experiments/results/cpu/conv-models.json; the ratio is ours over torch's, so lower is better.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the recipes reach: python -m experiments.benchmarks.learning lenet5|recurrent|conv|gan [NAME ...].
+"""What the recipes achieve: python -m experiments.benchmarks.learning lenet5|recurrent|conv|gan [NAME ...].
 
 Runs of several seeds, each a process of its own, as a person would start it; and networks that must learn 64 images with
 random labels by heart. Writes a result file to experiments/results/cpu/: lenet5-digits, recurrent-learning (an hour and a half

@@ -1,8 +1,8 @@
 """Persistent recurrent kernels compiled for an H200, and a model of their time.
 
 python -m experiments.benchmarks.recurrent_compiled runs nothing on a GPU. It writes the result file recurrent-compiled, from
-which docs/recurrent.md has its tables: what the kernels take at each size, what XLA's loop is made of, and the time that
-`measuring/recurrent_model.py` expects, which is there to be held against a measurement.
+which docs/recurrent.md has its tables: the resources of the kernels at each size, the kernels of XLA's loop, and the time that
+`measuring/recurrent_model.py` predicts, to be compared with a measurement.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""The comparison compiled for a GPU that is not there: python -m experiments.comparison.compiled operators|models [flags].
+"""The comparison, compiled for an absent GPU: python -m experiments.comparison.compiled operators|models [flags].
 
 Compiles every case of the comparison for an H200 with XLA's code and with the hand-written kernels, and counts. Nothing is
 run, nothing is measured. Writes experiments/results/DEVICE/compiled-operators.json or compiled-models.json after each case;
-what is there from the same sources is not compiled again. A training step is given the memory of its weights, as in a loop.
+rows from the same sources are not compiled again. A training step donates the memory of its weights, as in a training loop.
 
 `modelled_seconds` is an estimate: for each kernel the longer of the time its bytes take at the bandwidth and its products at
-the peak, plus a launch, all added up. A persistent recurrent kernel takes its steps, one after another, as
-measuring/recurrent_model.py has them. The estimate knows no tuning, no cache between kernels and no overlap.
+the peak, plus a launch, all added up. A persistent recurrent kernel takes the sum of its steps, as
+measuring/recurrent_model.py models them. The estimate ignores tuning, caching between kernels and overlap.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Ways to do a case's work: XLA's best forms, each hand-written kernel, and the peers."""
+"""The contenders of a case: XLA's best forms, each hand-written kernel, and the peers."""
 
 from __future__ import annotations
 

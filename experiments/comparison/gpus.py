@@ -1,6 +1,6 @@
 """What the kernels are on each GPU: python -m experiments.comparison.gpus [--device NAME ...] [--minutes N].
 
-For every GPU of `kernels.runtime.gpus`, which need not be there: what `implementation=None` chooses for an operator,
+For every GPU of `kernels.runtime.gpus`, which need not be present: what `implementation=None` chooses for an operator,
 whether batch norm's slices stay in the L2 cache, kernels and bytes beside XLA's, what a block of each kernel takes; and for
 some of them a whole training step. Writes experiments/results/KIND/gpu-compiled.json, from which docs/gpus.md has its tables.
 """

@@ -1,4 +1,4 @@
-"""A run of the comparison: its cases one after another, each checked, timed, recorded and saved before the next."""
+"""A run of the comparison: its cases in turn, each checked, timed and saved before the next."""
 
 from __future__ import annotations
 

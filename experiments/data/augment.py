@@ -1,7 +1,7 @@
 """Random changes to batches of images, as functions that are traced into the jitted training step and run on the device.
 
-Images are [batch, height, width, channels], float, from 0 to 1, unless a function says otherwise. Every example draws its own
-numbers from `key`.
+Images are [batch, height, width, channels], float, from 0 to 1, unless a function says otherwise. Each example has its own
+random numbers, drawn from `key`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a data set is to the trainer: batches by number, so that any position can be returned to exactly."""
+"""What the trainer sees of a data set: batches by number, so that a run can resume exactly where it stopped."""
 
 from __future__ import annotations
 

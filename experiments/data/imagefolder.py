@@ -1,7 +1,6 @@
 """Photographs in folders, one folder per class, as ImageNet is laid out: PATH/train/CLASS/*.JPEG, PATH/val/CLASS/*.JPEG.
 
-Files are decoded by the reader's threads (Pillow leaves Python's lock while it decodes); flips and what follows run on the
-device.
+The reader's threads decode the files (Pillow releases the GIL meanwhile); flips and later augmentations run on the device.
 """
 
 from __future__ import annotations

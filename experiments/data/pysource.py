@@ -1,7 +1,7 @@
 """The Python standard library's own source files, as characters: real text that is there wherever Python is.
 
-In are the modules that every CPython of a version ships. Left out are its tests, what distributions package apart or leave
-away (tkinter, idlelib, turtledemo, lib2to3, distutils, ensurepip, pydoc_data), the generated tables in encodings, and what is
+Included are the modules that every CPython of a version ships. Excluded are its tests, what distributions package separately or
+omit (tkinter, idlelib, turtledemo, lib2to3, distutils, ensurepip, pydoc_data), the generated tables in encodings, and what is
 written for one machine (_sysconfigdata). One file in sixteen, chosen by a hash of its name, is test data.
 """
 

@@ -1,4 +1,4 @@
-"""Text from a character language model, as it is drawn."""
+"""Text from a character language model, streamed as it is sampled."""
 
 from __future__ import annotations
 

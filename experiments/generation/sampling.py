@@ -1,4 +1,4 @@
-"""Drawing the next token from a language model's logits."""
+"""Sampling the next token from a language model's logits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A file coloured by what a tagger says of each of its characters, or words: in the terminal and as HTML."""
+"""A text coloured by the tags of its characters or words, in the terminal and as HTML."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
 """Counts what a compiled GPU program launches, moves and computes, by kind of work, and models its time.
 
 Launches and bytes are those of `kernels.verification.traffic`. Of the arithmetic only the additions and multiplications of
-matrix products and convolutions count: what is done element by element is little beside a product, and without one memory is
-the limit.
+matrix products and convolutions count: elementwise work is negligible beside a product, and without one memory is the limit.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What turns counts into time: for each kind of device the rates and latencies that are assumed, and where each is from.
+"""Turns counts into time: the rates and latencies assumed for each kind of device, with their sources.
 
-The H200's stand for themselves; those of the other GPUs in `kernels.runtime.gpus` follow from their data sheets and, where
+Those of the H200 are given directly; those of the other GPUs in `kernels.runtime.gpus` follow from their data sheets or, where
 these say nothing, from the H200.
 """
 

@@ -1,4 +1,4 @@
-"""The machine that measures: what a result file says of it, and what it reaches."""
+"""The machine that measures: its description in a result file, and the rates it achieves."""
 
 from __future__ import annotations
 

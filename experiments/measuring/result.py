@@ -1,4 +1,4 @@
-"""The result file: what is in it, how it is read, checked and written. Its fields: docs/results.md."""
+"""The result file: its schema, and how it is read, checked and written. docs/results.md explains the fields."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The loop of every long run: part after part, each saved before the next, on from where it stopped, ended in time."""
+"""The loop of every long run: part by part, each saved before the next; it resumes where it stopped and ends in time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The registry as a table, and docs/models.md: each model counted and held beside torchvision's."""
+"""The registry as a table, and docs/models.md: each model counted and compared with torchvision's."""
 
 from __future__ import annotations
 

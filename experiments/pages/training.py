@@ -1,4 +1,4 @@
-"""Tables of what the recipes reach and how fast a CPU runs them."""
+"""Tables of what the recipes achieve and how fast a CPU runs them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where torch runs, set up to be as fast as it can be."""
+"""torch's device, with the settings under which it is fastest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two networks against each other: losses, one jitted step for both, and how good the samples are."""
+"""GANs: the losses, one jitted step for both networks, and the quality of the samples."""
 
 from __future__ import annotations
 

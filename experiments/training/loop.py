@@ -1,4 +1,4 @@
-"""The training loop, from top to bottom: data, steps, figures, evaluation, checkpoints, interruptions, the end."""
+"""The training loop, from top to bottom: data, steps, metrics, evaluation, checkpoints, interruptions, summary."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run leaves in its workdir for people and programs to read: settings, figures over time, the end result, curves."""
+"""The files of a run in its workdir: settings, metrics over time, the summary, curves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is learned: a task builds the model and its state, and defines one training step and the evaluation, both pure.
+"""A task builds the model and its state, and defines the training step and the evaluation as pure functions.
 
 Everything that changes is in the state, a pytree, so that a checkpoint of it is complete.
 """
