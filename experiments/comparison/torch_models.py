@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 
+from experiments.comparison.case import images_first, images_last
 from experiments.comparison.models import BLOCK, ModelCase
 from experiments.comparison.programs import LEARNING_RATE, Weights
 from experiments.measuring.clock import Contender
@@ -99,9 +98,7 @@ def torch_contender(weights: Weights, precision: str, compiled: bool) -> Contend
     def prepare(inputs: list[np.ndarray]) -> list[torch.Tensor]:
         tensors = [torch.from_numpy(x).to(device) for x in inputs]
         tensors = [t.to(dtype) if t.is_floating_point() else t.long() for t in tensors]
-        return [t.permute(0, 3, 1, 2) if t.dim() == 4 else t for t in tensors]
+        return images_first(tensors)
 
-    def to_numpy(out: Any) -> list[np.ndarray]:
-        return [a.transpose(0, 2, 3, 1) if a.ndim == 4 else a for a in torch_runtime.to_numpy(out)]
-
+    to_numpy = lambda out: images_last(torch_runtime.to_numpy(out))
     return Contender(step if case.train else infer, torch_runtime.wait, prepare, to_numpy, profiled=False)

@@ -8,6 +8,7 @@ import itertools
 import math
 import pathlib
 import platform
+import signal
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -25,7 +26,6 @@ from experiments.recipes.recipe import Recipe
 from experiments.training import mesh as meshes
 from experiments.training import run_files
 from experiments.training.checkpoints import Checkpoints, digest, named_leaves
-from experiments.training.interrupts import Interrupts, StoppedError
 from experiments.training.progress import ProgressBar, print_summary
 from experiments.training.quality import Judge
 from experiments.training.stepper import Stepper
@@ -54,6 +54,36 @@ def versions() -> dict[str, str]:
     """What the figures of a run depend on."""
     packages = machine.versions("jax", "jaxlib", "flax", "optax", "numpy")
     return packages | {"python": platform.python_version(), "device": jax.devices()[0].device_kind}
+
+
+class StoppedError(Exception):
+    """SIGTERM or Ctrl-C arrived, and the run was saved."""
+
+    def __init__(self, signal_number: int, step: int):
+        name = signal.Signals(signal_number).name
+        super().__init__(f"stopped by {name} at step {step}, saved; the same command continues")
+        self.signal_number = signal_number
+
+
+class Interrupts:
+    """SIGTERM and SIGINT noted, not acted on, so that the loop can finish its step and save; a second one acts at once."""
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._old: dict[int, Any] = {}
+
+    def __enter__(self) -> Interrupts:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._old[number] = signal.signal(number, self._note)
+        return self
+
+    def _note(self, number: int, _frame: Any) -> None:
+        self.received = number
+        signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.default_int_handler)
+
+    def __exit__(self, *_: Any) -> None:
+        for number, handler in self._old.items():
+            signal.signal(number, handler)
 
 
 @dataclasses.dataclass(frozen=True)
