@@ -45,8 +45,8 @@ def _measured(axes: Any, record: dict[str, Any]) -> None:
             rows.append((verdict.short(case["name"]), bar, points))
     rows.sort(key=lambda row: -(row[1] or 1))
     # A gain of torch's over XLA's code is a loss of ours.
-    colours = {} if duels else {"right": WORSE, "left": BETTER}
-    bars(axes, [name for name, _, _ in rows], [1.0 if bar is None else bar for _, bar, _ in rows], **colours)
+    values = [1.0 if bar is None else bar for _, bar, _ in rows]
+    bars(axes, [name for name, _, _ in rows], values, None if duels else [WORSE if v >= 1 else BETTER for v in values])
     column(axes, 26, "bar", ["" if bar is None else number(bar) for _, bar, _ in rows])
     for peer in dict.fromkeys(name for _, _, points in rows for name in points if duels or name != "torch"):
         at = [(points[peer], row) for row, (_, _, points) in enumerate(rows) if peer in points]

@@ -9,6 +9,7 @@ import importlib
 import inspect
 from typing import Any
 
+from experiments.data.augment import Changes
 from experiments.data.base import Dataset
 from experiments.errors import UserError, nearest
 
@@ -41,7 +42,8 @@ def load(spec: str, **options: Any) -> Dataset:
         raise UserError(nearest("data", name, DATA))
     module, function, needed = DATA[name]
     load_ = getattr(importlib.import_module(module), function)
-    unknown = set(options) - set(inspect.signature(load_).parameters)
+    parameters = inspect.signature(load_).parameters
+    unknown = set(options) - set(parameters) - set(Changes.__annotations__ if "changes" in parameters else ())
     if unknown:
         raise UserError(f"data: {name} takes no option {', '.join(sorted(unknown))}")
     if needed and not path:

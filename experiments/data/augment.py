@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import jax
 import jax.numpy as jnp
@@ -123,6 +123,15 @@ def _rectangles(
         within = (at >= (centre - half)[:, None]) & (at < (centre + half)[:, None])
         inside &= within[:, :, None] if axis == 0 else within[:, None, :]
     return inside
+
+
+class Changes(TypedDict, total=False):
+    """Options of a data set of photographs, as `Augmentation` has them."""
+
+    rand_augment: float
+    erase: float
+    mixup: float
+    cutmix: float
 
 
 @dataclasses.dataclass(frozen=True)

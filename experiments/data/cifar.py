@@ -12,11 +12,11 @@ import pathlib
 import pickle
 import tarfile
 import zlib
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
-from experiments.data.augment import Augmentation, image_data
+from experiments.data.augment import Augmentation, Changes, image_data
 from experiments.data.base import ArraySource, Dataset
 
 PIXELS = 3 * 32 * 32
@@ -138,18 +138,14 @@ def load(
     *,
     shift: int = 4,
     flip: bool = True,
-    rand_augment: float = 0,
-    erase: float = 0.0,
-    mixup: float = 0.0,
-    cutmix: float = 0.0,
+    **changes: Unpack[Changes],
 ) -> Dataset:
     """Images [32, 32, 3], normalized; in training moved by up to `shift` pixels and flipped, more with the other options.
 
     Args:
       path: folder or .tar.gz of the binary or the Python version. The options are those of `Augmentation`.
     """
-    changes = (shift, flip, rand_augment, erase, mixup, cutmix)
-    augmentation = Augmentation(len(archive.classes), archive.mean, archive.deviation, *changes)
+    augmentation = Augmentation(len(archive.classes), archive.mean, archive.deviation, shift, flip, **changes)
     train, test = (read_part(path, files, archive) for files in (archive.train, archive.test))
     return image_data(archive.name, train, test, archive.classes, (32, 32, 3), augmentation)
 

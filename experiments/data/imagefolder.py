@@ -9,11 +9,12 @@ import dataclasses
 import math
 import pathlib
 from collections.abc import Iterator
+from typing import Unpack
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from experiments.data.augment import Augmentation, image_data
+from experiments.data.augment import Augmentation, Changes, image_data
 from experiments.data.base import Batch, Dataset, stratified_split
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -143,10 +144,7 @@ def load(
     size: int = 224,
     skip_corrupt: bool = False,
     flip: bool = True,
-    rand_augment: float = 0,
-    erase: float = 0.0,
-    mixup: float = 0.0,
-    cutmix: float = 0.0,
+    **changes: Unpack[Changes],
 ) -> Dataset:
     """Images [size, size, 3], normalized as ImageNet; random resized crops and flips in training.
 
@@ -167,6 +165,6 @@ def load(
         files, labels = [every[i] for i in train_rows], [every_label[i] for i in train_rows]
         test_files, test_labels = [every[i] for i in test_rows], [every_label[i] for i in test_rows]
     part = lambda names, numbers: ImageFiles(names, np.array(numbers, np.int32), size, skip_corrupt)
-    augmentation = Augmentation(len(classes), MEAN, DEVIATION, 0, flip, rand_augment, erase, mixup, cutmix)
+    augmentation = Augmentation(len(classes), MEAN, DEVIATION, 0, flip, **changes)
     train, test = part(files, labels), part(test_files, test_labels)
     return image_data("imagefolder", train, test, classes, (size, size, 3), augmentation)

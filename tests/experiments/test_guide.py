@@ -274,7 +274,7 @@ def test_tables_show_losses_like_wins() -> None:
 
 def test_the_picture_is_pale_where_the_verdict_sees_no_difference() -> None:
     cases = [case(8, 2, times=times, noise=noise) for times, noise in (((4, 1), 0.01), ((1, 4), 0.01), ((1, 1.3), 0.2))]
-    drawn = pictures.bars({"topics": [{"topic": "fusion", "cases": cases}]}, "measured")
+    drawn = pictures.gains_of({"topics": [{"topic": "fusion", "cases": cases}]}, "measured")
     assert [colour for *_, colour in drawn] == [pictures.BETTER, pictures.WORSE, pictures.PALE]
 
 
