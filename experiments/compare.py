@@ -23,7 +23,7 @@ QUICK = pathlib.Path("runs") / "compare"
 
 
 def parsed(arguments: list[str]) -> argparse.Namespace:
-    """The flags, checked."""
+    """The parsed and checked flags."""
     parser = argparse.ArgumentParser(prog="python -m experiments.compare", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("kind", nargs="?", choices=("operators", "models"))
     parser.add_argument("--only", default="", metavar="NAME", help="run the cases whose name contains this")

@@ -34,7 +34,7 @@ def take(arguments: list[str], flags: dict[str, Any]) -> tuple[dict[str, Any], l
 
 
 def start_processes(arguments: list[str]) -> list[str]:
-    """Join the other processes of a run, if --distributed is given; the arguments without its flags are returned."""
+    """Join the other processes of a run, if --distributed is given; returns the other arguments."""
     values, others = take(arguments, DISTRIBUTED)
     if "--distributed" not in others:
         given = [flag for flag, value in values.items() if value is not None]

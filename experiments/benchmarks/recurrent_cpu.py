@@ -24,7 +24,7 @@ LENGTHS = (16, 128, 1024)
 
 
 def twins() -> tuple[zoo.Recurrent, torch.nn.LSTM]:
-    """The same layer, with the same weights."""
+    """The same layer in both libraries, with the same weights."""
     layer = zoo.Recurrent("lstm", HIDDEN, HIDDEN, rngs=nnx.Rngs(0))
     twin = torch.nn.LSTM(HIDDEN, HIDDEN, batch_first=True)
     twin.load_state_dict(zoo.to_torch_state_dict(layer))
@@ -83,7 +83,7 @@ def streaming() -> dict[str, Any]:
 
 
 def compile_seconds(steps: int) -> float:
-    """To lower and compile forward and backward; the best of three."""
+    """Seconds to lower and compile forward and backward; the best of three."""
     times = []
     for _ in range(3):
         gradient, params = gradient_of(twins()[0])

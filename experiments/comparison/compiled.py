@@ -45,7 +45,7 @@ PROTOCOL = (
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """A function, the shapes that it is called with, and the arguments whose memory it is given."""
+    """A function, the shapes of its arguments, and the arguments that are donated."""
 
     function: Callable[..., Any]
     shapes: tuple[Any, ...]
@@ -56,7 +56,7 @@ Make = Callable[[], Program]
 
 
 def operator_programs(case: Case, device: str, precision: Any) -> dict[str, Make]:
-    """XLA's code, of loops also with several steps in a turn, and every hand-written kernel of the operator."""
+    """XLA's code, loops also unrolled, and every hand-written kernel of the operator."""
     shapes = tuple(jax.ShapeDtypeStruct(a.shape, a.dtype(precision)) for a in case.arrays())
     with kernels.target(device):
         names = [name for name in kernels.available(case.operator) if name in HAND_WRITTEN]
@@ -67,7 +67,7 @@ def operator_programs(case: Case, device: str, precision: Any) -> dict[str, Make
 
 
 def model_programs(case: ModelCase, device: str, precision: Any) -> dict[str, Make]:
-    """XLA's code and the zoo's choice; of recurrent models the persistent kernels, which run where they are named."""
+    """XLA's code and the zoo's choice; for recurrent models the persistent kernels, which run only where they are named."""
 
     def make(implementation: str | None, unroll: int = 1) -> Program:
         view = zoo.training_view if case.train else zoo.evaluation_view
@@ -85,7 +85,7 @@ def model_programs(case: ModelCase, device: str, precision: Any) -> dict[str, Ma
 
 
 def figures(make: Make, device: str, precision: str) -> dict[str, Any]:
-    """What one contender's program launches, moves and computes, and the time that a model of the device gives it."""
+    """What one contender's program launches, moves and computes, and its time by the model of the device."""
     with kernels.target(device):
         made = make()
     with launch.recording() as calls:
@@ -117,7 +117,7 @@ def row_of(case: Case | ModelCase, device: str, precision: str) -> dict[str, Any
 
 
 def cases_of(kind: str) -> list[Case] | list[ModelCase]:
-    """In the order of their interest: what is not compiled in time is what comes last."""
+    """The most interesting first, since a run may stop before the last."""
     if kind == "operators":
         return operator_cases(False, "cuda")
     cases = model_cases(False, "cuda")
@@ -126,7 +126,7 @@ def cases_of(kind: str) -> list[Case] | list[ModelCase]:
 
 
 def header(kind: str, device: str) -> dict[str, Any]:
-    """What every figure of a record was obtained with."""
+    """The record without its cases."""
     assumed = device_model.constants(device)
     return result.begun(f"compiled-{kind}", "compiled", machine.compiled_for(device, "flax")) | {
         "protocol": PROTOCOL,
@@ -139,7 +139,7 @@ def header(kind: str, device: str) -> dict[str, Any]:
 
 
 def source_digest() -> str:
-    """Of everything that the figures are computed from. One kernel is imported by a computed name."""
+    """The digest of everything that the figures depend on. One kernel is imported by a computed name."""
     return sources.digest("experiments.comparison.compiled", "kernels.linear_act.pallas", tuned=True)
 
 

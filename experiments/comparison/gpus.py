@@ -34,7 +34,7 @@ REFUSALS = (kernels.ImplementationError, aot.CompilationError, residency.NotResi
 
 
 def cases() -> list[Case]:
-    """One of each hand-written operator, as large as in a model; of batch norm three."""
+    """One of each hand-written operator at the size of a model; three of batch norm."""
     first = {case.operator: case for case in reversed(LARGE)}
     sized = [_batch_norm(shape) for shape in BATCH_NORM]
     others = [case for operator, case in sorted(first.items()) if operator != "batch_norm_act"]
@@ -66,7 +66,7 @@ def counted(case: Case, device: str, implementation: str) -> dict[str, int]:
 
 
 def launches(case: Case, device: str) -> list[dict[str, Any]]:
-    """What a block of each of the case's kernels takes, and how many blocks the device holds at once.
+    """The resources that a block of each kernel takes, and how many blocks the device holds at once.
 
     Raises:
       one of REFUSALS: the kernels do not take this shape on this device.
@@ -93,7 +93,7 @@ def launches(case: Case, device: str) -> list[dict[str, Any]]:
 
 
 def chosen(case: Case) -> str:
-    """What `implementation=None` takes for the case on the device at hand."""
+    """What `implementation=None` chooses for the case on the device at hand."""
     function, given = program(case, None)
     with dispatch.choices_made() as made:
         jax.eval_shape(function, *given)

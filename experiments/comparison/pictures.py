@@ -78,7 +78,7 @@ def draw_speedups(record: dict[str, Any], path: pathlib.Path) -> None:
 
 
 def _ends(duels: list[verdict.Duel], group: Callable[[verdict.Duel], str], field: str) -> list[verdict.Duel]:
-    """Of each group the duel that gains most and the one that gains least, the largest gain first."""
+    """The best and the worst duel of each group, the largest gain first."""
     gain = lambda d: d.ratio(field)
     groups: dict[str, list[verdict.Duel]] = {}
     for duel in duels:
@@ -93,8 +93,7 @@ def _family(duel: verdict.Duel) -> str:
 
 
 def draw_overview(operators: dict[str, Any], models: dict[str, Any], path: pathlib.Path) -> None:
-    """XLA against hand-written kernels on a page: of each operator and of each family of models the cases that gain most and
-    least."""
+    """XLA against hand-written kernels at a glance: the best and the worst case of each operator and family of models."""
     from matplotlib.figure import Figure
 
     panels = []
@@ -120,8 +119,8 @@ def draw_overview(operators: dict[str, Any], models: dict[str, Any], path: pathl
 
 
 def _points(record: dict[str, Any]) -> list[tuple[str, str, float, float]]:
-    """(case, side, operations a byte, operations a second): measured, by the least bytes of any version; compiled, by the bytes
-    that it moves and its modelled time."""
+    """(case, side, operations per byte, operations per second): measured, by the least bytes of any version; compiled, by the
+    bytes that it moves and its modelled time."""
     clock, found = verdict.clock_of(record), []
     for case in record["cases"]:
         for wanted in (verdict.is_xla, verdict.HAND_WRITTEN.__contains__):
@@ -186,7 +185,7 @@ def draw_roofline(record: dict[str, Any], path: pathlib.Path) -> None:
 
 
 def _labels_at_the_side(axes: Any, points: list[tuple[str, str, float, float]]) -> None:
-    """Names in a column right of the axes, in the order of their points' heights, so that none covers another."""
+    """Names in a column right of the axes, ordered by the height of their points, so that none overlap."""
     last = {name: (x, y) for name, _, x, y in points}  # the hand-written point, where there is one
     low, high = (math.log(y) for y in axes.get_ylim())
     height = {name: (math.log(y) - low) / (high - low) for name, (_, y) in last.items()}

@@ -57,7 +57,7 @@ class Options:
 
 
 def cases_of(kind: str, quick: bool, platform: str) -> Sequence[Case | ModelCase]:
-    """In the order in which they are run."""
+    """The cases in the order in which they are run."""
     return operator_cases(quick, platform) if kind == "operators" else model_cases(quick, platform)
 
 
@@ -74,7 +74,7 @@ def begin(options: Options) -> dict[str, Any]:
 
 
 def _work(case: Case | ModelCase, dtype: str, peers: list[str]) -> tuple[dict[str, Callable[[], Contender]], list[Any], dict]:
-    """Contenders, what their outputs must be, and what any version must move and compute."""
+    """Contenders, their correct outputs, and the bytes and operations that any version needs."""
     itemsize = jnp.dtype(dtype).itemsize
     if isinstance(case, Case):
         made = contenders.operator_contenders(case, dtype, peers)
@@ -116,7 +116,7 @@ def run_case(case: Case | ModelCase, options: Options) -> dict[str, Any]:
 
 
 def described(row: dict[str, Any]) -> str:
-    """A line for the person who waits."""
+    """A row as a line on the terminal."""
     parts = [
         f"{name} {figures['median'] * 1e3:.3f} ms" if "median" in figures else f"{name} {figures['failed']}"
         for name, figures in row["contenders"].items()
@@ -125,7 +125,7 @@ def described(row: dict[str, Any]) -> str:
 
 
 def source_digest() -> str:
-    """Of all that a case's time depends on. The kernel of a matrix product in Pallas is imported by a computed name."""
+    """The digest of all that a case's time depends on. One kernel is imported by a computed name."""
     return sources.digest("experiments.comparison.session", "kernels.linear_act.pallas", tuned=True)
 
 

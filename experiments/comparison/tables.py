@@ -40,7 +40,7 @@ def operators(record: Found) -> Table:
 
 
 def _size(count: float) -> str:
-    """Gigabytes."""
+    """A count of bytes in GB."""
     return f"{count / 1e9:.3g}"
 
 
@@ -97,7 +97,7 @@ _SHOWN = "alexnet alexnet_original bilstm_tagger gan_mlp googlenet googlenet_ori
 
 
 def _steps(record: Found) -> list[verdict.Duel]:
-    """Those training steps, as they are compared."""
+    """The duels of those training steps."""
     found = {d.case["model"]: d for d in verdict.duels(record) if d.case["train"]}
     return [found[name] for name in _SHOWN.split() if name in found]
 
@@ -126,7 +126,7 @@ def outside_convolutions(record: Found) -> Table:
 
 
 def _where(duel: verdict.Duel) -> str:
-    """The two kinds of work whose bytes differ most, if by a hundredth of all at least."""
+    """The two kinds of work whose bytes differ most, if by at least a hundredth of all."""
     moved = lambda side, kind: side["kinds"].get(kind, {"bytes": 0})["bytes"]
     kinds = {*duel.xla["kinds"], *duel.hand["kinds"]}
     changes = sorted(kinds, key=lambda kind: (-abs(moved(duel.xla, kind) - moved(duel.hand, kind)), kind))
@@ -160,7 +160,7 @@ def _median(figures: Found) -> str:
 
 
 def _fastest(case: Found) -> str:
-    """The contenders that none beats beyond the noise of either."""
+    """The contenders that none beats beyond the noise."""
     timed = {name: found for name, found in case["contenders"].items() if "median" in found}
     first = min(timed, key=lambda name: timed[name]["median"])
     even = [name for name, found in timed.items() if found["p20"] <= timed[first]["p80"]]
@@ -168,7 +168,7 @@ def _fastest(case: Found) -> str:
 
 
 def failures(record: Found) -> str:
-    """Contenders that could not be compiled or run, one a line; empty if there are none."""
+    """Contenders that could not be compiled or run, one per line; empty if there are none."""
     return "".join(
         f"- {case['name']}, {name}: {found['failed']}\n"
         for case in record["cases"]

@@ -30,7 +30,7 @@ class LeNet5(torch.nn.Module):
 
 
 class SequenceModel(torch.nn.Module):
-    """Perhaps an embedding, a recurrent layer, and a linear layer on every step or the final state; sizes from the weights."""
+    """An optional embedding, a recurrent layer, and a linear layer on every step or the final state; sizes from the weights."""
 
     def __init__(self, name: str, state: dict[str, torch.Tensor]):
         super().__init__()
@@ -51,7 +51,7 @@ class SequenceModel(torch.nn.Module):
 
 
 def twin(case: ModelCase, state: dict[str, torch.Tensor]) -> torch.nn.Module:
-    """torch's model of the same name, with these weights; torchvision's own draw none, which takes long for 100 million."""
+    """torch's model of the same name, with these weights; for torchvision's none are drawn first, which would take long."""
     if case.model == "lenet5" or case.family == "recurrent":
         model: torch.nn.Module = LeNet5() if case.model == "lenet5" else SequenceModel(case.model, state)
         model.load_state_dict(state)

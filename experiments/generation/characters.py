@@ -64,7 +64,7 @@ def characters(
     top_k: int | None = None,
     top_p: float | None = None,
 ) -> Iterator[str]:
-    """Endless continuation of `prompt`, character by character. The same seed gives the same text.
+    """An endless continuation of `prompt`, character by character. The same seed gives the same text.
 
     Raises:
       ValueError: a character of the prompt is not in the vocabulary, or a sampling value is outside its range.
@@ -109,7 +109,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def generate(run: Run, options: argparse.Namespace) -> None:
-    """Write `options.num` texts to the terminal or a file, each character as soon as it is drawn."""
+    """Write `options.num` texts to the terminal or a file, each character as soon as it is sampled."""
     for name in ("length", "num"):
         if getattr(options, name) < 1:
             raise UserError(f"--{name}: {getattr(options, name)} given, at least 1 is needed")

@@ -97,7 +97,7 @@ def floor_seconds(kind: str, precision: str, moved: float, operations: float) ->
 
 
 def seconds(kind: str, moved: float, launches: float) -> float:
-    """Of bytes at the memory's rate and of the launches."""
+    """The time of bytes at the memory's rate and of launches."""
     return moved / constants(kind)["memory"] + launches * constants(kind)["launch"]
 
 

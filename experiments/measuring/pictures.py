@@ -16,7 +16,7 @@ DIGEST = "Records"  # key of the PNG's metadata
 
 
 def digest(*records: dict[str, Any]) -> str:
-    """Of what records hold, whatever their files' formatting."""
+    """The digest of the records' content, whatever their formatting."""
     return hashlib.sha256(json.dumps(records, sort_keys=True).encode()).hexdigest()
 
 

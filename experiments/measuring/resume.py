@@ -134,7 +134,7 @@ def said(line: Callable[[dict[str, Any]], str]) -> Callable[[dict[str, Any], str
 
 
 def free() -> None:
-    """Give memory back that the next part may need: compiled programs and what torch keeps."""
+    """Free memory that the next part may need: compiled programs and what torch caches."""
     jax.clear_caches()
     gc.collect()
     if (torch := sys.modules.get("torch")) is not None and torch.cuda.is_available():

@@ -155,7 +155,7 @@ def vgg_trunk_evaluation(name: str, images: np.ndarray) -> Evaluation:
 
 
 def torch_loss(outputs: Any, target: torch.Tensor) -> torch.Tensor:
-    """As `losses.cross_entropy`, of the outputs of torch's model: logits, or GoogLeNet's with those of two further heads."""
+    """As `losses.cross_entropy`, of the outputs of torch's model: logits, or GoogLeNet's with those of its auxiliary heads."""
     heads = [outputs] if isinstance(outputs, torch.Tensor) else [outputs.logits, outputs.aux_logits1, outputs.aux_logits2]
     exact = lambda logits: logits if logits.dtype == torch.float64 else logits.float()
     mean = lambda logits: torch.nn.functional.cross_entropy(exact(logits).flatten(0, -2), target.flatten())

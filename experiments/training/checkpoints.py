@@ -85,7 +85,7 @@ class Checkpoints:
             self.wait()
 
     def wait(self) -> None:
-        """Until the save under way is on disk.
+        """Block until the save under way is on disk.
 
         Raises:
           UserError: it could not be written.

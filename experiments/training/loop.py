@@ -51,7 +51,7 @@ def grouped(batches: Iterator[Any], sizes: Iterator[int]) -> Iterator[list[Any]]
 
 
 def versions() -> dict[str, str]:
-    """What the figures of a run depend on."""
+    """The versions and the device that the figures of a run depend on."""
     packages = machine.versions("jax", "jaxlib", "flax", "optax", "numpy")
     return packages | {"python": platform.python_version(), "device": jax.devices()[0].device_kind}
 

@@ -52,7 +52,7 @@ class ProgressBar:
             self._line_due = time.monotonic() + 10
 
     def say(self, line: str) -> None:
-        """A line that stays, above the bar."""
+        """Print a line that stays above the bar."""
         self._bar.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 

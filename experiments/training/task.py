@@ -86,7 +86,7 @@ def averaged(decay: float | None, average: Any, params: Any, step: jax.Array) ->
 
 
 def structures(build: Callable[[], nnx.Module]) -> tuple[Any, Any]:
-    """Those of the model in training and in evaluation mode; nothing is allocated."""
+    """The structures of the model in training and in evaluation mode; nothing is allocated."""
     model = nnx.eval_shape(build)
     return zoo.split(zoo.training_view(model))[0], zoo.split(zoo.evaluation_view(model))[0]
 
@@ -107,7 +107,7 @@ class SupervisedTask:
         return float(self.schedule(step // self.recipe.accumulate))
 
     def build(self) -> nnx.Module:
-        """What is trained."""
+        """The module that is trained."""
         return build_model(self.recipe, self.dataset)
 
     def init(self) -> TrainState:
@@ -126,7 +126,7 @@ class SupervisedTask:
         return state._replace(params=params, rest=rest, ema=None if state.ema is None else params)
 
     def prepare(self, state: TrainState, batches: list[dict[str, jax.Array]]) -> list[dict[str, jax.Array]]:
-        """What is better done for the next steps together than in each; called within the jitted call that takes them."""
+        """Work that is cheaper for several steps together than in each; called within the jitted call that takes them."""
         return batches
 
     def train_step(self, state: TrainState, batch: dict[str, jax.Array]) -> tuple[TrainState, jax.Array]:
