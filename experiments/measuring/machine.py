@@ -138,7 +138,7 @@ def bytes_per_second() -> float:
 
 @functools.cache
 def flops_per_second(precision: str) -> float:
-    """What this device achieves in a square matrix product, 8192 (GPU) or 1024 (CPU) wide, float32 at JAX's default precision."""
+    """What this device achieves in a square matrix product, 8192 (GPU) or 1024 (CPU) wide; float32 at the default precision."""
     width = 8192 if dispatch.device().platform == "cuda" else 1024
     w = jnp.ones((width, width), precision)
     product = jax.jit(lambda w: w @ w)
