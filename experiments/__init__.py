@@ -3,8 +3,8 @@
 import importlib.util
 import os
 
-# The tests bring JAX's CUDA plug-in along, to compile for GPUs that are not there. On a machine without an NVIDIA driver it
-# would complain at every start, so it is left alone there.
+# The test environment includes JAX's CUDA plug-in, to compile for absent GPUs. Without an NVIDIA driver it would log an error
+# at every start, so it is not loaded there.
 if (
     "JAX_PLATFORMS" not in os.environ
     and importlib.util.find_spec("jax_plugins") is not None

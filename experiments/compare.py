@@ -2,7 +2,7 @@
 
 Writes a result file (its fields: docs/results.md), a Markdown table and pictures to experiments/results/DEVICE/, with --quick
 to runs/compare/, or to --out. Each contender's result is checked in the same run before it is timed. What the result file holds
-of the same sources and options is not run again, so that a run which was cut off goes on by the same command. `--check OLD NEW`
+from the same sources and options is not run again, so the same command resumes an interrupted run. `--check OLD NEW`
 compares two result files and names what became slower beyond the noise.
 """
 
@@ -23,10 +23,10 @@ QUICK = pathlib.Path("runs") / "compare"
 
 
 def parsed(arguments: list[str]) -> argparse.Namespace:
-    """The flags, checked."""
+    """The parsed and checked flags."""
     parser = argparse.ArgumentParser(prog="python -m experiments.compare", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("kind", nargs="?", choices=("operators", "models"))
-    parser.add_argument("--only", metavar="NAME", help="run the cases whose name contains this")
+    parser.add_argument("--only", default="", metavar="NAME", help="run the cases whose name contains this")
     parser.add_argument(
         "--peers", default="", metavar="NAMES", help=f"compare with some of {', '.join(PEERS)} too, comma between"
     )
@@ -79,17 +79,10 @@ def main(arguments: list[str]) -> int:
     folder = given.out or (QUICK if given.quick else result.RESULTS) / device.kind
     path = folder / f"compare-{given.kind}.json"
 
-    def save(found: dict) -> None:
-        result.write(found, path)
-        path.with_suffix(".md").write_text(tables.every_contender(found))
-
-    found, left = session.compare(options, result.earlier(path), save)
-    save(found)
+    found = session.compare(options, path, lambda record: path.with_suffix(".md").write_text(tables.every_contender(record)))
     pictures.draw_speedups(found, folder / f"compare-{given.kind}.png")
     pictures.draw_roofline(found, folder / f"roofline-{given.kind}.png")
     print(f"written: {path}")
-    if left:
-        print(resume.stopped(left))
     return 0
 
 

@@ -1,7 +1,7 @@
 """How good a trained model is: python -m experiments.evaluate WORKDIR, or WEIGHTS --model NAME [--data NAME[:PATH]].
 
-Prints loss and accuracy over the whole held-out data, the accuracy of each class, and writes two pictures beside the run:
-confusion.png and mistakes.png, the examples it got most wrong.
+Prints loss and accuracy over the whole test data, the accuracy of each class, and writes two pictures beside the run:
+confusion.png, and mistakes.png with the most confident mistakes.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from experiments.errors import UserError, run
 from experiments.measuring.result import write_json
 from experiments.training.judge import judge_of
 from experiments.training.restore import Run, build, load_run
+from kernels.runtime.sizes import cdiv
 
 
 def open_model(source: str, model: str | None, data: str | None) -> tuple[Run, pathlib.Path]:
@@ -44,7 +45,7 @@ def open_model(source: str, model: str | None, data: str | None) -> tuple[Run, p
 
 
 def predict(opened: Run, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Class probabilities [examples, classes] and labels [examples] over the held-out data."""
+    """Class probabilities [examples, classes] and labels [examples] over the test data."""
     probabilities, labels = [], []
     preprocess, key = opened.dataset.preprocess, jax.random.key(0)
 
@@ -87,7 +88,7 @@ def draw_mistakes(images: np.ndarray, captions: list[str], path: pathlib.Path) -
     from matplotlib.figure import Figure
 
     columns = min(8, len(images))
-    rows = -(-len(images) // columns)
+    rows = cdiv(len(images), columns)
     figure = Figure(figsize=(1.5 * columns, 1.75 * rows), layout="constrained")
     for axes in figure.subplots(rows, columns, squeeze=False).flat:
         axes.axis("off")
@@ -141,7 +142,7 @@ def main(arguments: list[str]) -> int:
     console = Console()
     figures = opened.task.evaluate(opened.stepper)
     shown = ", ".join(f"{name} {value:.2%}" if name == "accuracy" else f"{name} {value:.4f}" for name, value in figures.items())
-    console.print(f"{opened.recipe.model} on the held-out part of {opened.recipe.data}: {shown}", highlight=False)
+    console.print(f"{opened.recipe.model} on the test part of {opened.recipe.data}: {shown}", highlight=False)
     if opened.recipe.task == "classification":
         classification_report(opened, folder, console, options.worst)
     write_json(folder / "evaluation.json", {"step": opened.step} | figures, indent=2)

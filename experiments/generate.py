@@ -1,4 +1,4 @@
-"""What a trained network makes: python -m experiments.generate WORKDIR [flags].
+"""Output of a trained network: python -m experiments.generate WORKDIR [flags].
 
 A language model writes text: --prompt "def " --length 500 --temperature 0.7 --top-k 20 --top-p 0.95 --seed 1.
 A tagger colours a text: --file PATH, or --prompt TEXT; --out F.html writes it as a page.

@@ -1,9 +1,9 @@
-"""Everything that a new GPU is asked, in order: python -m experiments.gpu [PART ...], which is what `make gpu` runs.
+"""Everything to run on a new GPU, in order: python -m experiments.gpu [PART ...], which is what `make gpu` runs.
 
-First whether the kernels are right, then the tests that need a GPU, tuning, the comparisons and the guide. A part that fails
-does not end the others. One page says what was found, experiments/results/KIND/gpu.md; what was checked and measured goes to
-kernels/tuned/, from where everybody with such a device gets it. Tuning, comparisons and guide leave out what they have done
-before with the same sources, so the same command resumes where the last one stopped.
+First the check of the kernels, then the tests that need a GPU, tuning, the comparisons and the guide. A part that fails does
+not stop the others. experiments/results/KIND/gpu.md summarizes the findings; what was checked and measured goes to
+kernels/tuned/, which comes with the package. Tuning, comparisons and guide skip what they have done before with the same
+sources, so the same command resumes where the last one stopped.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from experiments.errors import UserError, nearest, run
+from experiments.measuring import resume
+from experiments.measuring.tables import markdown
 from kernels.commands import check
 from kernels.commands.dtypes import DTYPES
 
@@ -78,35 +80,29 @@ def page(found: check.Description, done: Sequence[Done], tuned: dict[str, Any]) 
     """What was found, in Markdown."""
     device = found.device
     versions = ", ".join(f"{name} {version}" for name, version in found.versions.items())
-    lines = [
-        f"# What was found on {device.kind}",
-        "",
+    head = (
         f"{device.cores} multiprocessors, {device.l2_cache / 2**20:g} MiB of L2 cache, compute capability "
-        f"{'.'.join(map(str, device.compute_capability))}; {versions}; {datetime.date.today().isoformat()}.",
-        "",
-        "| part | status | seconds | its last line |",
-        "| --- | --- | ---: | --- |",
-        *(f"| {d.part.name} | {d.status or 'ok'} | {d.seconds:.0f} | {_cell(d.last)} |" for d in done),
-        "",
-        "## Kernels against float64",
-        "",
-        f"| operator | implementation | {' | '.join(DTYPES)} | verdict |",
-        f"| --- | --- | {' | '.join('---:' for _ in DTYPES)} | --- |",
-    ]
+        f"{'.'.join(map(str, device.compute_capability))}; {versions}; {datetime.date.today().isoformat()}."
+    )
+    parts = [[d.part.name, str(d.status or "ok"), f"{d.seconds:.0f}", _cell(d.last)] for d in done]
+    checked, fastest = [], []
     for operator, entries in sorted(tuned.get("checked", {}).items()):
         for name, entry in sorted(entries.items()):
-            errors = " | ".join(f"{entry['worst'][dtype]:.1e}" if dtype in entry["worst"] else "" for dtype in DTYPES)
-            verdict = _cell(": ".join(filter(None, (entry["verdict"], entry["reason"]))))
-            lines.append(f"| {operator} | {name} | {errors} | {verdict} |")
-    lines += ["", "## The fastest of each operator", ""]
-    lines += ["| operator | shapes | fastest | times as fast as the next |", "| --- | --- | --- | ---: |"]
+            errors = [f"{entry['worst'][dtype]:.1e}" if dtype in entry["worst"] else "" for dtype in DTYPES]
+            checked.append([operator, name, *errors, _cell(": ".join(filter(None, (entry["verdict"], entry["reason"]))))])
     for operator, entries in sorted(tuned.get("operators", {}).items()):
         for key, entry in sorted(entries.items()):
             if "implementation" in entry:
                 first, *others = sorted(entry["seconds"].values())
-                ratio = f"{others[0] / first:.2f}" if others else ""
-                lines.append(f"| {operator} | {key} | {entry['implementation']} | {ratio} |")
-    return "\n".join(lines) + "\n"
+                fastest.append([operator, key, entry["implementation"], f"{others[0] / first:.2f}" if others else ""])
+    return (
+        f"# What was found on {device.kind}\n\n{head}\n\n"
+        + markdown(["part", "status", ">seconds", "its last line"], parts)
+        + "\n## Kernels against float64\n\n"
+        + markdown(["operator", "implementation", *(f">{dtype}" for dtype in DTYPES), "verdict"], checked)
+        + "\n## The fastest of each operator\n\n"
+        + markdown(["operator", "shapes", "fastest", ">speedup over the next"], fastest)
+    )
 
 
 def _cell(text: str) -> str:
@@ -114,7 +110,7 @@ def _cell(text: str) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m experiments.gpu", description="Asks a GPU everything, in order.")
+    parser = argparse.ArgumentParser(prog="python -m experiments.gpu", description="Runs everything on a GPU, in order.")
     names = list(parts("", 0))
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"all, or some of {', '.join(names)}")
     parser.add_argument("--peers", default="torch,torch.compile", help="what the comparisons compare with besides XLA")
@@ -123,8 +119,7 @@ def main(arguments: list[str]) -> int:
     for name in given.parts:
         if name not in names:
             raise UserError(nearest("PART", name, names))
-    if not given.minutes > 0:
-        raise UserError(f"--minutes: {given.minutes:g} given, a number above 0 is needed")
+    resume.deadline(given.minutes)  # or it raises: each part counts its own
     found = check.describe()
     if found.device.platform != "cuda":
         raise UserError(f"no GPU: JAX runs on {found.device.kind} here")

@@ -1,9 +1,9 @@
-"""Where the time of a model must go, before anyone has run it: python -m experiments.inspect MODEL.
+"""Where a model's time must go, before anyone has run it: python -m experiments.inspect MODEL.
 
-Compiles a training step (or inference) for a GPU that need not be there, with XLA alone and with the hand-written kernels, and
-prints and draws for both: kernels launched, bytes moved and the time the memory needs for them, by kind of work. Figures are
-compiled, not measured; they are those of `python -m experiments.comparison.compiled models`, whose row is shown where it is of
-the sources as they are. Writes the row and the picture to runs/inspect/, or to --out.
+Compiles a training step (or inference) for a GPU that need not be present, with XLA alone and with the hand-written kernels,
+and prints and draws for both: kernels launched, bytes moved and the time the memory needs for them, by kind of work. Figures
+are compiled, not measured; they are those of `python -m experiments.comparison.compiled models`, whose row is shown where it is
+up to date with the sources. Writes the row and the picture to runs/inspect/, or to --out.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The loss of a classifier, with further heads or without: one for training, comparison and benchmarks."""
+"""The loss of a classifier, with or without auxiliary heads, shared by training, comparison and benchmarks."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import jax
 
 import kernels
 
-AUXILIARY = 0.3  # weight of each of GoogLeNet's two further heads (Szegedy et al. 2014, section 5)
+AUXILIARY = 0.3  # weight of each of GoogLeNet's two auxiliary heads (Szegedy et al. 2014, section 5)
 
 
 def cross_entropy(outputs: Any, labels: jax.Array, label_smoothing: float = 0.0) -> tuple[jax.Array, jax.Array]:
     """Mean softmax cross-entropy, and the logits.
 
     Args:
-      outputs: logits, or a tuple of logits and those of further heads (or None), which are added with the weight AUXILIARY.
+      outputs: logits, or a tuple of logits and those of auxiliary heads (or None), which are added with the weight AUXILIARY.
       labels: class numbers, or shares of the classes.
     """
     logits, *further = outputs if isinstance(outputs, tuple) else (outputs,)

@@ -161,7 +161,7 @@ def documents() -> list[pathlib.Path]:
 
 
 def written(path: pathlib.Path) -> str:
-    """What a document must say."""
+    """The text of a document as its result files say."""
     whole = PAGES.get(path.relative_to(ROOT).as_posix())
     return whole() if whole else render(path.read_text())
 

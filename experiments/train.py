@@ -6,6 +6,7 @@ a run that was interrupted.
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from typing import Any
@@ -16,43 +17,38 @@ USAGE = "usage: python -m experiments.train MODEL [--data NAME[:PATH]] [--epochs
 DISTRIBUTED = {"--coordinator": str, "--processes": int, "--process-id": int}
 
 
-def _take(arguments: list[str], flag: str) -> str | None:
-    """Remove `flag VALUE` or `flag=VALUE` from the arguments, and return the value."""
-    for index, argument in enumerate(arguments):
-        if argument == flag:
-            if index + 1 == len(arguments):
-                raise UserError(f"{flag}: a value is needed")
-            value = arguments[index + 1]
-            del arguments[index : index + 2]
-            return value
-        if argument.startswith(flag + "="):
-            del arguments[index]
-            return argument.partition("=")[2]
-    return None
+def take(arguments: list[str], flags: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The values of these flags, None where they are not given, and the other arguments.
+
+    Raises:
+      UserError: a value is missing or of another kind.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    for flag, kind in flags.items():
+        parser.add_argument(flag, type=kind, dest=flag)
+    try:
+        found, others = parser.parse_known_args(arguments)
+    except argparse.ArgumentError as error:
+        raise UserError(f"{error.argument_name}: {error.message}") from error
+    return vars(found), others
 
 
-def start_processes(arguments: list[str]) -> None:
-    """Join the other processes of a run, if --distributed is given; its flags are removed from the arguments."""
-    values = {flag: _take(arguments, flag) for flag in DISTRIBUTED}
-    if "--distributed" not in arguments:
+def start_processes(arguments: list[str]) -> list[str]:
+    """Join the other processes of a run, if --distributed is given; returns the other arguments."""
+    values, others = take(arguments, DISTRIBUTED)
+    if "--distributed" not in others:
         given = [flag for flag, value in values.items() if value is not None]
         if given:
             raise UserError(f"{given[0]}: given without --distributed")
-        return
-    arguments.remove("--distributed")
+        return others
     import jax
 
-    options: dict[str, Any] = {}
-    for (flag, kind), name in zip(DISTRIBUTED.items(), ("coordinator_address", "num_processes", "process_id"), strict=True):
-        value = values[flag]
-        try:
-            options[name] = kind(value) if value is not None else None
-        except ValueError as error:
-            raise UserError(f"{flag}: {value!r} given, a whole number is needed") from error
+    names = ("coordinator_address", "num_processes", "process_id")
     try:
-        jax.distributed.initialize(**options, heartbeat_timeout_seconds=20)
+        jax.distributed.initialize(**dict(zip(names, values.values(), strict=True)), heartbeat_timeout_seconds=20)
     except (ValueError, RuntimeError) as error:
         raise UserError(f"--distributed: {error}") from error
+    return [argument for argument in others if argument != "--distributed"]
 
 
 def parse(arguments: list[str]) -> Any:
@@ -73,7 +69,7 @@ def parse(arguments: list[str]) -> Any:
     for flag in flags:
         if flag.startswith("--") and flag.partition("=")[0] not in {*known, "--help"}:
             raise UserError(nearest("flag", flag.partition("=")[0], (f for f in known if not f.startswith("--no-"))))
-    recipe = recipes.find(model, _take(list(flags), "--data"))
+    recipe = recipes.find(model, take(flags, {"--data": str})[0]["--data"])
     return tyro.cli(Recipe, args=flags, default=recipe, prog=f"python -m experiments.train {model}")
 
 
@@ -83,11 +79,9 @@ def main(arguments: list[str]) -> int:
 
         print(f"{__doc__}\n{USAGE}\n\nmodels: {', '.join(zoo.list_models())}")
         return 0
-    start_processes(arguments)
-    recipe = parse(arguments)
-    from experiments.training.interrupts import StoppedError
+    recipe = parse(start_processes(arguments))
     from experiments.training.judge import judge_of
-    from experiments.training.loop import train
+    from experiments.training.loop import StoppedError, train
 
     try:
         train(recipe, judge=judge_of)

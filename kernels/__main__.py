@@ -1,4 +1,5 @@
-"""python -m kernels check | tune | list: is every kernel right on this device, which is fastest there, and what is chosen."""
+"""python -m kernels check | tune | list: whether every kernel is correct on this device, which is fastest, and what is
+chosen."""
 
 from __future__ import annotations
 

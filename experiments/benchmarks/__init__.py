@@ -1,1 +1,1 @@
-"""Measurements on this machine: each is a script that writes a result file under experiments/results/<device>/."""
+"""Scripts that each measure something on this machine and write a result file under experiments/results/<device>/."""

@@ -1,7 +1,7 @@
 """Convolutional networks against torch on this CPU: python -m experiments.benchmarks.conv_models_cpu [--only NAME].
 
 A training step (loss, gradient, SGD with momentum, running statistics) and an inference, float32, the same weights and images,
-called in turn. Writes experiments/results/cpu/conv-models.json; the ratio is ours over torch's, so less is better.
+called in turn. Writes experiments/results/cpu/conv-models.json; the ratio is ours over torch's, so lower is better.
 """
 
 from __future__ import annotations
@@ -90,11 +90,9 @@ def measure(case: str, rounds: int) -> dict[str, Any]:
     labels = rng.integers(0, classes, batch).astype(np.int32)
     labels[0] = classes - 1
     peer = torch_model(name, num_classes=classes)
-    contenders = {"zoo": ours(peer, name, images, labels, train), "torch": torchs(peer, images, labels, train)}
-    seconds = clock.interleaved(contenders, rounds)
     what = f"{'training step' if train else 'inference'}, batch {batch} at {size}"
-    ratio = round(seconds["zoo"]["median"] / seconds["torch"]["median"], 3)
-    return {"model": name, "what": what, "seconds": seconds, "ratio": ratio, "aim": aim}
+    sides = ours(peer, name, images, labels, train), torchs(peer, images, labels, train)
+    return {"model": name, "what": what} | clock.beside_torch(*sides, rounds) | {"aim": aim}
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -1,6 +1,6 @@
 """The CPU formulations of convolution and pooling beside XLA's own and torch's: python -m experiments.benchmarks.cpu_operators.
 
-The rules in kernels/conv/cpu.py and kernels/max_pool/xla.py were read off this table. Writes
+The rules in kernels/conv/cpu.py and kernels/max_pool/xla.py were derived from these figures. Writes
 experiments/results/cpu/cpu-operators.json. torch is needed for the comparison.
 """
 

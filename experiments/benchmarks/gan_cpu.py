@@ -108,7 +108,7 @@ def with_gradients(form: str) -> Callable:
 
 
 def shapes(layer: str, batch: int) -> tuple[tuple[int, ...], ...]:
-    """Of input, kernel and output."""
+    """The shapes of input, kernel and output."""
     size, channels, out = LAYERS[layer]
     return (batch, size, size, channels), (4, 4, channels, out), (batch, 2 * size, 2 * size, out)
 
@@ -127,7 +127,7 @@ def form_times(layer: str) -> dict[str, Any]:
 
 
 def form_kernels(layer: str, batch: int = 128) -> dict[str, Any]:
-    """Kernels, bytes and the multiply-adds XLA counts in what it compiles for the H200."""
+    """Kernels, bytes and temporary memory of what XLA compiles for the H200."""
     found = {}
     for form in FORMS:
         arrays = [jax.ShapeDtypeStruct(s, jnp.bfloat16) for s in shapes(layer, batch)]

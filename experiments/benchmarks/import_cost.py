@@ -1,6 +1,6 @@
 """What `import kernels` costs beyond jax: python -m experiments.benchmarks.import_cost.
 
-Each a new process, 15 of them. Aim: 50 ms. Writes experiments/results/cpu/import-cost.json.
+Measured in 15 new processes. Aim: 50 ms. Writes experiments/results/cpu/import-cost.json.
 """
 
 from __future__ import annotations

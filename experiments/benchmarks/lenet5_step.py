@@ -1,4 +1,4 @@
-"""LeNet-5 training step against torch, and the share of Python in it: python -m experiments.benchmarks.lenet5_step.
+"""The LeNet-5 training step beside torch's, and the overhead of Python in it: python -m experiments.benchmarks.lenet5_step.
 
 Writes experiments/results/cpu/lenet5-step.json. torch is needed for the comparison.
 """

@@ -1,8 +1,8 @@
 """Persistent recurrent kernels compiled for an H200, and a model of their time.
 
 python -m experiments.benchmarks.recurrent_compiled runs nothing on a GPU. It writes the result file recurrent-compiled, from
-which docs/recurrent.md has its tables: what the kernels take at each size, what XLA's loop is made of, and the time that
-`measuring/recurrent_model.py` expects, which is there to be held against a measurement.
+which docs/recurrent.md has its tables: the resources of the kernels at each size, the kernels of XLA's loop, and the time that
+`measuring/recurrent_model.py` predicts, to be compared with a measurement.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ DEVICE = "nvidia-h200"
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-    """A benchmark of the issue: sequences, steps, features, hidden units, layers, directions."""
+    """A shape to model: sequences, steps, features, hidden units, layers, directions."""
 
     batch: int
     steps: int
@@ -52,19 +52,14 @@ SHAPES = (
 )
 
 
-def weights_of(shape: Shape, columns: int, features: int) -> CellWeights:
-    of: Any = lambda *dims: jax.ShapeDtypeStruct(dims, jnp.dtype(shape.dtype))
-    return CellWeights(of(features, columns), of(shape.hidden, columns), of(columns), of(columns))
-
-
 def program(shape: Shape, implementation: str, backward: bool) -> tuple[Any, Any, Any]:
     """A function of layers and input, and the shapes of both."""
     columns = CELLS[f"{shape.cell}_tanh" if shape.cell == "rnn" else shape.cell].gates * shape.hidden
     above = shape.directions * shape.hidden
-    stack = [
-        (weights_of(shape, columns, above if layer else shape.features),) * shape.directions for layer in range(shape.layers)
-    ]
-    x = jax.ShapeDtypeStruct((shape.batch, shape.steps, shape.features), jnp.dtype(shape.dtype))
+    of: Any = lambda *dims: jax.ShapeDtypeStruct(dims, jnp.dtype(shape.dtype))
+    weights = lambda features: CellWeights(of(features, columns), of(shape.hidden, columns), of(columns), of(columns))
+    stack = [(weights(above if layer else shape.features),) * shape.directions for layer in range(shape.layers)]
+    x = of(shape.batch, shape.steps, shape.features)
 
     def forward(stack, x):
         return getattr(kernels, shape.cell)(x, stack, implementation=implementation)[0]
@@ -77,14 +72,14 @@ def program(shape: Shape, implementation: str, backward: bool) -> tuple[Any, Any
 
 
 def launches(shape: Shape) -> list[launch.Launch]:
-    """Those of a forward and backward pass with the persistent kernels."""
+    """The launches of a forward and a backward pass with the persistent kernels."""
     with launch.recording() as calls, kernels.target(DEVICE):
         jax.eval_shape(*program(shape, "interpret", backward=True))
     return calls
 
 
 def taken(call: launch.Launch) -> dict[str, Any]:
-    """What a compiled launch takes of the device."""
+    """The resources that a compiled launch takes."""
     found = aot.kernel_resources(call, DEVICE)
     return {
         "blocks": math.prod(call.grid),
@@ -98,7 +93,7 @@ def taken(call: launch.Launch) -> dict[str, Any]:
 
 
 def ours(shape: Shape, layers_at_once: int) -> dict[str, Any]:
-    """Dependent steps and expected time of a pass, with so many layers in one launch."""
+    """Dependent steps and modelled time of a pass, with `layers_at_once` layers per launch."""
     item = jnp.dtype(shape.dtype).itemsize
     gates = CELLS["rnn_tanh" if shape.cell == "rnn" else shape.cell].gates
     figures: dict[str, Any] = {"layers_at_once": layers_at_once, "steps": 0, "forward_ms": 0.0, "backward_ms": 0.0}
@@ -117,7 +112,7 @@ def ours(shape: Shape, layers_at_once: int) -> dict[str, Any]:
 
 
 def xla(shape: Shape, unroll: int = 1) -> dict[str, float]:
-    """XLA's loop, `unroll` steps in a turn: kernels per step of the sequence (all layers), and the time of so many launches."""
+    """XLA's loop with `unroll` steps per iteration: kernels per step of the sequence (all layers), and their launches' time."""
     found = {}
     for name, backward in (("forward", False), ("both", True)):
         fn, *args = program(shape, "xla", backward)

@@ -7,7 +7,6 @@ compile sequences of several lengths. A ratio is our median over torch's. About 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -25,7 +24,7 @@ LENGTHS = (16, 128, 1024)
 
 
 def twins() -> tuple[zoo.Recurrent, torch.nn.LSTM]:
-    """The same layer, with the same weights."""
+    """The same layer in both libraries, with the same weights."""
     layer = zoo.Recurrent("lstm", HIDDEN, HIDDEN, rngs=nnx.Rngs(0))
     twin = torch.nn.LSTM(HIDDEN, HIDDEN, batch_first=True)
     twin.load_state_dict(zoo.to_torch_state_dict(layer))
@@ -37,11 +36,6 @@ def gradient_of(layer: zoo.Recurrent) -> tuple[Any, nnx.State]:
     graph, params = nnx.split(layer)
     loss = lambda params, x: jnp.square(nnx.merge(graph, params)(x)[0]).sum()
     return jax.jit(jax.grad(loss, argnums=(0, 1))), params
-
-
-def compared(ours: Callable[[], Any], theirs: Callable[[], Any], rounds: int) -> dict[str, Any]:
-    times = clock.interleaved({"zoo": ours, "torch": theirs}, rounds)
-    return {"seconds": times, "ratio": round(times["zoo"]["median"] / times["torch"]["median"], 3)}
 
 
 def training() -> dict[str, Any]:
@@ -61,7 +55,7 @@ def training() -> dict[str, Any]:
     assert torch_x.grad is not None
     # Both sides compute the same thing: gradients agree up to float32 sums over the steps.
     np.testing.assert_allclose(ours()[1], torch_x.grad, rtol=0, atol=1e-4)
-    return compared(ours, theirs, rounds=40)
+    return clock.beside_torch(ours, theirs, rounds=40)
 
 
 def streaming() -> dict[str, Any]:
@@ -85,11 +79,11 @@ def streaming() -> dict[str, Any]:
             for _ in range(CALLS):
                 _, state = twin(torch_x, state)
 
-    return compared(ours, theirs, rounds=20) | {"calls": CALLS}
+    return clock.beside_torch(ours, theirs, rounds=20) | {"calls": CALLS}
 
 
 def compile_seconds(steps: int) -> float:
-    """To lower and compile forward and backward; the best of three."""
+    """Seconds to lower and compile forward and backward; the best of three."""
     times = []
     for _ in range(3):
         gradient, params = gradient_of(twins()[0])

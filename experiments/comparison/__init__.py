@@ -1,1 +1,1 @@
-"""Parts of experiments.compare: the cases, the clock, the pictures."""
+"""The parts of experiments.compare: cases, contenders, the runs, tables and pictures."""

@@ -37,7 +37,7 @@ class Array:
         return np.maximum(values, 0) if self.rectified else values
 
     def dtype(self, precision: Any) -> jnp.dtype:
-        """In which it is handed to a contender."""
+        """The dtype in which a contender gets it."""
         if self.below is not None:
             return jnp.dtype(jnp.int32)
         return jnp.dtype(jnp.float32 if self.float32 else precision)
@@ -116,7 +116,7 @@ class Case:
 
 
 def differentiated(forward: Callable[..., jax.Array], argnums: Sequence[int]) -> Callable[..., Any]:
-    """forward's output and its gradients, as one function of its inputs and the gradient of its output; or forward itself."""
+    """`forward` with its gradients, as one function of its inputs and the gradient of its output; without `argnums` itself."""
     if not argnums:
         return forward
 

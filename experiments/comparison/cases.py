@@ -131,7 +131,7 @@ def conv_case(where: str, batch: int, size: int, channels: int, features: int) -
 
 
 def _activate(f: Any, activation: str | None, y: Any) -> Any:
-    """An activation of torch's, by the name that kernels/ gives it."""
+    """torch's activation of the name that kernels/ uses."""
     named = {"relu": lambda: f.relu(y), "leaky_relu": lambda: f.leaky_relu(y, 0.2), "tanh": lambda: f.tanh(y), None: lambda: y}
     return named[activation]()
 
@@ -227,7 +227,7 @@ def _linen() -> Any:
 
 
 def operator_cases(quick: bool, platform: str) -> list[Case]:
-    """Real shapes of the zoo's models and of the public benchmark; on a CPU smaller batches of them, for the time it takes."""
+    """Real shapes of the zoo's models and of the public benchmark; on a CPU with smaller batches, to save time."""
     scale = 1 if platform == "cuda" else 32
     batch = lambda full: max(2, full // scale // (2 if quick else 1))
     rows = lambda full: max(64, full // (1 if platform == "cuda" else 8))

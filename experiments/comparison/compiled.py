@@ -1,12 +1,12 @@
-"""The comparison compiled for a GPU that is not there: python -m experiments.comparison.compiled operators|models [flags].
+"""The comparison, compiled for an absent GPU: python -m experiments.comparison.compiled operators|models [flags].
 
 Compiles every case of the comparison for an H200 with XLA's code and with the hand-written kernels, and counts. Nothing is
 run, nothing is measured. Writes experiments/results/DEVICE/compiled-operators.json or compiled-models.json after each case;
-what is there from the same sources is not compiled again. A training step is given the memory of its weights, as in a loop.
+rows from the same sources are not compiled again. A training step donates the memory of its weights, as in a training loop.
 
 `modelled_seconds` is an estimate: for each kernel the longer of the time its bytes take at the bandwidth and its products at
-the peak, plus a launch, all added up. A persistent recurrent kernel takes its steps, one after another, as
-measuring/recurrent_model.py has them. The estimate knows no tuning, no cache between kernels and no overlap.
+the peak, plus a launch, all added up. A persistent recurrent kernel takes the sum of its steps, as
+measuring/recurrent_model.py models them. The estimate ignores tuning, caching between kernels and overlap.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from experiments.comparison.cases import operator_cases
 from experiments.comparison.contenders import LOOPS, scoped
 from experiments.comparison.models import FIRST, PUBLIC, ModelCase, model_cases
 from experiments.comparison.programs import DONATED, UNROLL, program
-from experiments.errors import UserError, nearest, run
+from experiments.errors import run
 from experiments.measuring import counting, device_model, machine, recurrent_model, result, resume, sources
 from experiments.measuring.clock import refusal
 from kernels.runtime import launch
@@ -45,7 +45,7 @@ PROTOCOL = (
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """A function, the shapes that it is called with, and the arguments whose memory it is given."""
+    """A function, the shapes of its arguments, and the arguments that are donated."""
 
     function: Callable[..., Any]
     shapes: tuple[Any, ...]
@@ -56,7 +56,7 @@ Make = Callable[[], Program]
 
 
 def operator_programs(case: Case, device: str, precision: Any) -> dict[str, Make]:
-    """XLA's code, of loops also with several steps in a turn, and every hand-written kernel of the operator."""
+    """XLA's code, loops also unrolled, and every hand-written kernel of the operator."""
     shapes = tuple(jax.ShapeDtypeStruct(a.shape, a.dtype(precision)) for a in case.arrays())
     with kernels.target(device):
         names = [name for name in kernels.available(case.operator) if name in HAND_WRITTEN]
@@ -67,7 +67,7 @@ def operator_programs(case: Case, device: str, precision: Any) -> dict[str, Make
 
 
 def model_programs(case: ModelCase, device: str, precision: Any) -> dict[str, Make]:
-    """XLA's code and the zoo's choice; of recurrent models the persistent kernels, which run where they are named."""
+    """XLA's code and the zoo's choice; for recurrent models the persistent kernels, which run only where they are named."""
 
     def make(implementation: str | None, unroll: int = 1) -> Program:
         view = zoo.training_view if case.train else zoo.evaluation_view
@@ -85,7 +85,7 @@ def model_programs(case: ModelCase, device: str, precision: Any) -> dict[str, Ma
 
 
 def figures(make: Make, device: str, precision: str) -> dict[str, Any]:
-    """What one contender's program launches, moves and computes, and the time that a model of the device gives it."""
+    """What one contender's program launches, moves and computes, and its time by the model of the device."""
     with kernels.target(device):
         made = make()
     with launch.recording() as calls:
@@ -117,7 +117,7 @@ def row_of(case: Case | ModelCase, device: str, precision: str) -> dict[str, Any
 
 
 def cases_of(kind: str) -> list[Case] | list[ModelCase]:
-    """In the order of their interest: what is not compiled in time is what comes last."""
+    """The most interesting first, since a run may stop before the last."""
     if kind == "operators":
         return operator_cases(False, "cuda")
     cases = model_cases(False, "cuda")
@@ -126,36 +126,27 @@ def cases_of(kind: str) -> list[Case] | list[ModelCase]:
 
 
 def header(kind: str, device: str) -> dict[str, Any]:
-    """What every figure of a record was obtained with."""
+    """The record without its cases."""
+    assumed = device_model.constants(device)
     return result.begun(f"compiled-{kind}", "compiled", machine.compiled_for(device, "flax")) | {
         "protocol": PROTOCOL,
         "model": {
-            "bytes_per_second": device_model.constants(device)["memory"],
-            "flops_per_second": device_model.peaks(device),
-            "seconds_per_launch": device_model.constants(device)["launch"],
+            "bytes_per_second": assumed["memory"],
+            "flops_per_second": {precision: assumed[precision] for precision in device_model.PRECISIONS},
+            "seconds_per_launch": assumed["launch"],
         },
     }
 
 
 def source_digest() -> str:
-    """Of everything that the figures are computed from. One kernel is imported by a computed name."""
+    """The digest of everything that the figures depend on. One kernel is imported by a computed name."""
     return sources.digest("experiments.comparison.compiled", "kernels.linear_act.pallas", tuned=True)
 
 
-def compile_cases(kind: str, device: str, path: pathlib.Path, only: str, precision: str | None, until: float) -> list[str]:
-    """Compile the cases whose name contains `only` and write the record after each; those left for want of time."""
-    head, cases, old = header(kind, device), cases_of(kind), result.earlier(path)
-    rows = {row["name"]: row for row in old["cases"]} if old is not None and result.same_conditions(old, head) else {}
-    dtype = lambda case: precision or case.precision or "bfloat16"
-
-    def finished(name: str) -> None:
-        result.write(head | {"cases": [rows[case.name] for case in cases if case.name in rows]}, path)
-        print(line(rows[name]), flush=True)
-
-    needs = lambda case: {"source": source_digest(), "options": options(case, dtype(case))}
-    make = lambda case: functools.partial(row_of, case, device, dtype(case))
-    parts = [resume.Part(case.name, needs(case), make(case)) for case in cases if only in case.name]
-    return resume.go_on(parts, rows, finished, until=until)
+def part(case: Case | ModelCase, device: str, precision: str | None) -> resume.Part:
+    dtype = precision or case.precision or "bfloat16"
+    needs = {"source": source_digest(), "options": options(case, dtype)}
+    return resume.Part(case.name, needs, functools.partial(row_of, case, device, dtype))
 
 
 def options(case: Case | ModelCase, precision: str) -> dict[str, Any]:
@@ -181,14 +172,11 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--out", type=pathlib.Path, help="folder for the result; experiments/results/DEVICE if not given")
     given = parser.parse_args(arguments)
     device, until = device_model.kind_of(given.device), resume.deadline(given.minutes)
-    names = [case.name for case in cases_of(given.kind)]
-    if not any(given.only in name for name in names):
-        raise UserError(nearest("--only", given.only, names))
+    parts = [part(case, device, given.precision) for case in cases_of(given.kind)]
+    wanted = resume.chosen(parts, given.only)
     path = (given.out or result.RESULTS / device) / f"compiled-{given.kind}.json"
-    left = compile_cases(given.kind, device, path, given.only, given.precision, until)
+    resume.complete(path, header(given.kind, device), parts, wanted, until=until, saved=resume.said(line))
     print(f"written: {path}")
-    if left:
-        print(resume.stopped(left))
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Ways to do a case's work: XLA's best forms, each hand-written kernel, and the peers."""
+"""The contenders of a case: XLA's best forms, each hand-written kernel, and the peers."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def operator_contenders(case: Case, precision: str, peers: list[str]) -> dict[st
 
 
 def operator_reference(case: Case) -> list[np.ndarray]:
-    """What the case's outputs on the inputs of seed 0 must be: XLA's, in float32 throughout."""
+    """The correct outputs on the inputs of seed 0: XLA's, in float32 throughout."""
     exact = jax_contender(case, scoped(case, "xla"), jnp.float32)
     with jax.default_matmul_precision("highest"):
         return exact.to_numpy(exact.call(*exact.prepare(case.draw(np.random.default_rng(0)))))

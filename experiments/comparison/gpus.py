@@ -1,6 +1,6 @@
 """What the kernels are on each GPU: python -m experiments.comparison.gpus [--device NAME ...] [--minutes N].
 
-For every GPU of `kernels.runtime.gpus`, which need not be there: what `implementation=None` chooses for an operator,
+For every GPU of `kernels.runtime.gpus`, which need not be present: what `implementation=None` chooses for an operator,
 whether batch norm's slices stay in the L2 cache, kernels and bytes beside XLA's, what a block of each kernel takes; and for
 some of them a whole training step. Writes experiments/results/KIND/gpu-compiled.json, from which docs/gpus.md has its tables.
 """
@@ -34,7 +34,7 @@ REFUSALS = (kernels.ImplementationError, aot.CompilationError, residency.NotResi
 
 
 def cases() -> list[Case]:
-    """One of each hand-written operator, as large as in a model; of batch norm three."""
+    """One of each hand-written operator at the size of a model; three of batch norm."""
     first = {case.operator: case for case in reversed(LARGE)}
     sized = [_batch_norm(shape) for shape in BATCH_NORM]
     others = [case for operator, case in sorted(first.items()) if operator != "batch_norm_act"]
@@ -66,7 +66,7 @@ def counted(case: Case, device: str, implementation: str) -> dict[str, int]:
 
 
 def launches(case: Case, device: str) -> list[dict[str, Any]]:
-    """What a block of each of the case's kernels takes, and how many blocks the device holds at once.
+    """The resources that a block of each kernel takes, and how many blocks the device holds at once.
 
     Raises:
       one of REFUSALS: the kernels do not take this shape on this device.
@@ -93,7 +93,7 @@ def launches(case: Case, device: str) -> list[dict[str, Any]]:
 
 
 def chosen(case: Case) -> str:
-    """What `implementation=None` takes for the case on the device at hand."""
+    """What `implementation=None` chooses for the case on the device at hand."""
     function, given = program(case, None)
     with dispatch.choices_made() as made:
         jax.eval_shape(function, *given)
@@ -133,23 +133,6 @@ def parts(name: str) -> list[resume.Part]:
     return found + [part(f"train {model}", training_row, model) for model in MODELS if name in TRAINED]
 
 
-def survey(name: str, until: float) -> list[str]:
-    """Compile for one GPU and write its file after each part; those left for want of time."""
-    gpu = gpus.GPUS[name]
-    path = result.RESULTS / gpu.kind / f"{NAME}.json"
-    head = result.begun(NAME, "compiled", machine.compiled_for(gpu.kind, "flax"))
-    old = result.read(path, NAME) if path.exists() else None
-    rows = {row["name"]: row for row in old["rows"]} if old is not None and result.same_conditions(old, head) else {}
-    todo = parts(name)
-
-    def save(part: str) -> None:
-        ordered = [{**rows[p.name], "name": p.name} for p in todo if p.name in rows]
-        result.write(head | {"rows": ordered}, path)
-        print(f"{name}: {part}", flush=True)
-
-    return resume.go_on(todo, rows, save, until=until)
-
-
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m experiments.comparison.gpus", description=__doc__.splitlines()[0])  # type: ignore[union-attr]
     parser.add_argument("--device", action="append", help=f"one of {', '.join(gpus.GPUS)}; may be repeated")
@@ -158,9 +141,13 @@ def main(arguments: list[str]) -> int:
     until = resume.deadline(given.minutes)
     for name in given.device or ():
         device_model.kind_of(name)
-    left = [part for name in given.device or gpus.GPUS for part in survey(name, until)]
-    if left:
-        print(resume.stopped(left))
+    for name in given.device or gpus.GPUS:
+        kind = gpus.GPUS[name].kind
+        head = result.begun(NAME, "compiled", machine.compiled_for(kind, "flax"))
+        saved = lambda _, part, name=name: print(f"{name}: {part}", flush=True)
+        path = result.RESULTS / kind / f"{NAME}.json"
+        if resume.complete(path, head, parts(name), field="rows", until=until, saved=saved).left:
+            break
     return 0
 
 

@@ -54,7 +54,7 @@ class ModelCase:
 
     @property
     def has_twin(self) -> bool:
-        """torch, or torchvision, has the same network."""
+        """Whether torch or torchvision has the same network."""
         return self.model in (*TORCHVISION, "lenet5", BLOCK) or self.family == "recurrent"
 
     def build(self, dtype: Any) -> nnx.Module:
@@ -88,7 +88,7 @@ class ModelCase:
         return [a.draw(rng) for a in self.arrays()]
 
     def flops(self) -> float | None:
-        """Of the convolutions and matrix products, thrice as many in training; None for a GAN: its parts run repeatedly."""
+        """Of convolutions and matrix products, three times as many in training; None for a GAN, whose parts run repeatedly."""
         if self.family == "gan":
             return None
         if self.model == BLOCK:
@@ -103,7 +103,7 @@ class ModelCase:
 
 @functools.cache
 def _output(case: ModelCase) -> jax.ShapeDtypeStruct:
-    """Of the model in evaluation."""
+    """The output of the model in evaluation."""
     graph, state = nnx.split(zoo.evaluation_view(nnx.eval_shape(lambda: case.build(jnp.float32))))
     x = dataclasses.replace(case, train=False).arrays()[0]
     return jax.eval_shape(
@@ -137,7 +137,7 @@ def zoo_case(model: str, train: bool, batch: int | None = None) -> ModelCase:
 
 
 def model_cases(quick: bool, platform: str) -> list[ModelCase]:
-    """On a GPU every model, the ones of most interest first; on a CPU what two cores do in ten minutes."""
+    """On a GPU every model, the most interesting first; on a CPU what two cores can do in ten minutes."""
     if platform == "cuda":
         training = [zoo_case(model, True) for model in FIRST]
         rest = [m for m in (*OTHERS, *TORCHVISION) if m not in FIRST]

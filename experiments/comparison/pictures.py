@@ -1,4 +1,4 @@
-"""Pictures of a comparison, measured or compiled: how many times as fast the hand-written kernels are, and a roofline."""
+"""Pictures of a comparison, measured or compiled: the speedup of the hand-written kernels, and a roofline."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from experiments.measuring import verdict
 from experiments.measuring.pictures import BETTER, INK, PALE, WORSE, XLA, bars, column, conditions, number, ratio_axis, save
 
 MARKERS = {"torch": ("o", "#000000"), "torch.compile": ("s", "#009E73"), "flax": ("^", "#CC79A7"), "cudnn": ("v", "#E69F00")}
-SPEED = "bars: speed of the hand-written kernels over XLA's code (left of 1: slower); points: that of the peers"
-TORCH = "bars: speed of torch over XLA's code (left of 1: torch is slower); points: that of other peers"
+SPEED = "bars: speedup of the hand-written kernels over XLA's code (left of 1: slower); points: that of the peers"
+TORCH = "bars: speedup of torch over XLA's code (left of 1: torch is slower); points: that of other peers"
 BYTES = "XLA's code over the hand-written kernels: bars: bytes moved; ◇: time by the model (left of 1: XLA needs less)"
 
 
@@ -34,7 +34,7 @@ def _range(values: list[float]) -> tuple[float, float]:
 
 
 def _measured(axes: Any, record: dict[str, Any]) -> None:
-    """Measured cases: bars of the hand-written kernels' speed over XLA's best form, or torch's where there are none; peers as
+    """Measured cases: bars of the hand-written kernels' speedup over XLA's best form, or torch's where there are none; peers as
     points."""
     duels = {d.case["name"]: d for d in verdict.duels(record)}
     rows = []
@@ -45,8 +45,8 @@ def _measured(axes: Any, record: dict[str, Any]) -> None:
             rows.append((verdict.short(case["name"]), bar, points))
     rows.sort(key=lambda row: -(row[1] or 1))
     # A gain of torch's over XLA's code is a loss of ours.
-    colours = {} if duels else {"right": WORSE, "left": BETTER}
-    bars(axes, [name for name, _, _ in rows], [1.0 if bar is None else bar for _, bar, _ in rows], **colours)
+    values = [1.0 if bar is None else bar for _, bar, _ in rows]
+    bars(axes, [name for name, _, _ in rows], values, None if duels else [WORSE if v >= 1 else BETTER for v in values])
     column(axes, 26, "bar", ["" if bar is None else number(bar) for _, bar, _ in rows])
     for peer in dict.fromkeys(name for _, _, points in rows for name in points if duels or name != "torch"):
         at = [(points[peer], row) for row, (_, _, points) in enumerate(rows) if peer in points]
@@ -78,7 +78,7 @@ def draw_speedups(record: dict[str, Any], path: pathlib.Path) -> None:
 
 
 def _ends(duels: list[verdict.Duel], group: Callable[[verdict.Duel], str], field: str) -> list[verdict.Duel]:
-    """Of each group the duel that gains most and the one that gains least, the largest gain first."""
+    """The best and the worst duel of each group, the largest gain first."""
     gain = lambda d: d.ratio(field)
     groups: dict[str, list[verdict.Duel]] = {}
     for duel in duels:
@@ -93,8 +93,7 @@ def _family(duel: verdict.Duel) -> str:
 
 
 def draw_overview(operators: dict[str, Any], models: dict[str, Any], path: pathlib.Path) -> None:
-    """XLA against hand-written kernels on a page: of each operator and of each family of models the cases that gain most and
-    least."""
+    """XLA against hand-written kernels at a glance: the best and the worst case of each operator and family of models."""
     from matplotlib.figure import Figure
 
     panels = []
@@ -108,7 +107,7 @@ def draw_overview(operators: dict[str, Any], models: dict[str, Any], path: pathl
         if record["measured"] and duels:
             speeds = [d.ratio() for d in duels]
             bars(axes, [d.title for d in duels], speeds)
-            column(axes, 26, "speed", [number(value) for value in speeds])
+            column(axes, 26, "speedup", [number(value) for value in speeds])
             ratio_axis(axes, *_range(speeds))
             axes.set_xlabel(SPEED, fontsize=8)
         elif duels:
@@ -120,8 +119,8 @@ def draw_overview(operators: dict[str, Any], models: dict[str, Any], path: pathl
 
 
 def _points(record: dict[str, Any]) -> list[tuple[str, str, float, float]]:
-    """(case, side, operations a byte, operations a second): measured, by the least bytes of any version; compiled, by the bytes
-    that it moves and its modelled time."""
+    """(case, side, operations per byte, operations per second): measured, by the least bytes of any version; compiled, by the
+    bytes that it moves and its modelled time."""
     clock, found = verdict.clock_of(record), []
     for case in record["cases"]:
         for wanted in (verdict.is_xla, verdict.HAND_WRITTEN.__contains__):
@@ -177,8 +176,8 @@ def draw_roofline(record: dict[str, Any], path: pathlib.Path) -> None:
     axes.set_ylim(top=8 * peak)  # room for the names of what comes near it
     _labels_at_the_side(axes, points)
     what = "by the least bytes of any version" if record["measured"] else "by the bytes that it moves"
-    axes.set_xlabel(f"operations a byte, {what}", fontsize=9)
-    axes.set_ylabel(f"operations a second, {'measured' if record['measured'] else 'in the modelled time'}", fontsize=9)
+    axes.set_xlabel(f"operations per byte, {what}", fontsize=9)
+    axes.set_ylabel(f"operations per second, {'measured' if record['measured'] else 'in the modelled time'}", fontsize=9)
     axes.grid(color=PALE, linewidth=0.6)
     axes.legend(frameon=False, fontsize=9, loc="upper left")
     axes.set_title(conditions(record), fontsize=9, loc="left")
@@ -186,7 +185,7 @@ def draw_roofline(record: dict[str, Any], path: pathlib.Path) -> None:
 
 
 def _labels_at_the_side(axes: Any, points: list[tuple[str, str, float, float]]) -> None:
-    """Names in a column right of the axes, in the order of their points' heights, so that none covers another."""
+    """Names in a column right of the axes, ordered by the height of their points, so that none overlap."""
     last = {name: (x, y) for name, _, x, y in points}  # the hand-written point, where there is one
     low, high = (math.log(y) for y in axes.get_ylim())
     height = {name: (math.log(y) - low) / (high - low) for name, (_, y) in last.items()}

@@ -19,7 +19,7 @@ from kernels.recurrent.xla import unrolled
 
 # Of the SGD update. So small that torch's model, which updates its weights in place, is the same after thousands of steps.
 LEARNING_RATE = 1e-6
-UNROLL = 8  # steps in a turn of XLA's loop
+UNROLL = 8  # steps per iteration of XLA's loop
 DONATED = (0, 1)  # parameters and other state
 # Families whose own initialization dampens from layer to layer, until the logits are nearly the last bias whatever the input.
 DAMPENED = ("lenet", "alexnet", "googlenet")
@@ -71,9 +71,9 @@ def loss_of(case: ModelCase, model: Any, x: jax.Array, target: jax.Array) -> jax
 
 
 def program(case: ModelCase, graph: Any, implementation: str | None, unroll: int = 1) -> Callable[..., Any]:
-    """Of parameters, other state and inputs: logits; or loss, norm of the gradient, new parameters and state.
+    """A function of parameters, other state and inputs: to logits, or to loss, norm of the gradient, new parameters and state.
 
-    A training step is meant to be given the memory of its first two arguments (`DONATED`), as in a loop that trains.
+    A training step donates its first two arguments (`DONATED`), as in a training loop.
     """
 
     def infer(params: Any, rest: Any, x: jax.Array) -> jax.Array:

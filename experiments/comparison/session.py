@@ -1,9 +1,10 @@
-"""A run of the comparison: its cases one after another, each checked, timed, recorded and saved before the next."""
+"""A run of the comparison: its cases in turn, each checked, timed and saved before the next."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,7 +15,6 @@ from experiments.comparison import contenders, programs
 from experiments.comparison.case import Case
 from experiments.comparison.cases import operator_cases
 from experiments.comparison.models import ModelCase, model_cases
-from experiments.errors import UserError, nearest
 from experiments.measuring import clock, machine, result, resume, sources
 from experiments.measuring.clock import MODEL_TOLERANCE, TOLERANCE, Contender, measure, refusal
 
@@ -27,7 +27,7 @@ class Options:
 
     Attributes:
       kind: "operators" or "models".
-      only: part of the names of the cases to run; all if None.
+      only: part of the names of the cases to run.
       peers: some of `contenders.PEERS`.
       precision: of every case; if None the case's own where it has one, else bfloat16 on a GPU and float32 on a CPU.
       rounds, block_seconds: see `clock.measure`.
@@ -36,7 +36,7 @@ class Options:
 
     kind: str
     quick: bool = False
-    only: str | None = None
+    only: str = ""
     peers: tuple[str, ...] = ()
     precision: str | None = None
     rounds: int = 9
@@ -57,7 +57,7 @@ class Options:
 
 
 def cases_of(kind: str, quick: bool, platform: str) -> Sequence[Case | ModelCase]:
-    """In the order in which they are run."""
+    """The cases in the order in which they are run."""
     return operator_cases(quick, platform) if kind == "operators" else model_cases(quick, platform)
 
 
@@ -70,12 +70,11 @@ def begin(options: Options) -> dict[str, Any]:
         "dtype": dtype,
         "protocol": clock.protocol("contenders", options.rounds, options.block_seconds),
         "ceilings": ceilings,
-        "cases": [],
     }
 
 
 def _work(case: Case | ModelCase, dtype: str, peers: list[str]) -> tuple[dict[str, Callable[[], Contender]], list[Any], dict]:
-    """Contenders, what their outputs must be, and what any version must move and compute."""
+    """Contenders, their correct outputs, and the bytes and operations that any version needs."""
     itemsize = jnp.dtype(dtype).itemsize
     if isinstance(case, Case):
         made = contenders.operator_contenders(case, dtype, peers)
@@ -117,7 +116,7 @@ def run_case(case: Case | ModelCase, options: Options) -> dict[str, Any]:
 
 
 def described(row: dict[str, Any]) -> str:
-    """A line for the person who waits."""
+    """A row as a line on the terminal."""
     parts = [
         f"{name} {figures['median'] * 1e3:.3f} ms" if "median" in figures else f"{name} {figures['failed']}"
         for name, figures in row["contenders"].items()
@@ -125,49 +124,28 @@ def described(row: dict[str, Any]) -> str:
     return f"{row['name']}: {'; '.join(parts)}"
 
 
-def _chosen(cases: Sequence[Case | ModelCase], only: str | None) -> Sequence[Case | ModelCase]:
-    chosen = [case for case in cases if only is None or only in case.name]
-    if not chosen:
-        raise UserError(nearest("--only", str(only), [case.name for case in cases]))
-    return chosen
-
-
 def source_digest() -> str:
-    """Of all that a case's time depends on. The kernel of a matrix product in Pallas is imported by a computed name."""
+    """The digest of all that a case's time depends on. One kernel is imported by a computed name."""
     return sources.digest("experiments.comparison.session", "kernels.linear_act.pallas", tuned=True)
 
 
-def compare(
-    options: Options, old: dict[str, Any] | None, save: Callable[[dict[str, Any]], None], say: Callable[[str], None] = print
-) -> tuple[dict[str, Any], list[str]]:
-    """Run the cases that `old` does not hold as they would be measured now, saving the record after each.
+def compare(options: Options, path: pathlib.Path, tabled: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
+    """Measure the cases that the file does not hold as they would be measured now; `tabled` is given the record after each.
 
-    Rows of `old` stay until their case is measured again; each says of which commit it is. Where the device or the versions are
-    others, all are measured again.
-
-    Returns:
-      The record, and the names of the cases for which there was no time.
+    Rows stay until their case is measured again; each says of which commit it is.
 
     Raises:
-      UserError: `only` names no case; or it names some, and `old` holds rows of another device or other versions: they would
-        be lost.
+      UserError: `only` names no case; or it names some, and the file holds rows of another device or other versions.
     """
-    cases = cases_of(options.kind, options.quick, options.platform)
-    chosen = _chosen(cases, options.only)
-    new = begin(options)
-    if old is not None and not result.same_conditions(old, new):
-        if options.only is not None:
-            raise UserError("--only: the result file is of another device or of other versions; give another folder with --out")
-        say("the result file is of another device or of other versions: everything is measured again")
-        old = None
-    rows, source = {row["name"]: row for row in (old or new)["cases"]}, source_digest()
-    snapshot = lambda: new | {"cases": [rows[case.name] for case in cases if case.name in rows]}
+    source = source_digest()
+    parts = [
+        resume.Part(case.name, {"source": source, "options": options.of_row(case)}, functools.partial(run_case, case, options))
+        for case in cases_of(options.kind, options.quick, options.platform)
+    ]
+    wanted, said = resume.chosen(parts, options.only), resume.said(described)
 
-    def finished(name: str) -> None:
-        say(described(rows[name]))
-        save(snapshot())
+    def saved(record: dict[str, Any], name: str) -> None:
+        said(record, name)
+        tabled(record)
 
-    needs = lambda case: {"source": source, "options": options.of_row(case)}
-    parts = [resume.Part(case.name, needs(case), functools.partial(run_case, case, options)) for case in chosen]
-    left = resume.go_on(parts, rows, finished, until=options.deadline, say=say)
-    return snapshot(), left
+    return resume.complete(path, begin(options), parts, wanted, until=options.deadline, saved=saved).record

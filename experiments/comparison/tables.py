@@ -35,16 +35,12 @@ def operators(record: Found) -> Table:
             counted = "" if record["measured"] else _range([d.ratio("bytes") for d in duels])
             cells = [counted, _range([d.ratio() for d in duels]), _won(duels)]
         rows.append([f"`{operator}`", *cells, WHY[operator]])
-    how = "measured" if record["measured"] else "compiled"
-    return ["operator", f">bytes, XLA / ours ({how})", f">time, XLA / ours ({_clock(record)})", "who wins", "why"], rows
-
-
-def _clock(record: Found) -> str:
-    return "measured" if record["measured"] else "compiled, by the model"
+    how, clock = ("measured", "measured") if record["measured"] else ("compiled", "compiled, by the model")
+    return ["operator", f">bytes, XLA / ours ({how})", f">speedup ({clock})", "who wins", "why"], rows
 
 
 def _size(count: float) -> str:
-    """Gigabytes."""
+    """A count of bytes in GB."""
     return f"{count / 1e9:.3g}"
 
 
@@ -68,7 +64,7 @@ def compiled_cases(record: Found) -> Table:
         ">ratio",
         ">modelled ms, XLA",
         ">ours",
-        ">ratio",
+        ">speedup",
     ]
     return [*header, "who wins by the model"], rows
 
@@ -89,11 +85,10 @@ def models(record: Found) -> Table:
     """Header and rows: each compiled model, and which kinds of work gain or lose the most bytes."""
     rows = []
     for duel in verdict.duels(record):
-        kept = duel.case["train"] and not duel.case["options"].get("donated")
-        cells = [verdict.full_name(duel.case) + (" (weights kept)" if kept else "")]
-        cells += [f"{side['kernels']:,}" for side in (duel.xla, duel.hand)] + [f"{duel.ratio('bytes'):.2f}"]
-        rows.append([*cells, f"{duel.ratio():.2f}", duel.winner, _where(duel)])
-    header = ["compiled, not run", ">kernels, XLA", ">ours", ">bytes, XLA / ours", ">time by the model, XLA / ours"]
+        counts = [f"{side['kernels']:,}" for side in (duel.xla, duel.hand)]
+        ratios = [f"{duel.ratio('bytes'):.2f}", f"{duel.ratio():.2f}"]
+        rows.append([verdict.full_name(duel.case), *counts, *ratios, duel.winner, _where(duel)])
+    header = ["compiled, not run", ">kernels, XLA", ">ours", ">bytes, XLA / ours", ">modelled speedup"]
     return [*header, "who wins by the model", "where: GB moved, XLA to ours"], rows
 
 
@@ -102,8 +97,8 @@ _SHOWN = "alexnet alexnet_original bilstm_tagger gan_mlp googlenet googlenet_ori
 
 
 def _steps(record: Found) -> list[verdict.Duel]:
-    """Those training steps, as they are compared."""
-    found = {d.case["model"]: d for d in verdict.duels(record) if d.case["options"].get("donated")}
+    """The duels of those training steps."""
+    found = {d.case["model"]: d for d in verdict.duels(record) if d.case["train"]}
     return [found[name] for name in _SHOWN.split() if name in found]
 
 
@@ -131,7 +126,7 @@ def outside_convolutions(record: Found) -> Table:
 
 
 def _where(duel: verdict.Duel) -> str:
-    """The two kinds of work whose bytes differ most, if by a hundredth of all at least."""
+    """The two kinds of work whose bytes differ most, if by at least a hundredth of all."""
     moved = lambda side, kind: side["kinds"].get(kind, {"bytes": 0})["bytes"]
     kinds = {*duel.xla["kinds"], *duel.hand["kinds"]}
     changes = sorted(kinds, key=lambda kind: (-abs(moved(duel.xla, kind) - moved(duel.hand, kind)), kind))
@@ -156,8 +151,8 @@ def measured_cases(record: Found) -> Table:
         points = verdict.peers(case)
         cells += [f"{points[name]:.2f}" if name in points else "" for name in peers]
         rows.append([*cells, _fastest(case)])
-    ours = [">ours, ms", ">XLA / ours"] if duels else []
-    return ["measured", ">XLA, ms", *ours, *(f">XLA / {name}" for name in peers), "fastest"], rows
+    ours = [">ours, ms", ">speedup"] if duels else []
+    return ["measured", ">XLA, ms", *ours, *(f">speedup of {name}" for name in peers), "fastest"], rows
 
 
 def _median(figures: Found) -> str:
@@ -165,7 +160,7 @@ def _median(figures: Found) -> str:
 
 
 def _fastest(case: Found) -> str:
-    """The contenders that none beats beyond the noise of either."""
+    """The contenders that none beats beyond the noise."""
     timed = {name: found for name, found in case["contenders"].items() if "median" in found}
     first = min(timed, key=lambda name: timed[name]["median"])
     even = [name for name, found in timed.items() if found["p20"] <= timed[first]["p80"]]
@@ -173,7 +168,7 @@ def _fastest(case: Found) -> str:
 
 
 def failures(record: Found) -> str:
-    """Contenders that could not be compiled or run, one a line; empty if there are none."""
+    """Contenders that could not be compiled or run, one per line; empty if there are none."""
     return "".join(
         f"- {case['name']}, {name}: {found['failed']}\n"
         for case in record["cases"]
@@ -193,7 +188,7 @@ def regressions(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
                 continue
             if "median" not in figures:
                 found.append(f"{case['name']}, {name}: {figures['failed']}")
-            elif figures["p20"] > 1.05 * was["p80"]:
+            elif figures["p20"] > verdict.EVEN * was["p80"]:
                 found.append(
                     f"{case['name']}, {name}: {was['median'] * 1e3:.3f} ms before, {figures['median'] * 1e3:.3f} ms now"
                 )
@@ -216,10 +211,10 @@ def every_contender(record: Found) -> str:
             row += [_shown(f["kernel_seconds"], 1e3, ".3f"), f"{timed['xla'] / f['median']:.2f}" if "xla" in timed else ""]
             row += [_shown(f["floor_fraction"], 1, ".0%"), _shown(f["bytes_per_second"], 1e-9, ".1f")]
             rows.append([*row, _shown(f["flops_per_second"], 1e-9, ".1f"), f"{f['error']:.1e}"])
-    header = ["case", "dtype", "contender", ">median ms", ">p20 to p80", ">kernels ms", ">over XLA", ">of the floor", ">GB/s"]
+    header = ["case", "dtype", "contender", ">median ms", ">p20 to p80", ">kernels ms", ">speedup", ">of the floor", ">GB/s"]
     title = (
         f"{record['experiment'].capitalize()} on {record['device']} ({record['how']}), jax {record['versions']['jax']}, "
-        f"{record['date']}, commit {record['commit']}. {record['protocol']}. `over XLA`: as fast as XLA at 1, slower below.\n\n"
+        f"{record['date']}, commit {record['commit']}. {record['protocol']}. Speedups are over XLA's code.\n\n"
     )
     return title + tables.markdown([*header, ">GFLOP/s", ">error"], rows)
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 
+from experiments.comparison.case import images_first, images_last
 from experiments.comparison.models import BLOCK, ModelCase
 from experiments.comparison.programs import LEARNING_RATE, Weights
 from experiments.measuring.clock import Contender
@@ -31,7 +30,7 @@ class LeNet5(torch.nn.Module):
 
 
 class SequenceModel(torch.nn.Module):
-    """Perhaps an embedding, a recurrent layer, and a linear layer on every step or the final state; sizes from the weights."""
+    """An optional embedding, a recurrent layer, and a linear layer on every step or the final state; sizes from the weights."""
 
     def __init__(self, name: str, state: dict[str, torch.Tensor]):
         super().__init__()
@@ -52,7 +51,7 @@ class SequenceModel(torch.nn.Module):
 
 
 def twin(case: ModelCase, state: dict[str, torch.Tensor]) -> torch.nn.Module:
-    """torch's model of the same name, with these weights; torchvision's own draw none, which takes long for 100 million."""
+    """torch's model of the same name, with these weights; for torchvision's none are drawn first, which would take long."""
     if case.model == "lenet5" or case.family == "recurrent":
         model: torch.nn.Module = LeNet5() if case.model == "lenet5" else SequenceModel(case.model, state)
         model.load_state_dict(state)
@@ -99,9 +98,7 @@ def torch_contender(weights: Weights, precision: str, compiled: bool) -> Contend
     def prepare(inputs: list[np.ndarray]) -> list[torch.Tensor]:
         tensors = [torch.from_numpy(x).to(device) for x in inputs]
         tensors = [t.to(dtype) if t.is_floating_point() else t.long() for t in tensors]
-        return [t.permute(0, 3, 1, 2) if t.dim() == 4 else t for t in tensors]
+        return images_first(tensors)
 
-    def to_numpy(out: Any) -> list[np.ndarray]:
-        return [a.transpose(0, 2, 3, 1) if a.ndim == 4 else a for a in torch_runtime.to_numpy(out)]
-
+    to_numpy = lambda out: images_last(torch_runtime.to_numpy(out))
     return Contender(step if case.train else infer, torch_runtime.wait, prepare, to_numpy, profiled=False)

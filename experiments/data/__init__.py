@@ -1,6 +1,6 @@
 """Data sets by name: `load("digits")`, `load("imagefolder:photos")`.
 
-Each is a module of this folder with a function ``load(path, **options) -> Dataset``.
+Each is a function of a module of this folder, ``load(path, **options) -> Dataset``; without `path` where it reads no files.
 """
 
 from __future__ import annotations
@@ -9,21 +9,22 @@ import importlib
 import inspect
 from typing import Any
 
+from experiments.data.augment import Changes
 from experiments.data.base import Dataset
 from experiments.errors import UserError, nearest
 
-# name -> module; a name is here once, and its module is imported only when it is asked for.
-MODULES = {
-    "cifar10": "experiments.data.cifar10",
-    "cifar100": "experiments.data.cifar100",
-    "digits": "experiments.data.digits",
-    "digitrows": "experiments.data.digitrows",
-    "imagefolder": "experiments.data.imagefolder",
-    "mnist": "experiments.data.mnist",
-    "pysource": "experiments.data.pysource",
-    "pytokens": "experiments.data.pytokens",
-    "tagging": "experiments.data.tagging",
-    "text": "experiments.data.text",
+# name -> module, function, what PATH is; the module is imported only when it is asked for.
+DATA: dict[str, tuple[str, str, str | None]] = {
+    "cifar10": ("experiments.data.cifar", "cifar10", "its folder or archive"),
+    "cifar100": ("experiments.data.cifar", "cifar100", "its folder or archive"),
+    "digits": ("experiments.data.digits", "load", None),
+    "digitrows": ("experiments.data.digits", "load_rows", None),
+    "imagefolder": ("experiments.data.imagefolder", "load", "its folder"),
+    "mnist": ("experiments.data.mnist", "load", "the folder of its four files"),
+    "pysource": ("experiments.data.pysource", "load", None),
+    "pytokens": ("experiments.data.pytokens", "load", None),
+    "tagging": ("experiments.data.tagging", "load", "a file"),
+    "text": ("experiments.data.text", "load", "a file"),
 }
 
 
@@ -37,13 +38,19 @@ def load(spec: str, **options: Any) -> Dataset:
       UserError: an unknown name, a path that is missing or holds something else, an option that it does not take.
     """
     name, _, path = spec.partition(":")
-    if name not in MODULES:
-        raise UserError(nearest("data", name, MODULES))
-    load_ = importlib.import_module(MODULES[name]).load
-    unknown = set(options) - set(inspect.signature(load_).parameters)
+    if name not in DATA:
+        raise UserError(nearest("data", name, DATA))
+    module, function, needed = DATA[name]
+    load_ = getattr(importlib.import_module(module), function)
+    parameters = inspect.signature(load_).parameters
+    unknown = set(options) - set(parameters) - set(Changes.__annotations__ if "changes" in parameters else ())
     if unknown:
         raise UserError(f"data: {name} takes no option {', '.join(sorted(unknown))}")
+    if needed and not path:
+        raise UserError(f"data: {name} needs {needed}: {name}:PATH")
+    if path and not needed:
+        raise UserError(f"data: {name} takes no path, {path!r} given")
     try:
-        return load_(path or None, **options)
+        return load_(*([path] if path else []), **options)
     except (ValueError, OSError) as error:
         raise UserError(f"data: {error}") from error

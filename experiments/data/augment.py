@@ -1,14 +1,14 @@
 """Random changes to batches of images, as functions that are traced into the jitted training step and run on the device.
 
-Images are [batch, height, width, channels], float, from 0 to 1, unless a function says otherwise. Every example draws its own
-numbers from `key`.
+Images are [batch, height, width, channels], float, from 0 to 1, unless a function says otherwise. Each example has its own
+random numbers, drawn from `key`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import jax
 import jax.numpy as jnp
@@ -25,10 +25,11 @@ def random_flip(images: jax.Array, key: jax.Array) -> jax.Array:
     return jnp.where(swap, images[:, :, ::-1], images)
 
 
-def random_shift(images: jax.Array, key: jax.Array, most: int) -> jax.Array:
-    """Moved by up to `most` pixels each way, black filling in: zero padding and a random crop (He et al. 2015 on CIFAR-10)."""
+def random_shift(images: jax.Array, key: jax.Array, most: int, mode: str = "constant") -> jax.Array:
+    """Moved by up to `most` pixels each way: zero padding, or another `mode` of jnp.pad, and a random crop (He et al. 2015 on
+    CIFAR-10)."""
     n, height, width, channels = images.shape
-    padded = jnp.pad(images, ((0, 0), (most, most), (most, most), (0, 0)))
+    padded = jnp.pad(images, ((0, 0), (most, most), (most, most), (0, 0)), mode)
     offsets = jax.random.randint(key, (n, 2), 0, 2 * most + 1)
     crop = lambda image, offset: jax.lax.dynamic_slice(image, (offset[0], offset[1], 0), (height, width, channels))
     return jax.vmap(crop)(padded, offsets)
@@ -122,6 +123,15 @@ def _rectangles(
         within = (at >= (centre - half)[:, None]) & (at < (centre + half)[:, None])
         inside &= within[:, :, None] if axis == 0 else within[:, None, :]
     return inside
+
+
+class Changes(TypedDict, total=False):
+    """Options of a data set of photographs, as `Augmentation` has them."""
+
+    rand_augment: float
+    erase: float
+    mixup: float
+    cutmix: float
 
 
 @dataclasses.dataclass(frozen=True)

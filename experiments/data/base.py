@@ -1,4 +1,4 @@
-"""What a data set is to the trainer: batches by number, so that any position can be returned to exactly."""
+"""What the trainer sees of a data set: batches by number, so that a run can resume exactly where it stopped."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any, Protocol
 
 import grain
 import numpy as np
+
+from kernels.runtime.sizes import cdiv
 
 Batch = dict[str, np.ndarray]
 
@@ -46,7 +48,7 @@ class ArraySource:
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """Data to train on and data held out.
+    """Data to train on and data to test with.
 
     Attributes:
       name: as given to --data.
@@ -75,7 +77,7 @@ class Dataset:
         return ShuffledBatches(self.train, batch_size, seed)
 
     def evaluation_batches(self, batch_size: int) -> Iterator[Batch]:
-        """Every held-out example once, in order; see `evaluation_batches`."""
+        """Every test example once, in order; see `evaluation_batches`."""
         if hasattr(self.test, "evaluation_batches"):
             return self.test.evaluation_batches(batch_size)
         return evaluation_batches(self.test, batch_size)
@@ -117,7 +119,7 @@ class _Groups:
         self._batches, self._steps, self._size, self._part = batches, steps, size, part
 
     def __len__(self) -> int:
-        return -(-self._steps // self._size)
+        return cdiv(self._steps, self._size)
 
     def __getitem__(self, number: int) -> list[Batch]:
         first = int(number) * self._size
@@ -175,10 +177,10 @@ def reader(batches: Batches, steps: int, *, threads: int = 2, ahead: int = 4, pa
 
 
 def stratified_split(labels: Sequence[int] | np.ndarray, every: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Indices (kept, held out): of each class, one in `every` is held out, chosen by `seed`."""
+    """Indices for training and for the test: of each class, one in `every` is for the test, chosen by `seed`."""
     labels = np.asarray(labels)
     rng = np.random.default_rng(seed)
-    held = np.concatenate([rng.permutation(np.flatnonzero(labels == label))[::every] for label in np.unique(labels)])
+    test = np.concatenate([rng.permutation(np.flatnonzero(labels == label))[::every] for label in np.unique(labels)])
     mask = np.zeros(len(labels), bool)
-    mask[held] = True
+    mask[test] = True
     return np.flatnonzero(~mask), np.flatnonzero(mask)

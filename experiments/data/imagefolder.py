@@ -1,7 +1,6 @@
 """Photographs in folders, one folder per class, as ImageNet is laid out: PATH/train/CLASS/*.JPEG, PATH/val/CLASS/*.JPEG.
 
-Files are decoded by the reader's threads (Pillow leaves Python's lock while it decodes); flips and what follows run on the
-device.
+The reader's threads decode the files (Pillow releases the GIL meanwhile); flips and later augmentations run on the device.
 """
 
 from __future__ import annotations
@@ -10,11 +9,12 @@ import dataclasses
 import math
 import pathlib
 from collections.abc import Iterator
+from typing import Unpack
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from experiments.data.augment import Augmentation, image_data
+from experiments.data.augment import Augmentation, Changes, image_data
 from experiments.data.base import Batch, Dataset, stratified_split
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -139,37 +139,32 @@ def list_images(
 
 
 def load(
-    path: str | None = None,
+    path: str,
     *,
     size: int = 224,
     skip_corrupt: bool = False,
     flip: bool = True,
-    rand_augment: float = 0,
-    erase: float = 0.0,
-    mixup: float = 0.0,
-    cutmix: float = 0.0,
+    **changes: Unpack[Changes],
 ) -> Dataset:
     """Images [size, size, 3], normalized as ImageNet; random resized crops and flips in training.
 
     Args:
-      path: folder with train/ and val/ (or test/), or of class folders, of which a stratified fifth is then held out.
+      path: folder with train/ and val/ (or test/), or of class folders, of which a stratified fifth is then the test data.
       skip_corrupt: leave out images that cannot be read, and count them, instead of stopping.
     """
-    if path is None:
-        raise ValueError("imagefolder needs its folder: imagefolder:PATH")
     root = pathlib.Path(path)
     if not root.is_dir():
         raise ValueError(f"{path}: no such folder")
-    held_out = next((root / name for name in ("val", "test") if (root / name).is_dir()), None)
-    if (root / "train").is_dir() and held_out is not None:
+    test_folder = next((root / name for name in ("val", "test") if (root / name).is_dir()), None)
+    if (root / "train").is_dir() and test_folder is not None:
         files, labels, classes = list_images(root / "train")
-        test_files, test_labels, _ = list_images(held_out, classes)
+        test_files, test_labels, _ = list_images(test_folder, classes)
     else:
         every, every_label, classes = list_images(root)
-        kept, held = stratified_split(every_label, 5, seed=0)
-        files, labels = [every[i] for i in kept], [every_label[i] for i in kept]
-        test_files, test_labels = [every[i] for i in held], [every_label[i] for i in held]
+        train_rows, test_rows = stratified_split(every_label, 5, seed=0)
+        files, labels = [every[i] for i in train_rows], [every_label[i] for i in train_rows]
+        test_files, test_labels = [every[i] for i in test_rows], [every_label[i] for i in test_rows]
     part = lambda names, numbers: ImageFiles(names, np.array(numbers, np.int32), size, skip_corrupt)
-    augmentation = Augmentation(len(classes), MEAN, DEVIATION, 0, flip, rand_augment, erase, mixup, cutmix)
+    augmentation = Augmentation(len(classes), MEAN, DEVIATION, 0, flip, **changes)
     train, test = part(files, labels), part(test_files, test_labels)
     return image_data("imagefolder", train, test, classes, (size, size, 3), augmentation)

@@ -41,15 +41,13 @@ def read_idx(path: pathlib.Path) -> np.ndarray:
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
 
 
-def load(path: str | None = None, *, pad: int = 2, shift: int = 2, rand_augment: float = 0, erase: float = 0.0) -> Dataset:
+def load(path: str, *, pad: int = 2, shift: int = 2, rand_augment: float = 0, erase: float = 0.0) -> Dataset:
     """Images [28 + 2 pad, 28 + 2 pad, 1], normalized; in training moved by up to `shift` pixels.
 
     Args:
       path: folder with the four files, `.gz` or not.
       pad: black pixels on each side; 2 makes the 32x32 that LeNet-5 reads.
     """
-    if path is None:
-        raise ValueError("mnist needs the folder of its four files: mnist:PATH")
     parts = {}
     for part, names in FILES.items():
         arrays = []

@@ -1,6 +1,6 @@
 """The Python standard library's source files with each character labelled by the kind of its token.
 
-The files and the held-out part are those of `pysource`; the labels come from Python's own tokenize module.
+The files and the test part are those of `pysource`; the labels come from Python's own tokenize module.
 """
 
 from __future__ import annotations
@@ -44,16 +44,14 @@ def label(text: str) -> np.ndarray:
     return tags
 
 
-def load(path: str | None = None, *, length: int = 256, context: int = 128) -> Dataset:
+def load(*, length: int = 256, context: int = 128) -> Dataset:
     """Every character of the files with its label.
 
     Args:
       length: characters per training example, cut at random places.
-      context: in evaluation, characters shown before and after each window of 768, and not counted, so that every held-out
+      context: in evaluation, characters shown before and after each window of 768, and not counted, so that every test
         character is judged once and with its surroundings known.
     """
-    if path is not None:
-        raise ValueError(f"pytokens takes no path, {path!r} given")
     if length < 1 or context < 0:
         raise ValueError(f"length, context: {length} and {context} given, at least 1 and at least 0 are needed")
     train, test = ("".join(part) for part in texts())

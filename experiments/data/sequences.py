@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from experiments.data.base import Batch
+from kernels.runtime.sizes import cdiv
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +82,7 @@ class Windows:
         return len(next(iter(self.fields.values())))
 
     def __len__(self) -> int:
-        return max(0, -(-(self._total - self.ahead) // self.length))
+        return max(0, cdiv(self._total - self.ahead, self.length))
 
     def gather(self, indices: np.ndarray, rng: np.random.Generator | None) -> Batch:
         starts = np.asarray(indices) * self.length

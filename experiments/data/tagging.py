@@ -1,6 +1,6 @@
 """Any tab-separated tagging file: ``--data tagging:PATH``.
 
-One token and its tag per line, with a tab between; an empty line ends a sentence. Every tenth sentence is held out.
+One token and its tag per line, with a tab between; an empty line ends a sentence. Every tenth sentence is test data.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 from experiments.data.base import Batch, Dataset
 from experiments.data.text import UNKNOWN, read_text
 
-HELD_OUT = 10  # one sentence in so many
+TEST = 10  # one sentence in so many
 Sentence = list[tuple[str, str]]
 
 
@@ -55,16 +55,14 @@ def read_sentences(path: str) -> list[Sentence]:
     return [sentence for sentence in sentences if sentence]
 
 
-def load(path: str | None = None, *, longest: int = 128) -> Dataset:
+def load(path: str, *, longest: int = 128) -> Dataset:
     """Sentences of a tagging file, padded to `longest` tokens. The vocabulary is the tokens of the training part."""
-    if path is None:
-        raise ValueError("tagging needs a file: --data tagging:PATH")
     if longest < 1:
         raise ValueError(f"longest: {longest} given, at least 1 is needed")
     sentences = read_sentences(path)
     if len(sentences) < 2:
-        raise ValueError(f"{path} has {len(sentences)} sentence, at least 2 are needed: one to train on, one held out")
-    test, train = sentences[::HELD_OUT], [s for number, s in enumerate(sentences) if number % HELD_OUT]
+        raise ValueError(f"{path} has {len(sentences)} sentence, at least 2 are needed: one to train on, one to test with")
+    test, train = sentences[::TEST], [s for number, s in enumerate(sentences) if number % TEST]
     vocabulary = (UNKNOWN, *sorted({token for sentence in train for token, _ in sentence} - {UNKNOWN}))
     tags = tuple(sorted({tag for sentence in sentences for _, tag in sentence}))
     if len(tags) < 2:

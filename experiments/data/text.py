@@ -11,7 +11,7 @@ from experiments.data.base import Dataset
 from experiments.data.sequences import Streams, Windows
 
 UNKNOWN = "\N{REPLACEMENT CHARACTER}"  # stands for every character outside the vocabulary; always the first
-HELD_OUT = 0.1  # the end of the file
+TEST = 0.1  # the end of the file
 
 
 def encode(text: str, vocabulary: Sequence[str]) -> np.ndarray:
@@ -50,7 +50,7 @@ def read_text(path: str | pathlib.Path) -> str:
 def language_data(
     name: str, train: Sequence[np.ndarray], test: np.ndarray, vocabulary: tuple[str, ...], length: int
 ) -> Dataset:
-    """Training files and held-out tokens as a data set; training reads pieces of `length`, evaluation windows of 1024."""
+    """Training files and test tokens as a data set; training reads pieces of `length`, evaluation windows of 1024."""
     if length < 1:
         raise ValueError(f"length: {length} given, at least 1 is needed")
     return Dataset(
@@ -62,13 +62,11 @@ def language_data(
     )
 
 
-def load(path: str | None = None, *, length: int = 128) -> Dataset:
-    """The characters of a text file; its last tenth is held out. The vocabulary is what occurs in the first nine tenths."""
-    if path is None:
-        raise ValueError("text needs a file: --data text:PATH")
+def load(path: str, *, length: int = 128) -> Dataset:
+    """The characters of a text file; its last tenth is the test data. The vocabulary is what occurs before it."""
     text = read_text(path)
-    cut = round(len(text) * (1 - HELD_OUT))
+    cut = round(len(text) * (1 - TEST))
     if len(text) - cut < 2:
-        raise ValueError(f"{path} has only {len(text)} characters, of which a tenth cannot be held out")
+        raise ValueError(f"{path} has only {len(text)} characters, of which a tenth cannot be kept for the test")
     vocabulary = (UNKNOWN, *sorted(set(text[:cut]) - {UNKNOWN}))
     return language_data("text", [encode(text[:cut], vocabulary)], encode(text[cut:], vocabulary), vocabulary, length)

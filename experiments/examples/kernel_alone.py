@@ -1,6 +1,6 @@
 """One kernel without the zoo: python -m experiments.examples.kernel_alone.
 
-A max-pool from kernels/ in code that knows neither NNX nor the zoo. On an NVIDIA GPU it is the hand-written one where that was
+A max-pool from kernels/ in code that knows neither NNX nor the zoo. On an NVIDIA GPU the hand-written kernel runs where it was
 measured to win, elsewhere plain XLA; which of them can run here, and why not, `kernels.available` says.
 """
 

@@ -1,1 +1,1 @@
-"""What a trained network makes: text, coloured files. One file per task."""
+"""Output of a trained network: text, coloured files, images. One module per task."""

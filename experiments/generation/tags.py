@@ -1,4 +1,4 @@
-"""A file coloured by what a tagger says of each of its characters, or words: in the terminal and as HTML."""
+"""A text coloured by the tags of its characters or words, in the terminal and as HTML."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ COLOURS = ("#24292f", "#a626a4", "#0550ae", "#986801", "#22863a", "#6a737d", "#b
 
 
 def split_tokens(text: str, vocabulary: Sequence[str]) -> list[str]:
-    """The text as the tagger's tokens: characters if the vocabulary has nothing longer, else words and what is between."""
+    """The text as the tagger's tokens: characters if the vocabulary has nothing longer, else words and what separates them."""
     if max(map(len, vocabulary)) == 1:
         return list(text)
     return re.findall(r"\s+|\w+|[^\w\s]", text)
@@ -56,7 +56,7 @@ def colour(tag: int) -> str:
 
 
 def as_html(title: str, pieces: Sequence[tuple[str, int]], classes: Sequence[str]) -> str:
-    """A page that needs nothing else."""
+    """A self-contained page."""
     styles = "\n".join(f".t{i} {{ color: {colour(i)} }}" for i in range(len(classes)))
     legend = " ".join(f'<span class="t{i}">{html.escape(name)}</span>' for i, name in enumerate(classes))
     body = "".join(f'<span class="t{tag}">{html.escape(text)}</span>' for text, tag in pieces)

@@ -10,10 +10,8 @@ fields: docs/results.md) and guide.png to experiments/results/DEVICE/, with --qu
 from __future__ import annotations
 
 import argparse
-import functools
 import pathlib
 import sys
-from typing import Any
 
 from rich.console import Console
 
@@ -54,39 +52,29 @@ def main(arguments: list[str]) -> int:
         for name in topics.NAMES:
             console.print(f"{name:24}{topics.load(name).what}", highlight=False)
         return 0
-    chosen = [topics.load(name) for name in (topics.NAMES if given.topic == "all" else [given.topic])]
+    every = [topics.load(name) for name in topics.NAMES]
+    chosen = topics.NAMES if given.topic == "all" else (topics.load(given.topic).name,)
     until = resume.deadline(given.minutes)
     for device, measured in runs(given.device):
         path = (given.out or (QUICK if given.quick else result.RESULTS)) / device / "guide.json"
-        options = session.Options(device, measured, given.quick, until)
-        done: list[str] = []
-        left: list[str] = []
-        old = result.earlier(path)
-        kept = old is not None and old["measured"] and not measured
-        if kept and given.device is not None:
-            raise UserError(f"--device: {path} was measured, and is not written over by what is only compiled; give --out")
-
-        def save(name: str, found: dict[str, Any], path: pathlib.Path, done: list[str], how: str) -> None:
-            result.write(verdict.judge(found), path)
-            done.append(name)
-            console.print(f"{path.parent.name}: {name} {how}", highlight=False)
-
-        found = old
-        if not kept:
-            saving = functools.partial(save, path=path, done=done, how="measured" if measured else "compiled")
-            found, left = session.run_topics(chosen, topics.NAMES, options, old, saving)
-            if found["topics"]:
-                result.write(verdict.judge(found), path)  # verdicts may be worded anew where nothing was done
-        assert found is not None
-        rows = {row["topic"]: row for row in found["topics"]}
-        for topic in chosen:
-            if topic.name in rows:
-                show.show(topic, rows[topic.name], found, console)
-        if done:
-            pictures.draw(found, path.with_suffix(".png"))
-        console.print(f"written: {path}" if done else f"{path}: nothing had to be done again", highlight=False)
-        if left:
-            console.print(resume.stopped(left))
+        how, old = "measured" if measured else "compiled", result.earlier(path)
+        if old is not None and old["measured"] and not measured:
+            if given.device is not None:
+                raise UserError(f"--device: {path} was measured, and is not written over by what is only compiled; give --out")
+            found = resume.Completed(old, [], [])
+        else:
+            options = session.Options(device, measured, given.quick, until)
+            saved = lambda _, name, device=device, how=how: console.print(f"{device}: {name} {how}", highlight=False)
+            found = session.run_topics(every, chosen, options, path, saved)
+            if found.record["topics"]:
+                result.write(verdict.judge(found.record), path)
+        rows = {row["topic"]: row for row in found.record["topics"]}
+        for topic in every:
+            if topic.name in rows and topic.name in chosen:
+                show.show(topic, rows[topic.name], found.record, console)
+        if found.done:
+            pictures.draw(found.record, path.with_suffix(".png"))
+        console.print(f"written: {path}" if found.done else f"{path}: nothing had to be done again", highlight=False)
     return 0
 
 

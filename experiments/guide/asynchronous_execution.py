@@ -55,10 +55,6 @@ def steps_reference(x, w):
     return [x]
 
 
-def _stage(stages: int) -> Variant:
-    return product.tiles(128, 128, 64, warps=8, stages=stages, label=f"{stages} stage{'s' if stages > 1 else ''}")
-
-
 def _waits(name: str, width: int) -> Case:
     return Case(
         name=name,
@@ -86,18 +82,16 @@ TOPIC = Topic(
     cases=(
         product.case(
             "stages of a product",
-            tuple(_stage(n) for n in (1, 2, 3, 4)),
+            tuple(
+                product.tiles(128, 128, 64, warps=8, stages=n, label=f"{n} stage{'s' if n > 1 else ''}") for n in (1, 2, 3, 4)
+            ),
             "bytes_ahead",
-            "bytes fetched ahead",
             better="3 stages",
-            more=True,
         ),
         Case(
             name="stages where each value is used once",
-            kind="kernel",
             variants=variants(column_sums, {label: {"how": "constant", "stages": n} for label, n in STAGES.items()}),
             figure="instructions",
-            unit="instructions",
             draw=draw_columns,
             reference=lambda x, length: [x.sum(0, dtype=np.float64)],
             sizes={"check": (1_301,), "cuda": (2**19,)},

@@ -19,7 +19,7 @@ from typing import Any
 
 from experiments.guide import product
 from experiments.guide.occupancy import scale
-from experiments.guide.topic import Case, Counted, Topic, normal, variants
+from experiments.guide.topic import Case, Counted, Topic, variants
 
 
 def per_element(counted: Counted, **_: Any) -> dict[str, float]:
@@ -47,19 +47,16 @@ TOPIC = Topic(
     cases=(
         Case(
             name="elementwise",
-            kind="kernel",
             variants=variants(scale, {f"blocks of {n}": {"block": n} for n in (32, 128, 512, 1024, 4096, 16_384)}, per_element),
             baseline="blocks of 128",
             better="blocks of 1024",
             figure="instructions_per_element",
-            unit="instructions for an element",
-            draw=lambda rng, size: [normal(rng, size)],
             reference=lambda x: [2 * x + 1],
             sizes={"check": (10_001,), "cuda": (2**25,)},
             bytes=lambda size: 8 * size,
         ),
-        product.case("a large product", LARGE, "asked_bytes", "bytes asked for", better="tiles 128 x 256"),
-        product.case("a tile too large", LARGE[-2:], "spilled_bytes", "bytes spilled by a thread"),
-        product.case("a small product", LARGE[:3], "busy_multiprocessors", "multiprocessors with work", more=True, sizes=SMALL),
+        product.case("a large product", LARGE, "asked_bytes", better="tiles 128 x 256"),
+        product.case("a tile too large", LARGE[-2:], "spilled_bytes"),
+        product.case("a small product", LARGE[:3], "busy_multiprocessors", sizes=SMALL),
     ),
 )

@@ -70,14 +70,12 @@ def draw_records(rng, size):
     return [records, records.T]
 
 
-def _fields_case(name: str, used: int, figure: str, unit: str) -> Case:
-    ways = {label: {"used": used, "by_planes": planes} for label, planes in LAYOUTS.items()}
+def _fields_case(name: str, used: int, figure: str) -> Case:
+    layouts = {label: {"used": used, "by_planes": planes} for label, planes in LAYOUTS.items()}
     return Case(
         name=name,
-        kind="kernel",
-        variants=variants(fields, ways, sectors.figures),
+        variants=variants(fields, layouts, sectors.figures),
         figure=figure,
-        unit=unit,
         draw=draw_records,
         reference=lambda records, planes: [records[:, :used].sum(1, dtype="float64")],
         sizes={"check": (1025,), "count": (2048,), "cuda": (2**21,)},
@@ -94,19 +92,14 @@ TOPIC = Topic(
     kernel="`kernels/max_pool/triton.py`: neighbouring threads take neighbouring channels and columns, whatever the window; "
     "`SECTOR` in `kernels/batch_norm_act/config.py` keeps a slice of channels from being narrower than a sector",
     cases=(
-        _fields_case("one field of sixteen", 1, "sector_bytes_per_byte", "bytes of sectors for a byte used"),
-        _fields_case(
-            "all sixteen fields", FIELDS, "sector_bytes_per_byte_in_block", "bytes from device memory for a byte used"
-        ),
+        _fields_case("one field of sixteen", 1, "sector_bytes_per_byte"),
+        _fields_case("all sixteen fields", FIELDS, "sector_bytes_per_byte_in_block"),
         Case(
             name="transposing",
-            kind="kernel",
             variants=variants(
                 transpose, {f"tiles {high} x {wide}": {"high": high, "wide": wide} for high, wide in TILES}, sectors.figures
             ),
             figure="sector_bytes_per_byte",
-            unit="bytes of sectors for a byte used",
-            draw=lambda rng, rows, columns: [normal(rng, rows, columns)],
             reference=lambda x: [x.T],
             sizes={"check": (67, 131), "count": (1024, 1024), "cuda": (4096, 8192)},
             bytes=lambda rows, columns: 8 * rows * columns,

@@ -1,4 +1,4 @@
-"""Threads of a warp that go different ways go all of them.
+"""Threads of a warp that diverge execute every branch that one of them takes.
 
 The 32 threads of a warp share the instructions they fetch. Where a branch splits them, the warp runs both sides, one after
 the other, with part of its threads switched off; where all agree, it skips the other side. A loop goes on for all until the
@@ -136,13 +136,11 @@ def _sides_case(name: str, grouped: bool) -> Case:
         x = normal(rng, size)
         return [np.sort(x) if grouped else x]
 
-    ways = {"both sides, tl.where": {"branch": False}, "a branch for each block": {"branch": True}}
+    forms = {"both sides, tl.where": {"branch": False}, "a branch for each block": {"branch": True}}
     return Case(
         name=name,
-        kind="kernel",
-        variants=variants(sides, ways, side_figures),
+        variants=variants(sides, forms, side_figures),
         figure="steps_per_element",
-        unit="steps for an element",
         draw=draw,
         reference=sides_reference,
         sizes={"check": (9_001,), "cuda": (2**22,)},
@@ -158,7 +156,7 @@ BLOCKS = {
 
 TOPIC = Topic(
     name="divergence",
-    what="threads that run together take the same way",
+    what="threads that run together take the same branch",
     text=__doc__ or "",
     kernel="`kernels/max_pool/triton.py` (`backward_kernel`) asks every window that may cover an element and selects: masks, "
     "no branch, and loops whose length is known when it is compiled",
@@ -167,10 +165,8 @@ TOPIC = Topic(
         _sides_case("two sides, mixed data", False),
         Case(
             name="a loop until the last one is done",
-            kind="kernel",
             variants=variants(settle, BLOCKS, settle_figures),
             figure="steps_per_step_needed",
-            unit="steps for a step that is needed",
             draw=draw_counts,
             reference=settle_reference,
             sizes={"check": (3_001,), "cuda": (2**22,)},
@@ -181,8 +177,6 @@ TOPIC = Topic(
             kind="xla",
             variants=variants(rows, {"vmap: both sides": {"select": True}, "lax.map: one side": {"select": False}}),
             figure="kernels",
-            unit="kernels",
-            draw=lambda rng, rows, columns: [normal(rng, rows, columns)],
             reference=rows_reference,
             sizes={"check": (9, 101), "cpu": (64, 16_384), "cuda": (64, 16_384)},
             bytes=lambda rows, columns: 8 * rows * columns,

@@ -43,7 +43,7 @@ def machine_code(ptx: str) -> list[str]:
 
 
 def loads_in_a_row(code: list[str]) -> int:
-    """The most loads that are issued with no arithmetic on floating-point numbers between: so many are on their way at once."""
+    """The most loads that are issued with no arithmetic on floating-point numbers between: so many are in flight at once."""
     most = current = 0
     for opcode in code:
         if opcode.startswith(("LDG", "LDGSTS")):

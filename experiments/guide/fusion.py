@@ -175,13 +175,11 @@ def window_reference(x, taps):
 def _window_case(taps: int) -> Case:
     return Case(
         name=f"a window of {taps}, computed again",
-        kind="kernel",
         variants=variants(
             windows,
             {"two kernels": {"taps": taps, "one": False}, "one, each value again": {"taps": taps, "one": True}},
             window_figures,
         ),
-        draw=lambda rng, size: [normal(rng, size)],
         reference=functools.partial(window_reference, taps=taps),
         sizes={"check": (5_003,), "cuda": (2**25,)},
         bytes=lambda size: 8 * size,
@@ -216,7 +214,6 @@ TOPIC = Topic(
         ),
         Case(
             name="a chain and its sum, by hand",
-            kind="kernel",
             variants=variants(chain, {"three kernels": {"one": False}, "one kernel": {"one": True}}, chain_bytes),
             draw=draw_rows,
             reference=lambda x, w, b: [silu(x, w, b).sum(1)],

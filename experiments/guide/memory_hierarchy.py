@@ -4,7 +4,7 @@ Registers, shared memory with the first-level cache, the second-level cache (50 
 larger than the one before, and gives fewer bytes a second. Device memory delivers less than half a byte for every hundred
 operations that the tensor cores can do, so the question is what has to leave the chip, and how often.
 
-Ways of keeping things near are shown. A product in tiles reads each operand once for every tile that needs it: a tile
+Two forms of reuse are shown. A product in tiles reads each operand once for every tile that needs it: a tile
 twice as large asks for half the bytes. And work that needs its input twice, such as a mean and then the values less the
 mean, can be cut into slices that are still in the second-level cache at the second reading. It does not pay where the data
 fit the cache anyway, where nothing is used twice, or where the slices cost more launches than the bytes they save.
@@ -123,7 +123,6 @@ def draw_matrices(rng, count, width):
 def _centring(name: str, rows: int, columns: int) -> Case:
     return Case(
         name=name,
-        kind="kernel",
         variants=variants(centred, SLICES, slice_figures),
         better="four slices",
         draw=lambda rng, rows, columns: [normal(rng, rows, columns) + 1],
@@ -145,7 +144,6 @@ TOPIC = Topic(
             "tiles of a product",
             (product.tiles(16, 16), product.tiles(32, 32), product.tiles(64, 64), product.tiles(128, 128, warps=8)),
             "asked_bytes",
-            "bytes asked for",
         ),
         _centring("slices that fit the cache", 128, 2**18),
         _centring("an array that fits the cache", 128, 2**16),

@@ -1,8 +1,8 @@
-"""Enough work must be on its way to hide the wait for memory.
+"""Enough work must be in flight to hide the latency of memory.
 
 A multiprocessor of Hopper holds up to 2,048 threads in 32 blocks, as far as its 65,536 registers and 228 KB of shared
 memory go. While one warp waits for memory, hundreds of cycles, others run. Occupancy is the share of the 64 warps that are
-there. What counts in the end is how many bytes are on their way: many warps with one load each, or fewer that have several
+there. What counts in the end is how many bytes are in flight: many warps with one load each, or fewer that have several
 each.
 
 More occupancy pays where each thread waits for one thing at a time and registers or shared memory keep others out. It does
@@ -24,7 +24,7 @@ import triton
 import triton.language as tl
 
 from experiments.guide import product
-from experiments.guide.topic import Case, Counted, Topic, normal, variants
+from experiments.guide.topic import Case, Counted, Topic, variants
 from kernels.runtime.launch import launch, like
 from kernels.runtime.sizes import cdiv, power_of_two
 
@@ -66,15 +66,11 @@ def softmax_reference(x):
     return [power / power.sum(1, keepdims=True)]
 
 
-def _rows(name: str, warps: tuple[int, ...], figure: str, unit: str, more: bool) -> Case:
+def _rows(name: str, warps: tuple[int, ...], figure: str) -> Case:
     return Case(
         name=name,
-        kind="kernel",
         variants=variants(softmax, {f"{n} warps": {"warps": n} for n in warps}, in_flight),
         figure=figure,
-        unit=unit,
-        more=more,
-        draw=lambda rng, rows, columns: [normal(rng, rows, columns)],
         reference=softmax_reference,
         sizes={"check": (5, 1001), "cuda": (2048, 16_384)},
         bytes=lambda rows, columns: 8 * rows * columns,
@@ -83,31 +79,26 @@ def _rows(name: str, warps: tuple[int, ...], figure: str, unit: str, more: bool)
 
 TOPIC = Topic(
     name="occupancy",
-    what="enough warps, or enough loads in each, to hide the wait for memory",
+    what="enough warps, or enough loads in each, to hide the latency of memory",
     text=__doc__ or "",
     kernel="`kernels/verification/residency.py` computes the resident blocks of a compiled kernel; the persistent LSTM "
     "(`kernels/recurrent/config.py`, `plan`) takes one block for each multiprocessor with all its registers, on purpose",
     cases=(
         Case(
             name="loads of one thread",
-            kind="kernel",
             variants=variants(scale, {f"{count} a thread": {"block": 128 * count} for count in (1, 4, 16, 64)}, in_flight),
             better="16 a thread",
             figure="bytes_in_flight",
-            unit="bytes on their way",
-            more=True,
-            draw=lambda rng, size: [normal(rng, size)],
             reference=lambda x: [2 * x + 1],
             sizes={"check": (10_001,), "cuda": (2**25,)},
             bytes=lambda size: 8 * size,
         ),
-        _rows("too few warps for a row of 16,384", (2, 4, 8), "spilled_bytes", "bytes spilled by a thread", False),
-        _rows("more warps for a row of 16,384", (8, 16, 32), "bytes_in_flight", "bytes on their way", True),
+        _rows("too few warps for a row of 16,384", (2, 4, 8), "spilled_bytes"),
+        _rows("more warps for a row of 16,384", (8, 16, 32), "bytes_in_flight"),
         product.case(
             "occupancy bought with small tiles",
             (product.tiles(128, 256, 64, warps=8), product.tiles(64, 64), product.tiles(32, 32)),
             "asked_bytes",
-            "bytes asked for",
         ),
     ),
 )

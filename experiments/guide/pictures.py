@@ -6,12 +6,12 @@ import pathlib
 from typing import Any
 
 from experiments.guide import verdict
-from experiments.measuring.pictures import BETTER, INK, PALE, WORSE, save
+from experiments.measuring.pictures import BETTER, PALE, WORSE, bars, column, ratio_axis, save
 
 LIMIT = 32.0  # gains beyond it are drawn there, with their figure
 
 
-def bars(record: dict[str, Any], how: str) -> list[tuple[str, str, float, str]]:
+def gains_of(record: dict[str, Any], how: str) -> list[tuple[str, str, float, str]]:
     """Label, gain in a word, gain and colour of each case that has one, in the record's order: pale where its verdict says that
     it makes no difference."""
     found = []
@@ -26,35 +26,20 @@ def bars(record: dict[str, Any], how: str) -> list[tuple[str, str, float, str]]:
 
 
 def draw(record: dict[str, Any], path: pathlib.Path) -> None:
-    """Bars of how many times better the optimized variant is: to the left of 1 it is worse."""
+    """Bars of how many times better the optimized variant is: to the left of 1 it is worse. No gain, no picture."""
     from matplotlib.figure import Figure
 
     how = "measured" if record["measured"] else "compiled"
-    found = bars(record, how)
-    figure = Figure(figsize=(9, 1.4 + 0.27 * max(1, len(found))), layout="constrained")
+    found = gains_of(record, how)
+    if not found:
+        return
+    labels, texts, gains, colours = map(list, zip(*found, strict=True))
+    figure = Figure(figsize=(9, 1.4 + 0.24 * len(gains)), layout="constrained")
     axes = figure.subplots()
-    for y, (_, text, value, colour) in enumerate(found):
-        shown = min(max(value, 1 / LIMIT), LIMIT)
-        axes.barh(y, shown - 1, left=1, color=colour, height=0.7)
-        side = 1 if value >= 1 else -1
-        axes.annotate(
-            text,
-            (shown, y),
-            (4 * side, 0),
-            textcoords="offset points",
-            va="center",
-            ha="left" if side > 0 else "right",
-            color=INK,
-            fontsize=8,
-        )
-    axes.set_yticks(range(len(found)), [label for label, *_ in found], fontsize=8)
-    axes.set_ylim(len(found) - 0.4, -0.6)
-    axes.set_xscale("log", base=2)
-    axes.set_xlim(1 / LIMIT / 4, LIMIT * 4)
-    ticks = [1 / 16, 1 / 4, 1, 4, 16]
-    axes.set_xticks(ticks, ["1/16", "1/4", "1", "4", "16"])
-    axes.axvline(1, color=INK, linewidth=0.8)
-    what = "times as fast, measured" if record["measured"] else "times better in the figure that decides (compiled, not run)"
-    axes.set_xlabel(f"{what}; left of 1: worse")
+    bars(axes, labels, [min(max(gain, 1 / LIMIT), LIMIT) for gain in gains], colours)
+    ratio_axis(axes, 1 / LIMIT, LIMIT)
+    column(axes, 84, "gain", texts)
+    what = "speedup, measured" if record["measured"] else "times better in the figure that decides (compiled, not run)"
+    axes.set_xlabel(f"{what}; left of 1: worse", fontsize=9)
     axes.set_title(f"Which optimization pays: {record['device']}, {record['date']}", fontsize=10)
     save(figure, path, record)

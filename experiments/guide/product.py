@@ -58,15 +58,13 @@ def tiles(high: int, wide: int, deep: int = 32, warps: int = 4, stages: int = 3,
     return variants(product, {label or f"tiles {high} x {wide}": of}, figures)[0]
 
 
-def case(name: str, ways: tuple[Variant, ...], figure: str, unit: str, **other: Any) -> Case:
+def case(name: str, variants_: tuple[Variant, ...], figure: str, **other: Any) -> Case:
     """A product of float16 matrices, [m, k] and [k, n]."""
     sizes = {"check": (70, 50, 45), "cuda": (4096, 4096, 4096)} | other.pop("sizes", {})
     return Case(
         name=name,
-        kind="kernel",
-        variants=ways,
+        variants=variants_,
         figure=figure,
-        unit=unit,
         draw=lambda rng, m, k, n: [normal(rng, m, k, dtype=np.float16), normal(rng, k, n, dtype=np.float16)],
         reference=lambda a, b: [a.astype(np.float32) @ b.astype(np.float32)],
         sizes=sizes,

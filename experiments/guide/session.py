@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -133,31 +134,14 @@ def header(options: Options) -> dict[str, Any]:
 
 
 def run_topics(
-    topics: Sequence[Topic],
-    order: Sequence[str],
-    options: Options,
-    old: dict[str, Any] | None,
-    save: Callable[[str, dict[str, Any]], None],
-) -> tuple[dict[str, Any], list[str]]:
-    """The record, and the topics for which there was no time; `save` is given each topic's name and the record after it.
-
-    Topics that `old` holds of the same sources, options, device and versions are not run again. `order` is that of the rows.
-    """
-    head = header(options)
-    same = old is not None and result.same_conditions(old, head)
-    rows = {row["topic"]: row for row in old["topics"]} if same and old is not None else {}
-    record = lambda: head | {"topics": [rows[name] for name in order if name in rows]}
+    topics: Sequence[Topic], chosen: Sequence[str], options: Options, path: pathlib.Path, saved: Callable[[dict, str], None]
+) -> resume.Completed:
+    """Run the chosen ones of all topics that the file does not hold of the same sources, options, device and versions."""
 
     def run_topic(topic: Topic) -> dict[str, Any]:
-        return {"topic": topic.name, "cases": [row for case in topic.cases if (row := run_case(case, options)) is not None]}
+        return {"cases": [row for case in topic.cases if (row := run_case(case, options)) is not None]}
 
     needs = lambda topic: {"source": source_digest(topic), "options": options.of_row()}
     parts = [resume.Part(topic.name, needs(topic), functools.partial(run_topic, topic)) for topic in topics]
-    done: list[str] = []
-
-    def finished(name: str) -> None:
-        done.append(name)
-        save(name, record())
-
-    left = resume.go_on(parts, rows, finished, until=options.deadline, say=lambda _: None)
-    return record() if done or not same or old is None else old, left
+    wanted, rows = chosen.__contains__, {"field": "topics", "key": "topic"}
+    return resume.complete(path, header(options), parts, wanted, until=options.deadline, saved=saved, **rows)

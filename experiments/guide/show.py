@@ -8,41 +8,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from experiments.guide.topic import Topic
+from experiments.guide.topic import FIGURES, Topic
 from experiments.guide.verdict import shown
 
-# The counted figures that tables show, in this order, and their heads.
-HEADS = {
-    "kernels": "kernels",
-    "bytes": "bytes moved",
-    "device_bytes": "bytes of device memory",
-    "asked_bytes": "bytes asked for",
-    "sent_bytes": "bytes sent",
-    "sectors_per_request": "sectors a request",
-    "sector_bytes_per_byte": "sector bytes a byte used",
-    "sector_bytes_per_byte_in_block": "the same, once a block",
-    "load_bytes": "bytes a load",
-    "store_bytes": "bytes a store",
-    "registers": "registers",
-    "spilled_bytes": "bytes spilled",
-    "shared_bytes": "shared bytes",
-    "resident_blocks": "blocks resident",
-    "occupancy": "occupancy",
-    "bytes_in_flight": "bytes on their way",
-    "bytes_ahead": "bytes ahead",
-    "busy_multiprocessors": "busy multiprocessors",
-    "asynchronous_copies": "asynchronous copies",
-    "loads_in_a_row": "loads in a row",
-    "instructions": "instructions",
-    "instructions_per_element": "instructions an element",
-    "branches": "branches",
-    "special_per_element": "special functions an element",
-    "steps_per_element": "steps an element",
-    "steps_per_step_needed": "steps a step needed",
-    "transfer_ms": "transfer, ms",
-    "step_ms": "step, ms by the model",
-    "modelled_ms": "modelled ms",
-}
 MOST = 7  # counted columns
 
 
@@ -53,18 +21,18 @@ def columns(case: dict[str, Any]) -> list[str]:
         return []
     differing = [
         name
-        for name in HEADS
+        for name in FIGURES
         if all(name in f for f in found) and (len({f[name] for f in found}) > 1 or name in ("transfer_ms", "step_ms"))
     ]
     chosen = [name for name in differing if name != case["figure"]][: MOST - 1]
-    return [name for name in HEADS if name in chosen or (name == case["figure"] and all(name in f for f in found))]
+    return [name for name in FIGURES if name in chosen or (name == case["figure"] and all(name in f for f in found))]
 
 
 def cells(case: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Heads and rows of a case's table; heads of numbers begin with >."""
     names = columns(case)
     timed = any(v["measured"] for v in case["variants"].values())
-    heads = [case["name"], *(f">{HEADS[name]}" for name in names)]
+    heads = [case["name"], *(f">{FIGURES[name].head}" for name in names)]
     heads += [">median ms", ">p20 to p80", ">of the floor"] if timed else []
     rows = []
     for name, variant in case["variants"].items():

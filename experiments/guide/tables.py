@@ -51,7 +51,7 @@ def overview(topics: list[Topic], gpu: Record, cpu: Record | None) -> tuple[list
         rows.append([link, topic.what, *cells, "; ".join(both)])
     how = "measured" if gpu["measured"] else "compiled"
     header = ["topic", "what", f"pays: times better ({how}, H200)", f"makes no difference, or costs ({how}, H200)"]
-    return [*header, "times as fast (measured, CPU)"], rows
+    return [*header, "speedup (measured, CPU)"], rows
 
 
 def used(topic: Topic, operators: Record | None, recurrent: Record | None) -> str:
@@ -63,7 +63,7 @@ def used(topic: Topic, operators: Record | None, recurrent: Record | None) -> st
             continue
         if "forward + backward" in duel.case["name"] and duel.case["name"].replace(" + backward", "") in USED[topic.name]:
             continue
-        parts = [f"time, XLA / ours {duel.ratio():.2f}"]
+        parts = [f"speedup {duel.ratio():.2f}"]
         if "bytes" in duel.xla and "kernels" in duel.xla:
             parts = [
                 f"kernels {duel.xla['kernels']:,} to {duel.hand['kernels']:,}",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -14,6 +14,54 @@ from kernels.runtime import launch
 from kernels.verification import aot
 
 Size = tuple[int, ...]
+
+
+class Figure(NamedTuple):
+    """A counted figure of a variant.
+
+    Attributes:
+      head: of its column in a table.
+      unit: what it counts, to stand after "times fewer" or "times more", where it decides a case.
+      more: the larger one is the better one.
+    """
+
+    head: str
+    unit: str = ""
+    more: bool = False
+
+
+# The figures that tables show, in this order.
+FIGURES = {
+    "kernels": Figure("kernels", "kernels"),
+    "bytes": Figure("bytes moved"),
+    "device_bytes": Figure("bytes of device memory"),
+    "asked_bytes": Figure("bytes requested", "bytes requested"),
+    "sent_bytes": Figure("bytes sent", "bytes sent"),
+    "sectors_per_request": Figure("sectors per request"),
+    "sector_bytes_per_byte": Figure("sector bytes per byte used", "sector bytes per byte used"),
+    "sector_bytes_per_byte_in_block": Figure("the same, once per block", "bytes of device memory per byte used"),
+    "load_bytes": Figure("bytes per load"),
+    "store_bytes": Figure("bytes per store"),
+    "registers": Figure("registers"),
+    "spilled_bytes": Figure("bytes spilled", "bytes spilled per thread"),
+    "shared_bytes": Figure("shared bytes"),
+    "resident_blocks": Figure("blocks resident"),
+    "occupancy": Figure("occupancy"),
+    "bytes_in_flight": Figure("bytes in flight", "bytes in flight", more=True),
+    "bytes_ahead": Figure("bytes prefetched", "bytes prefetched", more=True),
+    "busy_multiprocessors": Figure("busy multiprocessors", "busy multiprocessors", more=True),
+    "asynchronous_copies": Figure("asynchronous copies"),
+    "loads_in_a_row": Figure("loads in a row", "loads issued before the first is needed", more=True),
+    "instructions": Figure("instructions", "instructions"),
+    "instructions_per_element": Figure("instructions per element", "instructions per element"),
+    "branches": Figure("branches"),
+    "special_per_element": Figure("special functions per element"),
+    "steps_per_element": Figure("steps per element", "steps per element"),
+    "steps_per_step_needed": Figure("steps per step needed", "steps per step needed"),
+    "transfer_ms": Figure("transfer, ms"),
+    "step_ms": Figure("step, ms by the model"),
+    "modelled_ms": Figure("modelled ms", "ms by the model"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,42 +96,44 @@ class Case:
 
     Attributes:
       name: unique within the topic.
-      kind: "kernel", a launch or more of our own; "xla", a program; "host", a Python procedure.
-      baseline, better: the names of the ordinary variant and of the optimized one; the first and the last if not given.
-      figure: the counted figure that decides; None where only a clock can.
-      unit: what it counts, to stand after "times fewer" or "times more".
-      draw: random inputs of a size.
       reference: inputs to outputs, in NumPy.
       sizes: of the check ("check"), and of the runs on each platform ("cpu", "cuda"). "cuda" is compiled for as well; "count"
         is that at which a kernel's addresses are looked at.
+      kind: "kernel", a launch or more of our own; "xla", a program; "host", a Python procedure.
+      draw: random inputs of a size; one array of normal values if not given.
+      baseline, better: the names of the ordinary variant and of the optimized one; the first and the last if not given.
+      figure: the one of FIGURES that decides; None where only a clock can.
+      unit: in place of the figure's own.
       bytes: that any variant must move at least; for the floor.
       flops: of its products.
-      more: the larger figure is the better one.
     """
 
     name: str
-    kind: str
     variants: tuple[Variant, ...]
-    draw: Callable[..., list[np.ndarray]]
     reference: Callable[..., list[np.ndarray]]
     sizes: Mapping[str, Size]
+    kind: str = "kernel"
+    draw: Callable[..., list[np.ndarray]] = lambda rng, *size: [normal(rng, *size)]
     baseline: str = ""
     better: str = ""
     figure: str | None = "modelled_ms"
-    unit: str = "ms by the model"
+    unit: str = ""
     bytes: Callable[..., float] | None = None
     flops: Callable[..., float] | None = None
-    more: bool = False
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
         names = [variant.name for variant in self.variants]
-        for field, value in (("baseline", self.baseline or names[0]), ("better", self.better or names[-1])):
-            object.__setattr__(self, field, value)
-        if self.figure is None:
-            object.__setattr__(self, "unit", "")
+        unit = FIGURES[self.figure].unit if self.figure else ""
+        for field, otherwise in (("baseline", names[0]), ("better", names[-1]), ("unit", unit)):
+            object.__setattr__(self, field, getattr(self, field) or otherwise)
         if len(names) < 2 or len(set(names)) < len(names) or not {self.baseline, self.better} <= set(names):
             raise ValueError(f"case {self.name}: variants {names} must differ, and hold {self.baseline} and {self.better}")
+
+    @property
+    def more(self) -> bool:
+        """The larger figure is the better one."""
+        return self.figure is not None and FIGURES[self.figure].more
 
     def shapes(self, size: Size) -> list[jax.ShapeDtypeStruct]:
         """Of the inputs, without drawing large ones: the number of axes and the dtypes are those of a drawing."""

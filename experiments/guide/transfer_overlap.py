@@ -2,7 +2,7 @@
 
 The link between host and device (PCIe 5 with 16 lanes: 64 GB a second each way on paper) is some seventy times slower than
 an H200's memory. A batch that is prepared and sent only when the step before is done adds its time to every step; one that
-is on its way meanwhile costs the longer of the two.
+is in transit meanwhile costs the longer of the two.
 
 It pays as far as preparing and sending take time beside the step, at most a factor of two, and most where both take as
 long. It does not pay where batches are small, or, on a CPU, where the step already keeps all cores busy and there is no
@@ -63,7 +63,7 @@ def _modelled(label: str, name: str) -> Case:
         name=label,
         kind="host",
         variants=(Variant("after the step", None, of(False)), Variant("one batch ahead", None, of(True))),
-        unit="ms a step by the model",
+        unit="ms per step by the model",
         draw=lambda rng: [],
         reference=list,
         sizes={"check": ()},
@@ -151,7 +151,7 @@ def draw_training(rng, batches, batch, side, width):
 TOPIC = Topic(
     name="transfer_overlap",
     reads=(COMPILED,),
-    what="the next batch is on its way while this one is computed",
+    what="the next batch is in transit while this one is computed",
     text=__doc__ or "",
     kernel="`experiments/data/base.py` (`reader`) reads ahead in threads, and `experiments/training/mesh.py` hands a "
     "batch to the device without waiting for it",
@@ -164,7 +164,6 @@ TOPIC = Topic(
             kind="host",
             variants=variants(send, {"floats": {"as_bytes": False}, "bytes": {"as_bytes": True}}, sent),
             figure="sent_bytes",
-            unit="bytes sent",
             draw=lambda rng, n, side: [rng.integers(0, 256, (n, side, side, 3), np.uint8)],
             reference=lambda images: [(images * (2 / 255) - 1).mean((1, 2, 3))],
             sizes={"check": (5, 33), "cpu": (64, 96), "cuda": (256, 224)},

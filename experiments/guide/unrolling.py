@@ -106,11 +106,8 @@ def draw_columns(rng, columns):
 def _sums_case(name: str, *hows: str) -> Case:
     return Case(
         name=name,
-        kind="kernel",
         variants=variants(column_sums, {how: {"how": how} for how in hows}),
         figure="loads_in_a_row",
-        unit="loads issued before the first is needed",
-        more=True,
         draw=draw_columns,
         reference=lambda x, length: [x.sum(0, dtype=np.float64)],
         sizes={"check": (1_301,), "cuda": (2**19,)},
@@ -129,10 +126,9 @@ TOPIC = Topic(
         _sums_case("a length known when it is compiled", "constant", "written out"),
         Case(
             name="256 steps that need each other",
-            kind="kernel",
             variants=variants(chain, {how: {"how": how} for how in ("run time", "written out")}),
             figure="instructions",
-            unit="instructions in the program",
+            unit="instructions",
             draw=lambda rng, size: [normal(rng, size), np.full(1, STEPS, np.int32)],
             reference=chain_reference,
             sizes={"check": (1_301,), "cuda": (2**22,)},

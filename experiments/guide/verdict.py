@@ -84,7 +84,7 @@ def counted(case: Row) -> str | None:
 
 
 def timed(case: Row) -> str | None:
-    """The verdict of the clock; a difference within the noise of either way is none."""
+    """The verdict of the clock; a difference within the noise of either variant is none."""
     figures, value = pair(case, "measured"), gain(case, "measured")
     if figures is None or value is None:
         return None

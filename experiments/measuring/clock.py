@@ -26,7 +26,7 @@ SETS = 8  # of inputs, at most
 
 @dataclasses.dataclass
 class Contender:
-    """One way to do the work.
+    """What does the work of a case.
 
     Attributes:
       call: inputs to outputs, returning before the work is done where the device allows.
@@ -56,7 +56,7 @@ class OutOfTimeError(Exception):
 
 
 def seconds(call: Callable[[], Any]) -> float:
-    """Of one call and of all that it has set going."""
+    """The seconds of a call, with all the work that it has started."""
     begun = time.perf_counter()
     jax.block_until_ready(call())
     return time.perf_counter() - begun
@@ -94,9 +94,15 @@ def interleaved(calls: Mapping[str, Callable[[], Any]], rounds: int = 15, warmup
     return in_turn({name: lambda _, call=call: seconds(call) for name, call in calls.items()}, rounds)  # type: ignore[misc]
 
 
+def beside_torch(ours: Callable[[], Any], theirs: Callable[[], Any], rounds: int) -> dict[str, Any]:
+    """The spread of the seconds of a call here and in torch, in turn, and the ratio of the medians; below 1 ours is faster."""
+    seconds = interleaved({"zoo": ours, "torch": theirs}, rounds)
+    return {"seconds": seconds, "ratio": round(seconds["zoo"]["median"] / seconds["torch"]["median"], 3)}
+
+
 @dataclasses.dataclass
 class _Ready:
-    """A contender that was right, with the inputs it takes in turn and the calls that make a block."""
+    """A contender that was correct, with the inputs that it takes in turn and the number of calls in a block."""
 
     contender: Contender
     inputs: list[list[Any]]
@@ -111,7 +117,7 @@ class _Ready:
         return (time.perf_counter() - begun) / calls
 
     def warm_up(self, block_seconds: float) -> None:
-        """Settle how many calls make a block, and run for half of one."""
+        """Determine how many calls make a block, and run half of one."""
         once = self.seconds_per_call(1, 1)
         self.calls = max(1, min(1000, round(block_seconds / max(once, 1e-7))))
         if self.calls > 1:
@@ -135,7 +141,7 @@ def relative_error(found: list[np.ndarray], expected: list[np.ndarray]) -> float
 
 
 def refusal(name: str, problem: Exception) -> str:
-    """Why a contender has no time, in one line; of an implementation that does not take the arguments, its own reason."""
+    """Why a contender has no time, in one line; for an implementation that rejects the arguments, its own reason."""
     text = (str(problem).splitlines() or [""])[0]
     if isinstance(problem, ImplementationError):
         own = re.search(rf"\b{re.escape(name)}: (.*?)(?:; \w+: |\)?$)", text)
@@ -144,7 +150,7 @@ def refusal(name: str, problem: Exception) -> str:
 
 
 def _sets(draw: Callable[[np.random.Generator], list[np.ndarray]], platform: str, seed: int) -> list[list[np.ndarray]]:
-    """As many different inputs as outgrow the cache."""
+    """Different inputs, enough of them to exceed the cache."""
     first = draw(np.random.default_rng(seed))
     outgrown = CPU_CACHE if platform == "cpu" else 2 * devices.device().l2_cache
     count = min(SETS, 1 + outgrown // max(sum(x.nbytes for x in first), 1))

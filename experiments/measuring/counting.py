@@ -1,8 +1,7 @@
 """Counts what a compiled GPU program launches, moves and computes, by kind of work, and models its time.
 
 Launches and bytes are those of `kernels.verification.traffic`. Of the arithmetic only the additions and multiplications of
-matrix products and convolutions count: what is done element by element is little beside a product, and without one memory is
-the limit.
+matrix products and convolutions count: elementwise work is negligible beside a product, and without one memory is the limit.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ KINDS = (
 
 
 def kind_of(kernel: traffic.Kernel) -> str:
-    """By where the kernel comes from; where that says nothing but that it adds up or copies, by all that XLA fused into it."""
+    """A kernel's kind of work by its origin; where that says only that it reduces or copies, by all that XLA fused into it."""
 
     def first(origin: str) -> str:
         return next((kind for kind, pattern in KINDS if re.search(pattern, origin.replace("transpose(", ""))), "other")
@@ -55,12 +54,12 @@ def kind_of(kernel: traffic.Kernel) -> str:
 
 
 def shapes(text: str) -> list[tuple[int, ...]]:
-    """Those that a piece of HLO names, in order."""
+    """The shapes in a piece of HLO, in order."""
     return [tuple(map(int, filter(None, dims.split(",")))) for dims in _SHAPE.findall(text)]
 
 
 def operations_of(hlo: str) -> dict[str, float]:
-    """By instruction of an optimized HLO module, how many operations one run of it takes; without those that take none."""
+    """The operations of each instruction of an optimized HLO module; instructions without any are left out."""
     found = traffic.computations_of(hlo)[0]
     texts = {name: text for rows in found.values() for name, text in rows}
     owners = {name: computation for computation, rows in found.items() for name, _ in rows}
@@ -73,7 +72,7 @@ def operations_of(hlo: str) -> dict[str, float]:
 
 
 def _own(text: str, texts: dict[str, str]) -> float:
-    """Of one instruction, without what it calls."""
+    """The operations of one instruction, without what it calls."""
     shape_of = lambda name: (shapes(texts[name].split("(", 1)[0]) or [()])[0]
     if dot := re.search(r" dot\(%?([\w.\-]+),", text):
         left = shape_of(dot[1])
@@ -101,7 +100,7 @@ def kernels_of(compiled: jax.stages.Compiled) -> list[traffic.Kernel]:
 
 
 def total(compiled: jax.stages.Compiled) -> tuple[int, int]:
-    """How many launches it has, and the bytes that they move."""
+    """The number of launches, and the bytes that they move."""
     return traffic.total(kernels_of(compiled))
 
 
@@ -117,7 +116,7 @@ def spilled(calls: Sequence[launch.Launch], device: str) -> int:
 def figures(
     compiled: jax.stages.Compiled, device: str, precision: str, persistent: Mapping[str, tuple[float, float]]
 ) -> dict[str, Any]:
-    """All that is counted of a program compiled for a device, and the time that the device's model gives it.
+    """All counts of a program compiled for a device, and its time by the device's model.
 
     Args:
       precision: of its products.

@@ -1,6 +1,6 @@
-"""What turns counts into time: for each kind of device the rates and latencies that are assumed, and where each is from.
+"""Turns counts into time: the rates and latencies assumed for each kind of device, with their sources.
 
-The H200's stand for themselves; those of the other GPUs in `kernels.runtime.gpus` follow from their data sheets and, where
+Those of the H200 are given directly; those of the other GPUs in `kernels.runtime.gpus` follow from their data sheets or, where
 these say nothing, from the H200.
 """
 
@@ -91,18 +91,13 @@ def constants(kind: str) -> dict[str, float]:
     return {name: constant.value for name, constant in MODELS[kind].items()}
 
 
-def peaks(kind: str) -> dict[str, float]:
-    """Operations a second of the tensor cores by precision."""
-    return {precision: constants(kind)[precision] for precision in PRECISIONS}
-
-
 def floor_seconds(kind: str, precision: str, moved: float, operations: float) -> float:
     """The longer of the bytes at the memory's rate and the operations at the peak."""
     return max(moved / constants(kind)["memory"], operations / constants(kind)[precision])
 
 
 def seconds(kind: str, moved: float, launches: float) -> float:
-    """Of bytes at the memory's rate and of the launches."""
+    """The time of bytes at the memory's rate and of launches."""
     return moved / constants(kind)["memory"] + launches * constants(kind)["launch"]
 
 

@@ -1,4 +1,4 @@
-"""The machine that measures: what a result file says of it, and what it reaches."""
+"""The machine that measures: its description in a result file, and the rates it achieves."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def processor() -> str:
 
 
 def versions(*packages: str) -> dict[str, str]:
-    """Of those packages that are installed."""
+    """The versions of those packages that are installed."""
     found = {}
     for name in packages:
         try:
@@ -55,7 +55,7 @@ def surroundings() -> dict[str, Any]:
 
 
 def compiled_for(kind: str, *packages: str) -> dict[str, Any]:
-    """The same of what is compiled for a kind of device that need not be here; `packages` beside the compilers."""
+    """The same for what is compiled for a kind of device that need not be present; `packages` in addition to the compilers."""
     return {"device": kind, "versions": versions(*COMPILERS, *packages), "date": today(), "commit": commit()}
 
 
@@ -130,7 +130,7 @@ def gpu_in_use(listing: str) -> str | None:
 
 @functools.cache
 def bytes_per_second() -> float:
-    """What this device reaches reading and writing an array of 1 GiB (GPU) or 128 MiB (CPU)."""
+    """What this device achieves reading and writing an array of 1 GiB (GPU) or 128 MiB (CPU)."""
     x = jnp.ones(2**28 if dispatch.device().platform == "cuda" else 2**25, jnp.float32)
     add = jax.jit(lambda x: x + 1)
     return 2 * x.nbytes / clock.best_seconds(lambda: add(x))
@@ -138,7 +138,7 @@ def bytes_per_second() -> float:
 
 @functools.cache
 def flops_per_second(precision: str) -> float:
-    """What this device reaches in a square matrix product, 8192 (GPU) or 1024 (CPU) wide; float32 as JAX does it by default."""
+    """What this device achieves in a square matrix product, 8192 (GPU) or 1024 (CPU) wide; float32 at the default precision."""
     width = 8192 if dispatch.device().platform == "cuda" else 1024
     w = jnp.ones((width, width), precision)
     product = jax.jit(lambda w: w @ w)
@@ -146,7 +146,7 @@ def flops_per_second(precision: str) -> float:
 
 
 def floor_seconds(precision: str, moved: float | None, operations: float | None) -> float | None:
-    """The longer of the bytes and the operations at what this device reaches; of those that are known."""
+    """The longer of the times of the bytes and of the operations, where known, at the rates that this device achieves."""
     limits = ceilings(precision)
     rates = ((moved, limits["bytes_per_second"]), (operations, limits["flops_per_second"]))
     return max((work / rate for work, rate in rates if work is not None), default=None)

@@ -16,7 +16,7 @@ DIGEST = "Records"  # key of the PNG's metadata
 
 
 def digest(*records: dict[str, Any]) -> str:
-    """Of what records hold, whatever their files' formatting."""
+    """The digest of the records' content, whatever their formatting."""
     return hashlib.sha256(json.dumps(records, sort_keys=True).encode()).hexdigest()
 
 
@@ -61,10 +61,10 @@ def ratio_axis(axes: Any, low: float, high: float) -> None:
     axes.tick_params(axis="y", length=0)
 
 
-def bars(axes: Any, labels: list[str], values: list[float], *, right: str = BETTER, left: str = WORSE) -> None:
+def bars(axes: Any, labels: list[str], values: list[float], colours: list[str] | None = None) -> None:
     """Bars that start at 1 and go to the right where the value is above, to the left where it is below."""
     rows = range(len(values))
-    colours = [right if value >= 1 else left for value in values]
+    colours = colours or [BETTER if value >= 1 else WORSE for value in values]
     axes.barh(rows, [value - 1 for value in values], 0.62, left=1, color=colours, zorder=2)
     axes.set_yticks(rows, labels, fontsize=7.5)
     axes.set_ylim(len(values) - 0.4, -0.6)

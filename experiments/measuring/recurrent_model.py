@@ -1,4 +1,4 @@
-"""A model of the time of persistent recurrent kernels: latencies one after another, as in a step; it knows no tuning."""
+"""A model of the time of persistent recurrent kernels: the latencies of a step, added up; it ignores tuning."""
 
 from __future__ import annotations
 

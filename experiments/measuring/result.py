@@ -1,4 +1,4 @@
-"""The result file: what is in it, how it is read, checked and written. Its fields: docs/results.md."""
+"""The result file: its schema, and how it is read, checked and written. docs/results.md explains the fields."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def load(name: str, device: str = "cpu") -> dict[str, Any]:
 
 
 def earlier(path: pathlib.Path) -> dict[str, Any] | None:
-    """What stands in the result file; None where there is none, or one that cannot be gone on with, which is said."""
+    """The content of the result file; None if there is none, or if it cannot be continued, which is printed."""
     if not path.exists():
         return None
     try:
@@ -179,13 +179,13 @@ def begun(experiment: str, how: str, where: dict[str, Any]) -> dict[str, Any]:
 
 
 def kept(experiment: str, field: str) -> dict[str, Any]:
-    """What an earlier run of a script, on a device of this kind, left in a field of its result file; empty if there is none."""
+    """A field of the result file that an earlier run of a script on this kind of device wrote; empty if there is none."""
     path = RESULTS / dispatch.device().kind / f"{experiment}.json"
     return read(path)[field] if path.exists() else {}
 
 
 def save(experiment: str, content: dict[str, Any], device: str | None = None) -> pathlib.Path:
-    """Write what a script measured here, or counted in what it compiled for a device, to experiments/results/."""
+    """Write what a script measured here, or counted in programs compiled for a device, to experiments/results/."""
     where = machine.surroundings() if device is None else machine.compiled_for(device)
     path = RESULTS / (device or dispatch.device().kind) / f"{experiment}.json"
     write(begun(experiment, "compiled" if device else "measured", where) | content, path)
@@ -193,5 +193,5 @@ def save(experiment: str, content: dict[str, Any], device: str | None = None) ->
 
 
 def same_conditions(old: dict[str, Any], new: dict[str, Any]) -> bool:
-    """Rows of both may stand in one file: the same device and versions."""
+    """Whether rows of both may be in one file: same device and versions."""
     return all(old[name] == new[name] for name in ("measured", "experiment", "device", "versions"))

@@ -1,4 +1,4 @@
-"""The loop of every long run: part after part, each saved before the next, on from where it stopped, ended in time."""
+"""The loop of every long run: part by part, each saved before the next; it resumes where it stopped and ends in time."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import argparse
 import dataclasses
 import gc
 import math
+import pathlib
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
-from experiments.errors import UserError
-from experiments.measuring import machine
+from experiments.errors import UserError, nearest
+from experiments.measuring import machine, result
 from experiments.measuring.clock import OutOfTimeError
 
 BEGUN = time.monotonic()
@@ -49,54 +50,91 @@ def deadline(minutes: float | None) -> float:
     return BEGUN + 60 * minutes if minutes else math.inf
 
 
-def go_on(
+class Completed(NamedTuple):
+    """The record as it is now, the names of the parts that were run, and of those for which there was no time."""
+
+    record: dict[str, Any]
+    done: list[str]
+    left: list[str]
+
+
+def complete(
+    path: pathlib.Path,
+    head: dict[str, Any],
     parts: Sequence[Part],
-    rows: dict[str, dict[str, Any]],
-    save: Callable[[str], None],
+    wanted: Callable[[str], bool] = lambda name: True,
     *,
+    field: str = "cases",
+    key: str = "name",
     until: float = math.inf,
-    say: Callable[[str], None] = print,
-) -> list[str]:
-    """Run the parts whose row is not there or says something else, and set their rows.
+    saved: Callable[[dict[str, Any], str], None],
+) -> Completed:
+    """Run the wanted parts whose row the file lacks or that says something else, and write the file after each.
 
     Args:
-      rows: by name; each new one says besides its figures and needs the commit, the date and the seconds that it took.
-      save: called with a part's name after its row was set.
+      head: the record without its rows.
+      parts: of all rows that the file may have, in their order. A new row says, besides its figures and needs, the commit, the
+        date and the seconds that it took.
+      field, key: of the record, its rows; of a row, its name.
       until: on time.monotonic; no part is begun that would end after it, going by its last time or the longest so far.
+      saved: called with the record and a part's name after its row was written.
 
-    Returns:
-      The names of the parts for which there was no time.
+    Raises:
+      UserError: not all parts are wanted, and the file holds rows of another device or other versions, which would be lost.
     """
-    current = lambda part: part.name in rows and part.needs.items() <= rows[part.name].items()
-    left, longest = [part for part in parts if not current(part)], 0.0
-    if len(left) < len(parts):
-        say(f"{len(parts) - len(left)} of {len(parts)} stand in the result file already")
+    old, left = result.earlier(path), [part for part in parts if wanted(part.name)]
+    if old is not None and not result.same_conditions(old, head):
+        what = "the result file is of another device or of other versions"
+        if len(left) < len(parts):
+            raise UserError(f"{path}: {what}; do all of it again, or give another folder with --out")
+        print(f"{what}: everything is done again")
+        old = None
+    rows = {row[key]: row for row in old[field]} if old is not None else {}
+    record = lambda: head | {field: [rows[part.name] for part in parts if part.name in rows]}
+    current = [part for part in left if part.name in rows and part.needs.items() <= rows[part.name].items()]
+    if current:
+        print(f"{len(current)} of {len(left)} stand in the result file already")
+    left, done, longest = [part for part in left if part not in current], [], 0.0
     while left:
         part, begun = left[0], time.monotonic()
         expected = rows.get(part.name, {}).get("seconds")
         if begun + (longest if expected is None else expected) > until:
             break
-        stamp = {**part.needs, "commit": machine.commit(), "date": machine.today()}
+        stamp = {key: part.name, **part.needs, "commit": machine.commit(), "date": machine.today()}
         try:
             found = part.run()
         except OutOfTimeError as stopped:
-            say(f"{part.name}: {stopped} when the time was over")
+            print(f"{part.name}: {stopped} when the time was over")
             break
         rows[part.name] = stamp | {"seconds": round(time.monotonic() - begun, 1)} | found
         longest = max(longest, rows[part.name]["seconds"])
-        left.pop(0)
-        save(part.name)
+        done.append(left.pop(0).name)
+        result.write(record(), path)
+        saved(record(), part.name)
         free()
-    return [part.name for part in left]
+    if left:
+        print(f"stopped for time; left: {len(left)}, next {left[0].name}. The same command goes on with them.")
+    return Completed(record() if done or old is None else old, done, [part.name for part in left])
 
 
-def stopped(left: Sequence[str]) -> str:
-    """The line for what is left."""
-    return f"stopped for time; left: {len(left)}, next {left[0]}. The same command goes on with them."
+def chosen(parts: Sequence[Part], only: str) -> Callable[[str], bool]:
+    """Whether a part's name contains what --only says.
+
+    Raises:
+      UserError: none does.
+    """
+    if not any(only in part.name for part in parts):
+        raise UserError(nearest("--only", only, [part.name for part in parts]))
+    return lambda name: only in name
+
+
+def said(line: Callable[[dict[str, Any]], str]) -> Callable[[dict[str, Any], str], None]:
+    """For `complete`: each row is printed as a line."""
+    return lambda record, name: print(line(next(row for row in record["cases"] if row["name"] == name)), flush=True)
 
 
 def free() -> None:
-    """Give memory back that the next part may need: compiled programs and what torch keeps."""
+    """Free memory that the next part may need: compiled programs and what torch caches."""
     jax.clear_caches()
     gc.collect()
     if (torch := sys.modules.get("torch")) is not None and torch.cuda.is_available():

@@ -1,4 +1,4 @@
-"""What a result depends on: the files that a module imports, and those that these import."""
+"""What a result depends on: the files that a module imports, directly or indirectly, and their digest."""
 
 from __future__ import annotations
 

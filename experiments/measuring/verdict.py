@@ -22,12 +22,12 @@ Figures = dict[str, Any]
 
 
 def even(ratio: float) -> bool:
-    """Too near to 1 to be called a difference."""
+    """Whether a ratio is too close to 1 to be called a difference."""
     return 1 / EVEN < ratio < EVEN
 
 
 def touch(one: Figures, other: Figures) -> bool:
-    """Two measured times differ by no more than the noise: their ranges from p20 to p80 touch."""
+    """Whether two measured times differ by no more than the noise: their ranges from p20 to p80 touch."""
     return one["p20"] <= other["p80"] and other["p20"] <= one["p80"]
 
 
@@ -81,7 +81,7 @@ def is_xla(name: str) -> bool:
 
 
 def duels(record: dict[str, Any]) -> list[Duel]:
-    """Of every case that both sides can run, in the record's order."""
+    """The duels of all cases that both sides can run, in the record's order."""
     clock, found = clock_of(record), []
     for case in record["cases"]:
         xla = best(case["contenders"], clock, is_xla)
@@ -92,14 +92,14 @@ def duels(record: dict[str, Any]) -> list[Duel]:
 
 
 def peers(case: dict[str, Any], clock: str = "median") -> dict[str, float]:
-    """How many times as fast as XLA's best form each peer (torch, flax, ...) is."""
+    """The speedup of each peer (torch, flax, ...) over XLA's best form."""
     xla = best(case["contenders"], clock, is_xla)
     others = {n: f for n, f in case["contenders"].items() if not is_xla(n) and n not in HAND_WRITTEN and clock in f}
     return {name: xla[1][clock] / found[clock] for name, found in others.items()} if xla else {}
 
 
 def full_name(case: dict[str, Any]) -> str:
-    """With the precision where that is not what a GPU is compared in by default."""
+    """A case's name, with the precision if it is not the default one on a GPU."""
     dtype = case.get("dtype", "bfloat16")
     return case["name"] if dtype == "bfloat16" else f"{case['name']}, {dtype}"
 

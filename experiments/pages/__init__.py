@@ -1,1 +1,1 @@
-"""The tables of README and docs that belong to no other part, from result files."""
+"""The tables of README and docs that belong to no other part, made from result files."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from experiments.measuring.tables import Table, markdown, where
@@ -82,8 +83,9 @@ def _choice(row: Found) -> str:
     return f"{ratio} {'resident' if len(passes) == 2 else passes[0] + ' resident' if passes else 'streams'}"
 
 
-def choices(records: dict[str, Found]) -> Table:
-    rows = [[name, *(_choice(of[gpu]) if gpu in of else "" for gpu in records)] for name, of in _rows(records, "").items()]
+def by_gpu(records: dict[str, Found], cell: Callable[[Found], str]) -> Table:
+    """Header and rows: an operator a row, a GPU a column."""
+    rows = [[name, *(cell(of[gpu]) if gpu in of else "" for gpu in records)] for name, of in _rows(records, "").items()]
     return ["operator", *(f">{gpu}" for gpu in records)], rows
 
 
@@ -102,11 +104,6 @@ def _taken(row: Found) -> str:
         text = f"{kernel['registers']}, {kernel['shared_memory'] / 1024:.0f}"
         cells.append(f"**{text}**" if kernel["spilled"] else text)
     return " / ".join(cells)
-
-
-def taken(records: dict[str, Found]) -> Table:
-    rows = [[name, *(_taken(of[gpu]) if gpu in of else "" for gpu in records)] for name, of in _rows(records, "").items()]
-    return ["operator", *(f">{gpu}" for gpu in records)], rows
 
 
 def training(records: dict[str, Found]) -> Table:
@@ -132,11 +129,11 @@ def page(records: dict[str, Found]) -> str:
             HEAD,
             markdown(*devices()),
             "\n" + CHOICE,
-            markdown(*choices(records)),
+            markdown(*by_gpu(records, _choice)),
             "\nRefused, so XLA's code is taken:\n\n" if refused else "",
             *refused,
             "\n" + TAKEN,
-            markdown(*taken(records)),
+            markdown(*by_gpu(records, _taken)),
             "\n" + TRAINED,
             markdown(*training(records)),
             "\n" + where(first | {"device": "all of them"}),

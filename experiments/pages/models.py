@@ -1,4 +1,4 @@
-"""The registry as a table, and docs/models.md: each model counted and held beside torchvision's."""
+"""The registry as a table, and docs/models.md: each model counted and compared with torchvision's."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 import zoo
-from experiments.measuring.tables import Table
+from experiments.measuring.tables import Table, markdown
 
 INTRODUCTION = """# Image models
 
@@ -22,11 +22,7 @@ torchvision, which gives the weights, drawn at random:
 
 `-` is not compared (not in torchvision, or not run yet).
 
-| model | input | parameters | GMACs | logits | gradient 64 | source |
-|---|---|---|---|---|---|---|
 """
-
-
 FLOAT32 = """
 ## Gradients in float32
 
@@ -35,8 +31,6 @@ by a tenth. The likely cause, not proved here, is rounding that moves a ReLU's i
 networks are compared in float64 above, and here float32 is compared over several draws of {batch} images of {size} x {size}:
 how many draws have a gradient that is further than {limit:g} from torch's float64, and the furthest.
 
-| model | draws | zoo, beyond | torch, beyond | zoo, furthest | torch, furthest |
-|---|---|---|---|---|---|
 """
 
 
@@ -59,34 +53,35 @@ def citation(paper: str) -> str:
     return f"{first}{last} {found[2]}"
 
 
-def row(name: str, found: dict[str, Any]) -> str:
+def row(name: str, found: dict[str, Any]) -> list[str]:
     info = zoo.model_info(name)
     number = lambda value: "-" if value is None else f"{value:.0e}"
-    training = found.get("training", {})
-    cells = (
+    return [
         f"`{name}`",
         " x ".join(map(str, info.input_shape)),
         f"{found['params']:,}",
         f"{found['macs'] / 1e9:.4g}",
         number(found.get("evaluation", {}).get("logits")),
-        number(training.get("float64", {}).get("gradient")),
+        number(found.get("training", {}).get("float64", {}).get("gradient")),
         info.paper,
-    )
-    return "| " + " | ".join(cells) + " |\n"
+    ]
 
 
 def page(parity: dict[str, Any], gradients: dict[str, Any]) -> str:
     """docs/models.md, from the result files parity and float32-gradients."""
     versions = parity["versions"]
     where = f"\nMeasured on {parity['device']}, jax {versions['jax']}, torch {versions['torch']}, {parity['date']}.\n"
-    return INTRODUCTION + "".join(row(name, model) for name, model in parity["models"].items()) + where + float32(gradients)
+    header = ["model", "input", ">parameters", ">GMACs", ">logits", ">gradient 64", "source"]
+    table = markdown(header, [row(name, model) for name, model in parity["models"].items()])
+    return INTRODUCTION + table + where + float32(gradients)
 
 
 def float32(found: dict[str, Any]) -> str:
     """What float32 gradients of the deep networks can be held to."""
-    lines = []
-    for name, m in found["models"].items():
-        furthest = (f"{max(m[who]):.1g}" for who in ("zoo", "torch"))
-        cells = (f"`{name}`", m["draws"], m["zoo_above_limit"], m["torch_above_limit"], *furthest)
-        lines.append("| " + " | ".join(map(str, cells)) + " |\n")
-    return FLOAT32.format(limit=found["limit"], size=found["size"], batch=found["batch"]) + "".join(lines)
+    rows = [
+        [f"`{name}`", *(str(m[field]) for field in ("draws", "zoo_above_limit", "torch_above_limit"))]
+        + [f"{max(m[who]):.1g}" for who in ("zoo", "torch")]
+        for name, m in found["models"].items()
+    ]
+    header = ["model", ">draws", ">zoo, beyond", ">torch, beyond", ">zoo, furthest", ">torch, furthest"]
+    return FLOAT32.format(limit=found["limit"], size=found["size"], batch=found["batch"]) + markdown(header, rows)

@@ -1,4 +1,4 @@
-"""Tables of what the recipes reach and how fast a CPU runs them."""
+"""Tables of what the recipes achieve and how fast a CPU runs them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def lenet5_digits(found: Found) -> str:
     seconds = sorted(r["process_seconds"] for r in found["runs"])
     worst, median, best = accuracies[0], accuracies[len(accuracies) // 2], accuracies[-1]
     return (
-        f"LeNet-5 on the digits, {len(accuracies)} seeds: held-out accuracy {worst:.2%} to {best:.2%}, median {median:.2%}; "
+        f"LeNet-5 on the digits, {len(accuracies)} seeds: test accuracy {worst:.2%} to {best:.2%}, median {median:.2%}; "
         f"the whole command took {seconds[0]:.0f} to {seconds[-1]:.0f} s.\n"
     )
 
@@ -51,7 +51,7 @@ def recurrent_learning(found: Found) -> Table:
         bits = "bits" in recipe["figure"]
         row = _seeds(recipe, name, "bits per character" if bits else "accuracy", ".3f" if bits else ".2%", aims.get(name, ""))
         rows.append([*row, f"{recipe['parameters']:,}"])
-    return ["recipe", "held out", ">median (lowest to highest)", ">aim", ">seconds", ">parameters"], rows
+    return ["recipe", "on the test data", ">median (lowest to highest)", ">aim", ">seconds", ">parameters"], rows
 
 
 def conv_learning(found: Found) -> Table:
@@ -59,7 +59,7 @@ def conv_learning(found: Found) -> Table:
     rows = []
     for name, run in found["runs"].items():
         if "runs" in run:
-            row = _seeds(run, name, "digits, held out", ".2%", "at least 98.5%")
+            row = _seeds(run, name, "digits, test", ".2%", "at least 98.5%")
         else:
             row = [f"`{name}`", "64 images learned by heart", f"{run['accuracy']:.0%} after {run['steps']} steps", "100%"]
             row.append(f"{run['seconds']:.0f}")

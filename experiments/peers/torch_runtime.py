@@ -1,4 +1,4 @@
-"""Where torch runs, set up to be as fast as it can be."""
+"""torch's device, with the settings under which it is fastest."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import torch
 
 
 def device() -> str:
-    """Where torch runs; it takes the precision that JAX takes by default (tf32 for float32)."""
+    """torch's device, set to the precision that JAX takes by default (tf32 for float32)."""
     torch.set_float32_matmul_precision("high")
     torch.backends.cudnn.benchmark = True
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def wait(_: Any) -> None:
-    """Until all that was launched is done."""
+    """Block until all launched work is done."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 

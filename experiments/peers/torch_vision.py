@@ -155,15 +155,11 @@ def vgg_trunk_evaluation(name: str, images: np.ndarray) -> Evaluation:
 
 
 def torch_loss(outputs: Any, target: torch.Tensor) -> torch.Tensor:
-    """As `losses.cross_entropy`, of the outputs of torch's model: logits, or GoogLeNet's with those of two further heads."""
+    """As `losses.cross_entropy`, of the outputs of torch's model: logits, or GoogLeNet's with those of its auxiliary heads."""
     heads = [outputs] if isinstance(outputs, torch.Tensor) else [outputs.logits, outputs.aux_logits1, outputs.aux_logits2]
     exact = lambda logits: logits if logits.dtype == torch.float64 else logits.float()
     mean = lambda logits: torch.nn.functional.cross_entropy(exact(logits).flatten(0, -2), target.flatten())
     return mean(heads[0]) + AUXILIARY * sum(map(mean, heads[1:]), torch.zeros((), device=target.device))
-
-
-def _floats(tree: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {name: value for name, value in tree.items() if value.dtype.kind == "f"}
 
 
 def evaluation(name: str, images: np.ndarray, ours: dict[str, Any] | None = None, **options: Any) -> Evaluation:
@@ -245,7 +241,7 @@ def _relative(value: float, ours: Arrays, total: float, gradients: Arrays, stati
     return {
         "loss": abs(value - total) / total,
         "gradient": max(relative(n, g) for n, g in gradients.items()),
-        "statistics": max((relative(n, b) for n, b in _floats(statistics).items()), default=0.0),
+        "statistics": max((relative(n, b) for n, b in statistics.items() if b.dtype.kind == "f"), default=0.0),
     }
 
 

@@ -56,7 +56,7 @@ class Recipe:
     seed: int = 0
     """Of the initial weights, the order of the data and every random draw."""
     evaluate_every: float = 1
-    """Epochs between evaluations on the held-out data."""
+    """Epochs between evaluations on the test data."""
     checkpoint_every: float = 1
     """Epochs between checkpoints."""
     mesh: str = "data=-1"

@@ -44,7 +44,7 @@ def digest(leaves: dict[str, jax.Array]) -> str:
 class Checkpoints:
     """The checkpoints of one run: the two newest and the best.
 
-    "Best" is by the training loss since the last evaluation: the held-out data is never used to choose anything.
+    "Best" is by the training loss since the last evaluation: the test data is never used to choose anything.
     """
 
     def __init__(self, directory: pathlib.Path):
@@ -85,7 +85,7 @@ class Checkpoints:
             self.wait()
 
     def wait(self) -> None:
-        """Until the save under way is on disk.
+        """Block until the save under way is on disk.
 
         Raises:
           UserError: it could not be written.

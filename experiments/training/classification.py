@@ -1,4 +1,4 @@
-"""Images, or other examples, with one class each."""
+"""Classification: one class per image, or other example."""
 
 from __future__ import annotations
 

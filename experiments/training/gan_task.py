@@ -1,4 +1,4 @@
-"""Two networks against each other: losses, one jitted step for both, and how good the samples are."""
+"""GANs: the losses, one jitted step for both networks, and the quality of the samples."""
 
 from __future__ import annotations
 
@@ -108,11 +108,11 @@ class GanTask:
             )
 
     def learning_rate(self, step: int) -> float:
-        """Of both networks, at a batch."""
+        """The learning rate of both networks at a batch."""
         return float(self.schedule(step))
 
     def build(self) -> zoo.Gan:
-        """Both networks, made for the data."""
+        """Both networks, built for the data."""
         classes = len(self.dataset.classes) if self.conditional else None
         model = build_model(self.recipe, self.dataset, num_classes=classes)
         if not isinstance(model, zoo.Gan):

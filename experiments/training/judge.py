@@ -1,4 +1,4 @@
-"""The trained LeNet that measures generated images: from a run that is there, else trained once, beside the run that asks."""
+"""The trained LeNet that measures generated images: from an existing run, or trained once beside the run that needs it."""
 
 from __future__ import annotations
 

@@ -1,14 +1,14 @@
-"""The training loop, from top to bottom: data, steps, figures, evaluation, checkpoints, interruptions, the end."""
+"""The training loop, from top to bottom: data, steps, metrics, evaluation, checkpoints, interruptions, summary."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import importlib.metadata
 import itertools
 import math
 import pathlib
 import platform
+import signal
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -20,12 +20,12 @@ from rich.console import Console
 from experiments import data
 from experiments.data.base import reader
 from experiments.errors import UserError, explain
+from experiments.measuring import machine
 from experiments.measuring.result import write_json
 from experiments.recipes.recipe import Recipe
 from experiments.training import mesh as meshes
 from experiments.training import run_files
 from experiments.training.checkpoints import Checkpoints, digest, named_leaves
-from experiments.training.interrupts import Interrupts, StoppedError
 from experiments.training.progress import ProgressBar, print_summary
 from experiments.training.quality import Judge
 from experiments.training.stepper import Stepper
@@ -34,7 +34,7 @@ from experiments.training.tasks import make_task
 
 
 def ahead(batches: Iterator[Any], place: Any) -> Iterator[Any]:
-    """Batches on the device, the next one on its way while this one is used."""
+    """Batches on the device, the next one in transit while this one is used."""
     waiting = None
     for batch in batches:
         if waiting is not None:
@@ -51,9 +51,39 @@ def grouped(batches: Iterator[Any], sizes: Iterator[int]) -> Iterator[list[Any]]
 
 
 def versions() -> dict[str, str]:
-    """What the figures of a run depend on."""
-    packages = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax", "optax", "numpy")}
+    """The versions and the device that the figures of a run depend on."""
+    packages = machine.versions("jax", "jaxlib", "flax", "optax", "numpy")
     return packages | {"python": platform.python_version(), "device": jax.devices()[0].device_kind}
+
+
+class StoppedError(Exception):
+    """SIGTERM or Ctrl-C arrived, and the run was saved."""
+
+    def __init__(self, signal_number: int, step: int):
+        name = signal.Signals(signal_number).name
+        super().__init__(f"stopped by {name} at step {step}, saved; the same command continues")
+        self.signal_number = signal_number
+
+
+class Interrupts:
+    """SIGTERM and SIGINT noted, not acted on, so that the loop can finish its step and save; a second one acts at once."""
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._old: dict[int, Any] = {}
+
+    def __enter__(self) -> Interrupts:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._old[number] = signal.signal(number, self._note)
+        return self
+
+    def _note(self, number: int, _frame: Any) -> None:
+        self.received = number
+        signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.default_int_handler)
+
+    def __exit__(self, *_: Any) -> None:
+        for number, handler in self._old.items():
+            signal.signal(number, handler)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -242,7 +272,7 @@ def log(run: Context, now: Progress, checkpoints: Checkpoints, written: run_file
 def evaluate(
     run: Context, now: Progress, stepper: Stepper, checkpoints: Checkpoints, written: run_files.Metrics | None, bar: ProgressBar
 ) -> None:
-    """Measure on the held-out data, write and show it."""
+    """Measure on the test data, write and show it."""
     log(run, now, checkpoints, written, bar)
     place = lambda batch: meshes.place_batch(batch, stepper.batch_sharding, whole=True)
     now.evaluation = run.task.evaluate(stepper, place)
@@ -250,7 +280,7 @@ def evaluate(
         written.write({"step": now.step, "split": "test"} | now.evaluation)
         run.task.illustrate(stepper.state, run.workdir, now.step)
     figures = "  ".join(f"{name} {value:.4g}" for name, value in now.evaluation.items())
-    bar.say(f"epoch {now.step / run.per_epoch:g}  held out: {figures}")
+    bar.say(f"epoch {now.step / run.per_epoch:g}  test: {figures}")
     now.logged = time.monotonic()
 
 

@@ -32,15 +32,12 @@ def make_schedule(recipe: Recipe, updates: int, per_epoch: float) -> optax.Sched
     return optax.join_schedules([optax.linear_schedule(peak / warmup, peak, warmup), after], [warmup])
 
 
-def decayed(params: Any) -> Any:
-    """True for what weight decay applies to: arrays of two or more dimensions, so neither biases nor norms."""
-    return jax.tree.map(lambda p: p.ndim > 1, params)
-
-
 def make_optimizer(recipe: Recipe, schedule: optax.Schedule) -> optax.GradientTransformation:
     """The recipe's optimizer: clipping, then the method with its decay, then accumulation over batches."""
     r = recipe
-    decay: dict[str, Any] = {"weight_decay": r.weight_decay, "mask": decayed}
+    # Arrays of two or more dimensions, so neither biases nor norms.
+    mask = lambda params: jax.tree.map(lambda p: p.ndim > 1, params)
+    decay: dict[str, Any] = {"weight_decay": r.weight_decay, "mask": mask}
     coupled = [optax.add_decayed_weights(**decay)] if r.weight_decay else []
     methods = {
         "sgd": lambda: [*coupled, optax.sgd(schedule, momentum=r.momentum or None, nesterov=bool(r.momentum))],

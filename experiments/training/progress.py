@@ -9,13 +9,15 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from kernels.runtime.sizes import cdiv
+
 
 class ProgressBar:
     """Epoch, loss, accuracy, examples per second and time left."""
 
     def __init__(self, console: Console, steps: int, per_epoch: int, start: int):
         self._console, self._steps, self._per_epoch = console, steps, per_epoch
-        self._epochs = -(-steps // per_epoch)
+        self._epochs = cdiv(steps, per_epoch)
         self._text = "starting"
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -50,7 +52,7 @@ class ProgressBar:
             self._line_due = time.monotonic() + 10
 
     def say(self, line: str) -> None:
-        """A line that stays, above the bar."""
+        """Print a line that stays above the bar."""
         self._bar.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 

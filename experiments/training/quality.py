@@ -1,7 +1,7 @@
-"""How good generated images are: Fréchet distance, precision and recall, label histogram, in the eyes of a trained LeNet.
+"""The quality of generated images: Fréchet distance, precision and recall, label histogram, in the features of a trained LeNet.
 
-Each figure stands beside the same one of real images against real images: the data is cut into two halves, and half B takes
-the place of the samples. A sampler cannot be expected to come nearer to half A than half B does.
+Each figure is accompanied by the same one for real images: the data is split into two halves, and half B takes the place of the
+samples. A sampler cannot be expected to come nearer to half A than half B does.
 """
 
 from __future__ import annotations

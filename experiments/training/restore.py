@@ -1,4 +1,4 @@
-"""A finished or interrupted run, back in memory: for evaluation and generation."""
+"""Loads a finished or interrupted run, for evaluation and generation."""
 
 from __future__ import annotations
 

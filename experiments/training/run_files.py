@@ -1,4 +1,4 @@
-"""What a run leaves in its workdir for people and programs to read: settings, figures over time, the end result, curves."""
+"""The files of a run in its workdir: settings, metrics over time, the summary, curves."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import shutil
 from typing import Any
 
 from experiments.errors import UserError
+from kernels.runtime.sizes import cdiv
 
 CHECKPOINTS = "checkpoints"
 FILES = ("config.json", "metrics.jsonl", "summary.json", "curves.png", "samples.png", "samples.gif")
@@ -116,7 +117,7 @@ NOT_DRAWN = ("step", "split", "examples_per_second", "learning_rate")
 
 
 def draw_curves(workdir: pathlib.Path, title: str) -> None:
-    """curves.png: a panel for each figure over the steps, training and held-out data in the same one.
+    """curves.png: a panel for each figure over the steps, training and test data in the same one.
 
     A figure "real_NAME" is what real data gets in the place of NAME, and is drawn as a line in NAME's panel.
     """
@@ -129,7 +130,7 @@ def draw_curves(workdir: pathlib.Path, title: str) -> None:
     if not figures:
         return
     columns = min(4, len(figures))
-    lines = -(-len(figures) // columns)
+    lines = cdiv(len(figures), columns)
     figure = Figure(figsize=(4.6 * columns, 3.4 * lines), layout="constrained")
     panels = figure.subplots(lines, columns, squeeze=False).ravel()
     for unused in panels[len(figures) :]:
@@ -141,7 +142,7 @@ def draw_curves(workdir: pathlib.Path, title: str) -> None:
 
 
 def _draw_figure(axes: Any, name: str, rows: list[dict[str, Any]]) -> None:
-    for split, colour, label in (("train", "#9bb8d3", "training"), ("test", "#c0392b", "held out")):
+    for split, colour, label in (("train", "#9bb8d3", "training"), ("test", "#c0392b", "test")):
         points = [(row["step"], row[name]) for row in rows if row["split"] == split and name in row]
         if points:
             marker = "o" if split == "test" else None

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from experiments.errors import UserError
+from kernels.runtime.sizes import cdiv
 
 
 def to_bytes(images: np.ndarray) -> np.ndarray:
@@ -29,7 +30,7 @@ def grid(images: np.ndarray, columns: int | None = None, gap: int = 2) -> np.nda
     if not count:
         raise UserError("num: 0 images, at least one is needed for a grid")
     columns = columns or math.ceil(math.sqrt(count))
-    rows = -(-count // columns)
+    rows = cdiv(count, columns)
     sheet = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, channels), 255, np.uint8)
     for index, image in enumerate(to_bytes(images)):
         y, x = index // columns * (height + gap), index % columns * (width + gap)

@@ -1,4 +1,4 @@
-"""What is learned: a task builds the model and its state, and defines one training step and the evaluation, both pure.
+"""A task builds the model and its state, and defines the training step and the evaluation as pure functions.
 
 Everything that changes is in the state, a pytree, so that a checkpoint of it is complete.
 """
@@ -22,6 +22,7 @@ from experiments.data import Dataset
 from experiments.errors import UserError
 from experiments.recipes.recipe import Recipe
 from experiments.training.optimizers import make_optimizer, make_schedule
+from kernels.runtime.sizes import cdiv
 
 Metrics = dict[str, jax.Array]
 Batch = dict[str, jax.Array]
@@ -85,7 +86,7 @@ def averaged(decay: float | None, average: Any, params: Any, step: jax.Array) ->
 
 
 def structures(build: Callable[[], nnx.Module]) -> tuple[Any, Any]:
-    """Those of the model in training and in evaluation mode; nothing is allocated."""
+    """The structures of the model in training and in evaluation mode; nothing is allocated."""
     model = nnx.eval_shape(build)
     return zoo.split(zoo.training_view(model))[0], zoo.split(zoo.evaluation_view(model))[0]
 
@@ -97,7 +98,7 @@ class SupervisedTask:
 
     def __init__(self, recipe: Recipe, dataset: Dataset, steps: int, per_epoch: int):
         self.recipe, self.dataset = recipe, dataset
-        self.schedule = make_schedule(recipe, -(-steps // recipe.accumulate), per_epoch / recipe.accumulate)
+        self.schedule = make_schedule(recipe, cdiv(steps, recipe.accumulate), per_epoch / recipe.accumulate)
         self.optimizer = make_optimizer(recipe, self.schedule)
         self.train_graph, self.test_graph = structures(self.build)
 
@@ -106,7 +107,7 @@ class SupervisedTask:
         return float(self.schedule(step // self.recipe.accumulate))
 
     def build(self) -> nnx.Module:
-        """What is trained."""
+        """The module that is trained."""
         return build_model(self.recipe, self.dataset)
 
     def init(self) -> TrainState:
@@ -125,7 +126,7 @@ class SupervisedTask:
         return state._replace(params=params, rest=rest, ema=None if state.ema is None else params)
 
     def prepare(self, state: TrainState, batches: list[dict[str, jax.Array]]) -> list[dict[str, jax.Array]]:
-        """What is better done for the next steps together than in each; called within the jitted call that takes them."""
+        """Work that is cheaper for several steps together than in each; called within the jitted call that takes them."""
         return batches
 
     def train_step(self, state: TrainState, batch: dict[str, jax.Array]) -> tuple[TrainState, jax.Array]:
@@ -148,17 +149,17 @@ class SupervisedTask:
         return TrainState(state.step + 1, params, rest, optimizer, ema), vector
 
     def score_batch(self, state: TrainState, batch: dict[str, jax.Array]) -> Metrics:
-        """Sums over one held-out batch; "count" is what they are divided by in the end."""
+        """Sums over one test batch; "count" is what they are divided by in the end."""
         batch = self.dataset.preprocess(batch, jax.random.key(0), False)
         return self.score(self.model(state), batch)
 
     def evaluate(self, stepper: Any, place: Callable[[Any], Any] = lambda batch: batch) -> dict[str, float]:
-        """Means over the held-out data; `place` puts a batch on the devices."""
+        """Means over the test data; `place` puts a batch on the devices."""
         batches = map(place, self.dataset.evaluation_batches(self.recipe.batch_size))
         return self.means(stepper.score(stepper.leaves, batch) for batch in batches)
 
     def means(self, sums: Any) -> dict[str, float]:
-        """Means from the sums of all held-out batches."""
+        """Means from the sums of all test batches."""
         total: collections.Counter[str] = collections.Counter()
         for batch in sums:
             total.update({name: float(value) for name, value in jax.device_get(batch).items()})

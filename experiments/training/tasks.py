@@ -18,7 +18,7 @@ SUPERVISED = {"classification": ClassificationTask, "language_model": LanguageMo
 def make_task(
     recipe: Recipe, dataset: Dataset, steps: int, per_epoch: int, judge: Callable[[Recipe, Dataset], Judge] | None = None
 ) -> Task:
-    """The task.
+    """The task of a recipe.
 
     Args:
       steps, per_epoch: batches in the whole run and in one epoch.

@@ -1,4 +1,4 @@
-"""How the batch-normalization kernels cut up an array of rows (all leading axes) by channels."""
+"""How the batch-normalization kernels tile an array of rows (all leading axes) by channels."""
 
 from __future__ import annotations
 

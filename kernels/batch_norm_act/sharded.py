@@ -1,9 +1,9 @@
-"""Batch normalization on one device of several: plain JAX, with the sums reduced across the mesh axis that the batch is sharded
-over, if it is.
+"""Batch normalization on a mesh, in plain JAX: the sums are reduced across the mesh axis over which the batch is sharded, if
+any.
 
-The kernels of triton.py hold their sums to themselves, and their barrier may wait for multiprocessors that a collective
-holds; so under a mesh this stands in: XLA's fusions are at the floor of the
-streaming form, and two all-reduces of a few kilobytes each way are all that crosses the mesh.
+It replaces the kernels of triton.py there: their sums are those of one device, and their grid barrier could wait for
+multiprocessors that a collective occupies. XLA's fusions reach the floor of the streaming form, and only two all-reduces of a
+few kilobytes, forward and backward, cross the mesh.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What passes between batch_norm_act's derivative, its kernels and its form for meshes, by name.
+"""Named tuples passed between batch_norm_act's derivative, its kernels and its form for meshes.
 
-Arrays flatten in the order of their fields, None where there is none: those with rows first, then those of channels.
+Arrays flatten in the order of the fields, absent ones being None: first those with rows, then those with one value per channel.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class Spec:
     activation: str | None
     epsilon: float
     has_residual: bool
-    has_signs: bool  # whether the signs of what the activation is applied to are kept, one bit an element
+    has_signs: bool  # whether the signs of what the activation is applied to are among the residuals, one bit per element
     interpret: bool
     momentum: float = 0.0  # of running statistics, where there are any
 
@@ -53,7 +53,7 @@ class Outputs(NamedTuple):
 
 
 class Cotangents(NamedTuple):
-    """What the backward pass starts from: what was kept, and the gradients of y, mean and variance."""
+    """What the backward pass starts from: the residuals, and the gradients of y, mean and variance."""
 
     x: jax.Array
     dy: jax.Array

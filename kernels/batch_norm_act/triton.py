@@ -8,8 +8,8 @@ normalize the rows they have just read. A slice that fits the L2 cache is then r
   streaming: forward reads x twice (3 passes); backward reads x and dy twice (5 passes)
 
 plus a pass for a residual, forward (read) and backward (its gradient, written), and 1/16 of one (bfloat16) for the signs that
-the backward pass of relu and leaky_relu with a residual needs, one bit an element. What else the backward pass needs it
-computes from x again. That is the floor of each form; `config.choose` picks the form.
+the backward pass of relu and leaky_relu with a residual needs, one bit per element. The backward pass recomputes
+whatever else it needs from x. That is the floor of each form; `config.choose` picks the form.
 """
 
 from __future__ import annotations

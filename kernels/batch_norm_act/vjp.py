@@ -1,7 +1,7 @@
-"""batch_norm_act around its hand-written kernels, those of triton.py: derivative, batches and meshes.
+"""batch_norm_act around the hand-written kernels of triton.py: derivative, vmap and meshes.
 
-Kept for the backward pass: x, the statistics and, of a residual, the signs of what the activation is applied to (relu and
-leaky_relu, channels a multiple of 8) or the residual itself.
+Residuals of the backward pass: x and the statistics and, where a residual is added, the signs of the activation's input (relu
+and leaky_relu, channels a multiple of 8) or else the added array itself.
 """
 
 from __future__ import annotations

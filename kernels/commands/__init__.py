@@ -1,5 +1,6 @@
-"""`python -m kernels check | tune | list`: are the kernels right on this device, which are fastest there, and what is chosen.
+"""`python -m kernels check | tune | list`: whether the kernels are correct on this device, which are fastest, and what is
+chosen.
 
-cases has what is run; check and tune run it, each case in a process of its own (processes, worker), where comparison compares
-with float64 and measure takes the time; listing shows the choices.
+cases.py lists what is run. check.py and tune.py run each case in its own process (processes.py, worker.py), where comparison.py
+compares it with float64 and measure.py times it. listing.py shows the choices.
 """

@@ -1,4 +1,4 @@
-"""What `check` and `tune` run: operators on random arrays, small and odd to check, as large as in models to measure."""
+"""What `check` and `tune` run: operators on random arrays, of small odd sizes to check and of model sizes to measure."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""python -m kernels check [OPERATOR ...]: is every kernel right on this device?
+"""python -m kernels check [OPERATOR ...]: is every kernel correct on this device?
 
-Each implementation of each operator runs in a process of its own, values and gradients against float64. One that hangs, crashes
-or is wrong is a line of the table. What was found on a GPU is written into the user's cache, where `implementation=None` looks
-before it takes a kernel with a barrier across its grid.
+Each implementation of each operator runs in its own process; values and gradients are compared with float64. One that hangs,
+crashes or is wrong becomes a line of the table. Results from a GPU are written to the user's cache, which `implementation=None`
+consults before it chooses a kernel with a barrier across its grid.
 """
 
 from __future__ import annotations

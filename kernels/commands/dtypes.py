@@ -1,4 +1,4 @@
-"""The dtypes that kernels are checked in, and how much a result may be off in each."""
+"""The dtypes in which kernels are checked, and the tolerance for each."""
 
 DTYPES = ("float32", "bfloat16", "float16")
 # A rounding of the result and of what was rounded on the way to it, relative to its largest element.

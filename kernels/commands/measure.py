@@ -1,4 +1,4 @@
-"""Times every implementation of an operator with each of its block sizes, after checking each, and remembers the fastest."""
+"""Checks every implementation of an operator with each of its block sizes, times it, and remembers the fastest."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Runs a command that reports in lines of JSON, and ends it where it hangs: a GPU kernel that goes wrong can end, or never end,
-the process it runs in."""
+"""Runs a command that reports in lines of JSON, and kills it if it hangs: a faulty GPU kernel can crash the process it runs in,
+or never return."""
 
 from __future__ import annotations
 

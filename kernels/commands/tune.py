@@ -1,8 +1,8 @@
 """python -m kernels tune [OPERATOR ...] [--minutes N]: which implementation and which block sizes are fastest on this device?
 
-Every implementation of an operator with each of its candidates, forward and backward, at shapes that models have: XLA's forms,
-cuDNN, the hand-written kernels. One that gives wrong results is left out and named. The fastest go into the user's cache, from
-where `implementation=None` takes them. What the cache holds of the same sources and versions is not measured again.
+Times every implementation of an operator (XLA's forms, cuDNN, the hand-written kernels) with each of its candidates, forward
+and backward, at shapes taken from models. One that gives wrong results is excluded and named. The fastest go into the user's
+cache, where `implementation=None` finds them. What the cache holds from the same sources and versions is not measured again.
 """
 
 from __future__ import annotations

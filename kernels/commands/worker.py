@@ -1,6 +1,7 @@
-"""What `check` and `tune` start: kernels.commands.worker describe | check OPERATOR IMPLEMENTATION | tune NUMBER DTYPE.
+"""The process that `check` and `tune` start: kernels.commands.worker describe | check OPERATOR IMPLEMENTATION | tune NUMBER
+DTYPE.
 
-It alone touches the device. Its report is lines of JSON on standard output, one as each part is done.
+Only it touches the device. It reports in lines of JSON on standard output, one as soon as each part is done.
 """
 
 from __future__ import annotations

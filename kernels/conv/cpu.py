@@ -1,8 +1,8 @@
-"""Convolution on a CPU: the formulation XLA:CPU runs fastest, for the output and for each gradient by itself.
+"""Convolution on a CPU: the formulation that XLA:CPU runs fastest, chosen separately for the output and for each gradient.
 
-XLA:CPU's own convolution is good at most outputs and input gradients, and slower than need be at 1x1 windows, at images of a
-few pixels, at narrow images of few channels, at groups and at weight gradients, which the rules below catch. They were chosen
-on two x86-64 cores; experiments/benchmarks/cpu_operators.py measures them again.
+XLA:CPU's own convolution is fast for most outputs and input gradients. It is needlessly slow for 1x1 windows, images of a few
+pixels, narrow images with few channels, groups and weight gradients; the rules below catch these. They were chosen on two
+x86-64 cores; experiments/benchmarks/cpu_operators.py repeats the measurements.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""LeNet-5 as it is built today, as one operator."""
+"""The modern LeNet-5 as one operator."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Warps of a block of the LeNet-5 kernel."""
+"""Warps per block of the LeNet-5 kernel."""
 
 from __future__ import annotations
 

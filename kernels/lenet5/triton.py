@@ -3,8 +3,8 @@
 XLA launches a dozen kernels, each too short to fill the device. Here the feature maps of a block pass from layer to layer
 through a few kilobytes that stay in its caches, and the convolutions are small matrix products over patches that are gathered
 as they are loaded. Pooling takes the maximum of the four products that meet in a window. Floor in bytes: the images once; at
-batch 4096 that is microseconds, and arithmetic (0.83 MFLOP an image) is the limit in float32. Differentiated, it is XLA
-that runs, forward and backward.
+batch 4096 that takes microseconds, and in float32 arithmetic (0.83 MFLOP per image) is the limit. Under differentiation XLA's
+code runs, forward and backward.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""lenet5 around its hand-written kernel: batches and meshes; differentiated, it is XLA that runs, forward and backward."""
+"""lenet5 around its hand-written kernel: vmap and meshes. Under differentiation XLA's code runs, forward and backward."""
 
 from __future__ import annotations
 

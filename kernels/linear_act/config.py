@@ -1,4 +1,4 @@
-"""Tile sizes of the linear_act kernels: `Config` of the one in Triton, `PallasConfig` of the one in Pallas."""
+"""Tile sizes of the linear_act kernels: `Config` for the one in Triton, `PallasConfig` for the one in Pallas."""
 
 from __future__ import annotations
 

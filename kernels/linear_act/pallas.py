@@ -1,8 +1,8 @@
 """Matrix product, bias, activation and dropout on Hopper's own instructions, in Pallas for Mosaic GPU.
 
-One block stays on each multiprocessor and takes one tile of the output after another. Its third warpgroup does nothing but
-fetch tiles of x and w into shared memory by TMA, `stages` of them ahead and past the end of the tile at hand; the other two
-multiply (wgmma) a half of the rows each, with the sums in registers, where bias and activation are applied. The floor is that
+One persistent block per multiprocessor takes one tile of the output after another. Its third warpgroup only prefetches tiles of
+x and w into shared memory by TMA, `stages` of them ahead and across the boundary between output tiles; the other two multiply
+(wgmma) half of the rows each and keep the sums in registers, where bias and activation are applied. The floor is that
 of triton.py; so is the backward pass. TMA reads zeros past an array's edge and writes nothing there, so blocks need not divide
 the arrays; where not even the tiles of shared memory (8 rows, 64 columns) do, XLA pads x and w and cuts y, another pass over
 each.

@@ -1,7 +1,8 @@
-"""Matrix product, bias, activation and dropout: the end is applied to the product's sums while they are in registers.
+"""Matrix product with bias, activation and dropout as its epilogue, applied while the sums are in registers.
 
-XLA has a fusion for the product and, where that is cuBLAS's, another pass over the output. Floor of the forward pass in bytes:
-x, w and y once; in operations 2 * rows * in * out. That of the backward kernel: dy and y read, the gradient written.
+XLA fuses the epilogue into its own products; after one of cuBLAS's it takes another pass over the output. Floor of the forward
+pass in bytes: x, w and y once; in operations 2 * rows * in * out. That of the backward kernel: dy and y read, the gradient
+written.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""linear_act around its hand-written kernels, those of triton.py and pallas.py: derivative, batches and meshes.
+"""linear_act around the hand-written kernels of triton.py and pallas.py: derivative, vmap and meshes.
 
-Backward, one kernel (triton.py) computes the gradient of what the activation is applied to, from dy and y alone (for gelu from
-dy and that, kept in y's dtype), together with the bias's; the two products are XLA's. From y, tanh's derivative 1 - y**2 is
-exact to one rounding of y, not to one of its own where it is small.
+Backward, one kernel (triton.py) computes the gradient of the activation's input from dy and y alone (for gelu from dy and that
+input, a residual in y's dtype), together with the bias's gradient; the two products are XLA's. Computed from y, tanh's
+derivative 1 - y**2 is as exact as one rounding of y, which is less than its own precision where it is small.
 """
 
 from __future__ import annotations

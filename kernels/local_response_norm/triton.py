@@ -1,7 +1,7 @@
 """Local response normalization, forward and backward in one pass each: a tile holds whole rows of channels.
 
-The windows' elements are read again from the L1 cache, not from device memory. Backward keeps nothing but x: with
-d = k + alpha * window(x**2) and t = dy * x * d**(-beta - 1), its result is dy * d**-beta - 2 * alpha * beta * x * window'(t),
+The windows' elements are read again from the L1 cache, not from device memory. The only residual is x: with
+d = k + alpha * window(x**2) and t = dy * x * d**(-beta - 1), the gradient is dy * d**-beta - 2 * alpha * beta * x * window'(t),
 where window' is the mirrored window. Floor in passes over an array like x: forward 2 (x, y), backward 3 (x, dy, dx).
 """
 

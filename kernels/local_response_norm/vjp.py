@@ -1,4 +1,4 @@
-"""local_response_norm around its hand-written kernels: derivative, batches and meshes. Kept for the backward pass: x."""
+"""local_response_norm around its hand-written kernels: derivative, vmap and meshes. The only residual is x."""
 
 from __future__ import annotations
 

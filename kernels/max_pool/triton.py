@@ -1,8 +1,8 @@
-"""Max pooling and its gradient: one program per stretch of columns and channels of one row.
+"""Max pooling and its gradient: one program per tile of columns and channels of one row.
 
 Forward reads x once from device memory (windows that overlap meet in the L1 and L2 caches) and writes the maximum and, in one
 byte, where in the window it was. Backward computes each input element from the windows that cover it, so it needs no atomics
-and no zeroed buffer: it reads dy and the positions and writes dx. Floor in bytes, with e bytes an element:
+and no zeroed buffer: it reads dy and the positions and writes dx. Floor in bytes, with e bytes per element:
 forward e * (inputs + outputs) + outputs, backward the same.
 """
 

@@ -1,4 +1,4 @@
-"""max_pool around its hand-written kernels: derivative, batches and meshes. Kept for the backward pass: a byte an output."""
+"""max_pool around its hand-written kernels: derivative, vmap and meshes. The only residual is one byte per output."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tile sizes of the perceptron kernel."""
+"""Tile sizes of the mlp kernel."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """A perceptron of two layers in one launch, forward: the hidden layer never leaves the multiprocessor.
 
 Each block takes some rows through both layers and reads the weights once, from L2 after the first block. Floor in bytes: x, the
-weights and y once. Differentiated, it is XLA that runs (vjp.py): the backward pass needs the hidden layer, and its products are
-cuBLAS's.
+weights and y once. Under differentiation XLA's code runs (vjp.py): the backward pass needs the hidden layer, and its products
+are cuBLAS's.
 """
 
 from __future__ import annotations

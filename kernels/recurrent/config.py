@@ -1,8 +1,9 @@
-"""How a persistent kernel cuts a recurrent layer or a stack into blocks, and whether all of them are resident at the same time.
+"""How a persistent kernel divides a recurrent layer or a stack into blocks, and whether all of them are resident at the same
+time.
 
-A block holds the recurrent weights of a few units for the whole sequence, so that a step reads nothing but the state; it
-waits for the other blocks of its group at a barrier in every step. That ends only if every block of the grid runs: the grid
-is kept within one block per multiprocessor, and `launch.RESERVED` of those are left to whatever else runs.
+A block holds the recurrent weights of a few units for the whole sequence, so that a step reads only the state; in every step it
+waits for the other blocks of its group at a barrier. The barrier opens only if every block of the grid runs, so the grid is
+limited to one block per multiprocessor, and `launch.RESERVED` of those are left to whatever else runs.
 `kernels.verification.residency` compares that with the compiled kernel.
 """
 
@@ -67,7 +68,7 @@ def plan(gates: int, hidden: int, batch: int, directions: int, item_size: int, l
         if size > max(16, power_of_two(batch)):
             continue
         grid = (blocks, cdiv(batch, size), directions * layers)
-        # The weights' slice and what it multiplies; a float32 is kept as two numbers of tf32.
+        # The weights' slice and what it multiplies; a float32 is held as two numbers in tf32.
         held = (ROWS + size) * depth * (8 if item_size == 4 else item_size)
         # Beyond these sizes the compiler runs out of registers and spills.
         registers_last = item_size == 2 or (size == 16 and depth <= (128 if gates == 3 else 256))

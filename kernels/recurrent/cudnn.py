@@ -1,4 +1,4 @@
-"""cuDNN's LSTM, through jax.experimental.rnn: in float32, the peer that the persistent kernels are compared with."""
+"""cuDNN's LSTM, through jax.experimental.rnn: in float32, as a peer for the persistent kernels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs a stack of layers through the persistent kernels: what is launched, what is kept, and the products around it."""
+"""Runs a stack of layers through the persistent kernels: launches, residuals, and the matrix products around them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from kernels.runtime.launch import launch, like, unrecorded
 from kernels.runtime.sizes import power_of_two
 from kernels.verification import aot, residency
 
-SAVED = {"rnn_tanh": 0, "rnn_relu": 0, "lstm": 4, "gru": 4}  # values per unit and step kept for the backward pass
+SAVED = {"rnn_tanh": 0, "rnn_relu": 0, "lstm": 4, "gru": 4}  # values per unit and step among the residuals
 PARTS_AT_ONCE = 2048  # values that a block adds up at a time: 8 registers of each of 256 threads, what there is left of them
 
 

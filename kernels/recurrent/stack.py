@@ -1,7 +1,7 @@
-"""What kernels.rnn, lstm and gru share: a stack of layers over [batch, time, features], checked and handed on.
+"""What kernels.rnn, lstm and gru share: a stack of layers over [batch, time, features], its checks and its dispatch.
 
-The stack is the operator, and not one layer of it, because that is what an implementation needs to see: both directions of a
-layer can run side by side, and layer l can run at step t beside layer l + 1 at step t - 1.
+The operator is the whole stack, not one layer, because an implementation can use that: both directions of a layer can run side
+by side, and layer l at step t beside layer l + 1 at step t - 1.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Layers = Sequence[CellWeights | Sequence[CellWeights]]
 
 
 def state_dtype(dtype: Any) -> jnp.dtype:
-    """In which the state of a sequence of `dtype` is kept."""
+    """The dtype of the state of a sequence of `dtype`."""
     return jnp.promote_types(dtype, jnp.float32)
 
 

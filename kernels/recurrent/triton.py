@@ -1,17 +1,17 @@
 """Persistent kernels: one launch runs all steps of a layer in both directions, or of a stack of layers as a wavefront.
 
 The weights of a block's units are read once and stay on the chip; the state goes from block to block through the L2 cache, in
-two buffers that take turns, so that one barrier per step is enough. A chain is what carries a state through time: a direction
+two alternating buffers, so that one barrier per step is enough. A chain is what carries a state through time: a direction
 of a layer, or a layer of a stack. Where the chains are the layers of a stack, layer l is at step t while layer l + 1 is at
 step t - 1, and multiplies what layer l wrote before the last barrier: its input product is part of its recurrent product,
 with twice the rows. The input product of a first layer comes before the launch and all weight gradients after it, each as one
 large matrix product over all steps.
 
-Forward keeps, per step and unit, the state (and for an LSTM the cell) and the activations of the gates; backward reads them
-back and runs the same way, from the last layer to the first, with the same weights transposed.
+Residuals are, per step and unit, the state (and for an LSTM the cell) and the activations of the gates; backward reads them
+and runs in the same manner, from the last layer to the first, with the same weights transposed.
 
-What a step reads that no other block wrote is read before the wait, and what no other block waits for is written after the
-arrival, so that both overlap with the barrier.
+A step loads what no other block wrote before it waits at the barrier, and stores what no other block waits for after it has
+arrived, so that both overlap with the barrier.
 """
 
 from __future__ import annotations

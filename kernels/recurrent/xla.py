@@ -1,8 +1,8 @@
 """Plain JAX: one scan per layer, both directions of a layer side by side in it.
 
-What makes it fast on any device: the input product of all steps is one matrix product before the loop, the weight gradient
-of all steps is one after it, both directions are one batched product per step, and the activations of the gates are kept
-for the backward pass instead of being computed again. The program does not grow with the length of the sequence.
+What makes it fast on any device: the input product of all steps is one matrix product before the loop, the weight gradient of
+all steps is one after it, both directions share one batched product per step, and the activations of the gates are residuals,
+so that the backward pass does not recompute them. The program does not grow with the length of the sequence.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""What runs an operator: which implementation is chosen (dispatch), how a kernel is launched (launch), what becomes of it under
-jax.vmap and a mesh (batching), its block sizes (tuning), what the device is (devices; gpus has those that are not there) and
-what was measured on it (measured); and what operators share: checks of arguments, activations, functions inside Triton kernels
-(triton_math).
+"""What runs an operator: the choice of an implementation (dispatch), the launch of a kernel (launch), its behaviour under
+jax.vmap and on a mesh (batching), its derivatives (derivatives), its block sizes (tuning), the device (devices; gpus describes
+absent ones) and what was measured on it (measured). Also what operators share: checks of arguments, activations, and functions
+inside Triton kernels (triton_math).
 """

@@ -1,4 +1,4 @@
-"""Activations by name, as the operators with a fused end know them."""
+"""Activations by name, for the operators that fuse one."""
 
 from __future__ import annotations
 

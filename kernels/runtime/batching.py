@@ -1,6 +1,6 @@
-"""Makes a hand-written kernel live under jax.vmap and under a mesh.
+"""Makes a hand-written kernel work under jax.vmap and on a mesh.
 
-A custom call is opaque to both: jax.vmap would refuse it, and the partitioner would gather its operands onto every device.
+A custom call is opaque to both: jax.vmap would reject it, and the partitioner would gather its operands onto every device.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """A function with a gradient written by hand, differentiable in every way that JAX has.
 
-jax.custom_vjp gives a function its gradient and takes all else away: no forward mode (jax.jvp, jacfwd), and no second
-derivative through a kernel, which has none of its own. Here a plain function of equal value stands beside the hand-written one:
-the first gradient is the hand-written one, every other derivative is that of the plain function.
+jax.custom_vjp defines a gradient and excludes everything else: forward mode (jax.jvp, jacfwd), and second derivatives through a
+kernel, which has none of its own. Here the hand-written function is paired with a plain one of equal value: the first gradient
+is hand-written, and every other derivative is that of the plain function.
 """
 
 from __future__ import annotations

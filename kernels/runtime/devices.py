@@ -1,7 +1,7 @@
 """The device that programs are compiled for, as JAX knows it: its name, cores, memories and limits.
 
-Never a name looked up in a table: a slice of a GPU (MIG) has the GPU's name and a fraction of its multiprocessors, and a kernel
-with a barrier across its grid that is planned for those that are not there never ends.
+A name is never looked up in a table: a slice of a GPU (MIG) has the GPU's name but a fraction of its multiprocessors, and a
+kernel with a barrier across its grid that was planned for all of them would never end.
 """
 
 from __future__ import annotations

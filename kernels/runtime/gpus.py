@@ -1,7 +1,7 @@
-"""GPUs by name, with the figures of their data sheets: for compiling, planning and modelling where no such GPU is there.
+"""GPUs by name, with the figures of their data sheets: for compiling, planning and modelling without such a GPU.
 
-What a program runs on is never looked up here: kernels/runtime/devices.py asks JAX. The one exception are limits that JAX may
-not tell, `LIMITS`, which depend on the compute capability alone.
+What a program runs on is never looked up here: kernels/runtime/devices.py asks JAX. The one exception is `LIMITS`, which
+JAX may not report and which depend on the compute capability alone.
 """
 
 from __future__ import annotations

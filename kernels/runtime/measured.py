@@ -1,9 +1,10 @@
-"""What was measured and checked on a kind of device: read from the user's cache first, then from what is shipped.
+"""What was measured and checked on a kind of device, read from the user's cache or, failing that, from the files in the
+package.
 
 A file holds, for one kind of device: for each operator and key the fastest implementation or block sizes ("operators"), and
-which implementations gave right results there ("checked"). `python -m kernels tune` and `check` write it into the user's cache
-folder, JAX_KERNEL_ZOO_CACHE or the system's folder for caches; kernels/tuned/ has those that come with the package. A file that
-was written on a device of the same name with other multiprocessors (a slice of it) is not read.
+which implementations gave correct results there ("checked"). `python -m kernels tune` and `check` write it into the user's
+cache folder, JAX_KERNEL_ZOO_CACHE or the system's folder for caches; kernels/tuned/ holds those in the package. A file that was
+written on a device of the same name with another number of multiprocessors (a slice of it) is not read.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ OPERATORS = pathlib.Path(__file__).parents[1]
 
 
 def cache_folder() -> pathlib.Path:
-    """Where a user's own measurements are kept: JAX_KERNEL_ZOO_CACHE, else the system's folder for caches."""
+    """The folder of a user's own measurements: JAX_KERNEL_ZOO_CACHE, else the system's folder for caches."""
     if chosen := os.environ.get(VARIABLE):
         return pathlib.Path(chosen).expanduser()
     try:

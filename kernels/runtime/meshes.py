@@ -1,8 +1,9 @@
-"""Arrays whose types say how they are spread over a mesh: of Explicit axes, as jax.make_mesh makes them, and jax.shard_map's.
+"""Arrays whose types say how they are sharded over a mesh: those on Explicit axes (jax.make_mesh), and those inside
+jax.shard_map.
 
-With Explicit axes every reshape and product must say how its result is sharded. An operator says it once, for its results;
-inside it the axes are Auto, and XLA finds out. Inside jax.shard_map a type says along which axes the values vary; functions
-with a derivative of their own have to keep to that.
+With Explicit axes every reshape and product must state the sharding of its result. An operator states it once, for its results;
+inside the operator the axes are Auto, and XLA infers the rest. Inside jax.shard_map a type says along which axes the values
+vary, and functions with their own derivative must respect that.
 """
 
 from __future__ import annotations

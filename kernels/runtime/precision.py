@@ -1,8 +1,8 @@
 """What `jax.default_matmul_precision` asks for, and how products inside a hand-written kernel answer it.
 
-Products of 16-bit operands are exact, and their sums float32: every name asks for that or less, but those that round operands
-further or add up in another type. Those no kernel answers. Of float32 operands each name is answered by one of Triton's ways to
-multiply them, or by none; a name that says how precise, and not how, by what XLA takes for it on a GPU.
+Products of 16-bit operands are exact and are summed in float32. Every name asks for that or less, except those that round the
+operands further or accumulate in another type; no kernel offers these. For float32 operands each name corresponds to one of
+Triton's input precisions, or to none; a name that states a precision, not a method, means what XLA takes for it on a GPU.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Arithmetic of sizes."""
+"""Integer arithmetic on sizes."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """Softmax cross-entropy with class numbers as labels: each pass reads the logits once.
 
-Forward keeps two numbers of each row, [rows, 2] float32: the largest logit, and the log of the sum of exp(logit - largest).
-Added up they would lose the digits that count where logits are large. Floor in bytes, with e bytes an element: forward
-e * logits, backward 2 * e * logits. XLA's fusions move a third more than that (docs/kernels.md): this operator is the control,
-where the hand has little to win.
+Residuals are two numbers per row, [rows, 2] float32: the largest logit, and the log of the sum of exp(logit - largest). Their
+sum would lose the digits that matter where logits are large. Floor in bytes, with e bytes per element: forward e * logits,
+backward 2 * e * logits. XLA's fusions move a third more than that (docs/kernels.md): this operator is the control, where a
+hand-written kernel has little to win.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""softmax_cross_entropy around its hand-written kernels: derivative, batches and meshes.
+"""softmax_cross_entropy around its hand-written kernels: derivative, vmap and meshes.
 
-Kept for the backward pass: logits, labels, and the two numbers of each row that triton.py states.
+Residuals: logits, labels, and the two numbers per row that triton.py describes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Compiles for a GPU that is not there: whole programs by XLA, single kernels by Triton.
+"""Ahead-of-time compilation for an absent GPU: whole programs by XLA, single kernels by Triton.
 
 Needs the packages jax-cuda13-plugin, jax-cuda13-pjrt and triton (whose wheel brings the assembler), no GPU, no CUDA toolkit.
 No autotuning happens, so what XLA picks for a matrix product may differ on the device itself.

@@ -1,8 +1,8 @@
 """Runs @triton.jit kernels on the CPU, in Triton's interpreter, with every access to memory checked.
 
-The kernels' source is the one that the GPU runs: the interpreter is entered by hand, not by the variable TRITON_INTERPRET,
-which would have to be set before the kernels are imported and would keep them from being compiled in the same process.
-What is added to Triton's own interpreter:
+The source is the same that runs on the GPU: the interpreter is entered explicitly, not by the variable TRITON_INTERPRET, which
+would have to be set before the kernels are imported and would prevent compiling them in the same process. Added to Triton's own
+interpreter:
 
 - any load, store or atomic outside the arrays handed in raises, and so does a load of an output's element that nobody has
   written; outputs start as poison (NaN, 255), as fresh memory might;

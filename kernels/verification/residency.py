@@ -1,8 +1,9 @@
-"""Whether all blocks of a launch are on the device at the same time, without which a barrier across its grid never opens.
+"""Whether all blocks of a launch are resident at the same time; otherwise a barrier across its grid never opens.
 
-A cooperative launch would have the driver refuse what does not fit; jax-triton 0.3.1 cannot ask for one. So the compiled kernel
-is asked what a block takes, and the grid is held against what the device has, less `launch.RESERVED` multiprocessors for what
-else runs. A kernel of another stream or process that keeps more than those busy delays the barrier until it ends.
+With a cooperative launch the driver would refuse what does not fit, but jax-triton 0.3.1 cannot request one. So the resources
+of a block are read from the compiled kernel, and the grid is compared with what the device has, less `launch.RESERVED`
+multiprocessors for whatever else runs. A kernel of another stream or process that keeps more than those busy delays the barrier
+until it ends.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Counts what a compiled GPU program launches and moves, from XLA's optimized HLO.
 
-A kernel's bytes are its operands and results, each once: what it moves through device memory if nothing stays in a cache from
+A kernel's bytes are its operands and results, each once: what it moves through device memory if no cache holds anything from
 one kernel to the next. Hand-written kernels that read something twice say so in their name (`kernels.runtime.launch`).
 """
 

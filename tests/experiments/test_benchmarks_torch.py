@@ -12,25 +12,22 @@ import numpy as np
 import pytest
 
 from experiments.benchmarks import (
-    conv_learning,
     conv_models_cpu,
     cpu_operators,
     float32_gradients,
     gan_cpu,
-    gan_learning,
     import_cost,
     kill_ten_times,
-    lenet5_seeds,
+    learning,
     lenet5_step,
     parity,
     recurrent_compiled,
     recurrent_cpu,
-    recurrent_learning,
-    seeds,
 )
+from experiments.errors import UserError
 from experiments.measuring import clock, result
 
-FOLDER = pathlib.Path(seeds.__file__).parent
+FOLDER = pathlib.Path(learning.__file__).parent
 SCRIPTS = {name for name, value in globals().items() if getattr(value, "__name__", "").startswith("experiments.benchmarks.")}
 
 
@@ -49,26 +46,28 @@ def test_every_script_is_here() -> None:
     assert {path.stem for path in FOLDER.glob("*.py")} - {"__init__"} == SCRIPTS
 
 
-def summary(flags: list[str], seed: int, look: Any = lambda workdir: None) -> dict[str, Any]:
+def summary(flags: list[str], seed: int, look: Any = None) -> dict[str, Any]:
     """Stands in for a run of experiments.train."""
-    quality = {name: float(seed) for name in gan_learning.FIGURES}
+    quality = {name: float(seed) for name in learning.GAN_FIGURES}
     figures = {"eval_accuracy": 0.9 + seed / 100, "eval_bits_per_character": 2.0, "parameters": 3, "steps": 4, "seconds": 1.0}
     return quality | figures | {"eval_real_frechet_distance": 2.0, "process_seconds": 2.0, "collapsed": False}
 
 
 def test_recipes_over_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(seeds, "run", summary)
-    lenet5_seeds.main()
+    monkeypatch.setattr(learning, "run", summary)
+    learning.main(["lenet5"])
     assert [run["accuracy"] for run in written("lenet5-digits")["runs"]] == [0.9 + seed / 100 for seed in range(10)]
-    recurrent_learning.main(["lstm_lm"])
-    recurrent_learning.main(["bilstm_tagger"])
+    learning.main(["recurrent", "lstm_lm"])
+    learning.main(["recurrent", "bilstm_tagger"])
     found = written("recurrent-learning")["recipes"]
     assert set(found) == {"lstm_lm", "bilstm_tagger"}, "a later run completes an earlier one"
     assert (found["bilstm_tagger"]["lowest"], found["bilstm_tagger"]["highest"]) == (0.9, 0.92)
-    gan_learning.main(["gan_mlp"])
+    learning.main(["gan", "gan_mlp"])
     assert written("gan-learning")["recipes"]["gan_mlp"]["median_over_real"] == 0.5
-    conv_learning.main(["--only", "resnet20_cifar"])
+    learning.main(["conv", "resnet20_cifar"])
     assert written("conv-learning")["runs"]["resnet20_cifar"]["figure"] == "eval_accuracy"
+    with pytest.raises(UserError, match="did you mean gan_mlp"):
+        learning.main(["gan", "gan_mpl"])
 
 
 def test_a_run_is_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,11 +78,11 @@ def test_a_run_is_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
         (workdir / "summary.json").write_text(json.dumps({"seed": command[command.index("--seed") + 1]}))
 
     monkeypatch.setattr(subprocess, "run", train)
-    assert seeds.run(["lenet5"], 3)["seed"] == "3"
+    assert learning.run(["lenet5"], 3)["seed"] == "3"
 
 
 def test_learning_by_heart() -> None:
-    assert set(conv_learning.overfit("lenet5", 32, 10)) == {"accuracy", "steps", "loss", "seconds"}
+    assert set(learning.overfit("lenet5", 32, 10)) == {"accuracy", "steps", "loss", "seconds"}
 
 
 def test_importing_the_kernels() -> None:

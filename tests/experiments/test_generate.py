@@ -14,7 +14,7 @@ import zoo
 from experiments import generate, train
 from experiments.errors import run
 from experiments.generation import characters, tags
-from experiments.generation.sampling import sample
+from experiments.generation.characters import sample
 
 pytestmark = pytest.mark.slow
 

@@ -84,7 +84,7 @@ def test_verdicts_follow_from_times(times: tuple[float, float], noise: float, se
     assert case(8, 2, times=times, noise=noise)["verdicts"]["measured"] == sentence
 
 
-def test_a_way_that_beats_both_is_named() -> None:
+def test_a_variant_that_beats_both_is_named() -> None:
     found = case(8, 2, times=(0.004, 0.002))
     found["variants"]["third"] = copy.deepcopy(found["variants"]["good"])
     found["variants"]["third"]["measured"] |= {"median": 0.001, "p20": 0.0009, "p80": 0.0011}
@@ -274,7 +274,7 @@ def test_tables_show_losses_like_wins() -> None:
 
 def test_the_picture_is_pale_where_the_verdict_sees_no_difference() -> None:
     cases = [case(8, 2, times=times, noise=noise) for times, noise in (((4, 1), 0.01), ((1, 4), 0.01), ((1, 1.3), 0.2))]
-    drawn = pictures.bars({"topics": [{"topic": "fusion", "cases": cases}]}, "measured")
+    drawn = pictures.gains_of({"topics": [{"topic": "fusion", "cases": cases}]}, "measured")
     assert [colour for *_, colour in drawn] == [pictures.BETTER, pictures.WORSE, pictures.PALE]
 
 

@@ -1,4 +1,4 @@
-"""The ways of the guide are right on any input, and what is counted of them is what a person would count."""
+"""The variants of the guide are right on any input, and what is counted of them is what a person would count."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from kernels.verification import aot, residency
 
 H200 = "nvidia-h200"
 CASES = {(name, case.name): case for name in topics.NAMES for case in topics.load(name).cases}
-WAYS = {
+VARIANTS = {
     f"{name}-{case.name}-{variant.name}": (case, variant)
     for (name, _), case in CASES.items()
     for variant in case.variants
@@ -25,16 +25,16 @@ WAYS = {
 }
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_every_way_is_right(way: str, rng: np.random.Generator) -> None:
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_variant_is_right(name: str, rng: np.random.Generator) -> None:
     """At sizes that are no multiple of a block. The tolerance is that of the comparison's operators."""
-    case, variant = WAYS[way]
+    case, variant = VARIANTS[name]
     largest = case.sizes["check"]
     size = tuple(int(rng.integers(max(1, n // 3), n + 1)) | 1 for n in largest)
     assert evidence.error(case, variant, size, int(rng.integers(1000))) <= TOLERANCE[case.dtype]
 
 
-def test_a_wrong_way_is_neither_counted_nor_timed() -> None:
+def test_a_wrong_variant_is_neither_counted_nor_timed() -> None:
     case = CASES["fusion", "operation by operation, XLA"]
     wrong = Variant("wrong", lambda x, w, b: jnp.zeros(x.shape[0]))
     right = case.variants[1]

@@ -157,8 +157,8 @@ def test_image_folder(photographs: pathlib.Path) -> None:
         assert batch["image"].shape == (4, 32, 32, 3)
         np.testing.assert_array_equal(batch["image"], alone["image"])
         np.testing.assert_array_equal(batch["image"].mean((1, 2, 3)) > 128, batch["label"] == 1)
-    held_out = list(found.evaluation_batches(4))
-    assert [b["weight"].tolist() for b in held_out] == [[1, 1, 1, 1], [1, 1, 0, 0]]
+    test = list(found.evaluation_batches(4))
+    assert [b["weight"].tolist() for b in test] == [[1, 1, 1, 1], [1, 1, 0, 0]]
 
 
 def test_image_folder_without_parts_holds_out_a_fifth(photographs: pathlib.Path) -> None:

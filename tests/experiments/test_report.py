@@ -22,7 +22,7 @@ def test_every_block_stands_in_some_document() -> None:
 
 
 def test_a_changed_figure_is_noticed() -> None:
-    text = "<!-- begin lenet5-digits -->\nheld-out accuracy 100.00%\n<!-- end lenet5-digits -->"
+    text = "<!-- begin lenet5-digits -->\ntest accuracy 100.00%\n<!-- end lenet5-digits -->"
     assert report.render(text) != text
     with pytest.raises(UserError, match="block: 'nothing' is not one of"):
         report.render("<!-- begin nothing -->\n<!-- end nothing -->")

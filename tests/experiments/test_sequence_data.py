@@ -67,10 +67,10 @@ def test_pysource_splits_by_file_and_leaves_generated_files_out():
     assert len(names) > 300
     assert {"os.py", "json/decoder.py"} <= {name.as_posix() for name in names}
     assert not [name for name in names if {"test", "site-packages", "encodings"} & set(name.parts)]
-    share = np.mean([pysource.held_out(name) for name in names])
+    share = np.mean([pysource.in_test(name) for name in names])
     assert 0.02 < share < 0.12
     # The split depends on nothing but the names.
-    assert pysource.held_out(pathlib.Path("argparse.py")) == pysource.held_out(pathlib.Path("argparse.py"))
+    assert pysource.in_test(pathlib.Path("argparse.py")) == pysource.in_test(pathlib.Path("argparse.py"))
     dataset = data.load("pysource", length=64)
     assert len(dataset.classes) == 98
     assert dataset.training_batches(4, 0)[0]["tokens"].shape == (4, 65)
@@ -108,7 +108,7 @@ def test_text_file(tmp_path):
     assert dataset.classes[0] == "\N{REPLACEMENT CHARACTER}"
     batch = dataset.training_batches(2, 0)[0]["tokens"]
     assert set(decode(batch[0], dataset.classes)) <= set("la iu")
-    # What only the held-out end has is unknown.
+    # What only the test part has is unknown.
     assert (dataset.test.gather(np.arange(1), None)["tokens"] == 0).any()
 
 
@@ -132,7 +132,7 @@ def test_tagging_file(tmp_path):
         (b" \n\n", "text", "is empty"),
         (b"\x00\x01\x02", "text", "is not text: it holds zero bytes"),
         (b"\xff\xfe\x00a", "text", "is not text: byte 0 is not UTF-8"),
-        (b"ab", "text", "cannot be held out"),
+        (b"ab", "text", "cannot be kept for the test"),
         (b"", "tagging", "is empty"),
         (b"a b\n", "tagging", "line 1: 'a b' is not a token, a tab and a tag"),
         (b"a\tX\nb\tX\tY\n", "tagging", "line 2"),

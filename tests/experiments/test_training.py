@@ -80,8 +80,8 @@ def test_a_finished_run_is_not_run_again_and_another_is_refused(tmp_path: pathli
     assert run(tmp_path, batch_size=32, resume=False)["steps"] == 12
 
 
-def test_evaluation_covers_every_held_out_example_once(tmp_path: pathlib.Path) -> None:
-    summary = run(tmp_path, batch_size=100)  # 364 held-out examples: the last batch is short
+def test_evaluation_covers_every_test_example_once(tmp_path: pathlib.Path) -> None:
+    summary = run(tmp_path, batch_size=100)  # 364 test examples: the last batch is short
     opened = load_run(tmp_path)
     images, labels = opened.dataset.test.arrays["image"], opened.dataset.test.arrays["label"]
     logits = opened.task.model(opened.stepper.state)(images)
@@ -199,7 +199,7 @@ def test_a_feed_goes_on_from_any_position() -> None:
         assert next(other, None) is None
 
 
-def test_the_held_out_fifth_is_fixed_stratified_and_apart() -> None:
+def test_the_test_fifth_is_fixed_stratified_and_apart() -> None:
     dataset = data.load("digits")
     train_images, test_images = (part.arrays["image"] for part in (dataset.train, dataset.test))
     assert len(train_images) + len(test_images) == 1797

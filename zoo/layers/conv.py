@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 import kernels
+from kernels.runtime.sizes import cdiv
 from zoo.layers.initializers import fan_in_uniform, kaiming_uniform
 from zoo.layers.operators import implementation_scope
 from zoo.weights.names import TorchTensor
@@ -111,7 +112,7 @@ def _blocks_to_channels(
     for size, window, (low, high) in zip(x.shape[1:3], kernel.shape[:2], padding, strict=True):
         outputs = (size + low + high - window) // stride + 1
         front = -low % stride
-        taps = -(-(front + window) // stride)
+        taps = cdiv(front + window, stride)
         pads_kernel.append((front, taps * stride - front - window))
         # Rows that the last window does not reach are cropped: a negative padding.
         pads_x.append((low + front, (outputs - 1 + taps) * stride - size - low - front))

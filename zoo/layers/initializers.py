@@ -16,6 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from kernels.runtime.sizes import cdiv
+
 Initializer = Callable[..., jax.Array]
 
 _BLOCK = 2**16
@@ -32,7 +34,7 @@ def _block(key: jax.Array, index: jax.Array, distribution: str, dtype: Any) -> j
 
 def _draw(distribution: str, key: jax.Array, shape: tuple[int, ...], dtype: Any, scale: float) -> jax.Array:
     size = math.prod(shape)
-    numbers = np.arange(-(-size // _BLOCK), dtype=np.uint32)
+    numbers = np.arange(cdiv(size, _BLOCK), dtype=np.uint32)
     wide = np.dtype(jnp.promote_types(dtype, jnp.float32))
     block = functools.partial(_block, key, distribution=distribution, dtype=wide)
     if isinstance(key, jax.core.Tracer):

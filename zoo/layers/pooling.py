@@ -5,6 +5,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from kernels.runtime.sizes import cdiv
+
 
 def global_avg_pool(x: jax.Array) -> jax.Array:
     """Mean over height and width: [batch, height, width, channels] to [batch, channels]."""
@@ -21,6 +23,6 @@ def adaptive_avg_pool(x: jax.Array, size: int) -> jax.Array:
         n = x.shape[axis]
         if n == size:
             continue
-        bins = [slice(i * n // size, -(-(i + 1) * n // size)) for i in range(size)]
+        bins = [slice(i * n // size, cdiv((i + 1) * n, size)) for i in range(size)]
         x = jnp.stack([x[(slice(None),) * axis + (rows,)].mean(axis) for rows in bins], axis)
     return x

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from kernels.runtime.sizes import cdiv
 from zoo.weights.download import fetch_hub, fetch_torchvision
 from zoo.weights.names import TorchTensor, layer_at, torch_tensors, zoo_tensors
 from zoo.weights.pth import WeightsFileError, read_pth
@@ -251,7 +252,7 @@ def _adapt_channels(weight: np.ndarray, channels: int) -> np.ndarray:
     old = weight.shape[1]
     if channels == 1:
         return weight.sum(1, keepdims=True)
-    repeated = np.tile(weight, (1, -(-channels // old), 1, 1))[:, :channels]
+    repeated = np.tile(weight, (1, cdiv(channels, old), 1, 1))[:, :channels]
     return repeated * np.asarray(old / channels, weight.dtype)
 
 

@@ -1,28 +1,57 @@
-"""CIFAR-10: 50,000 training and 10,000 test images, 32x32, in ten classes, from its binary or its Python archive.
+"""CIFAR-10 and CIFAR-100: 50,000 training and 10,000 test images, 32x32, from the binary or the Python archive.
 
 Source: Krizhevsky 2009, Learning multiple layers of features from tiny images.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import io
 import pathlib
 import pickle
 import tarfile
 import zlib
-from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
-from experiments.data.augment import Augmentation, image_data
+from experiments.data.augment import Augmentation, Changes, image_data
 from experiments.data.base import ArraySource, Dataset
 
-CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-TRAIN = tuple(f"data_batch_{number}" for number in range(1, 6))
-TEST = ("test_batch",)
-MEAN, DEVIATION = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)  # of the training images
 PIXELS = 3 * 32 * 32
+
+
+@dataclasses.dataclass(frozen=True)
+class Archive:
+    """One of the two data sets.
+
+    Attributes:
+      train, test: names of the files, with ".bin" in the binary form.
+      label_key: of the labels in a file of the Python form.
+      label_bytes: before an image in the binary form; the last one is the label.
+      mean, deviation: per channel, of the training images.
+    """
+
+    name: str
+    train: tuple[str, ...]
+    test: tuple[str, ...]
+    label_key: bytes
+    label_bytes: int
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]
+
+
+CIFAR10 = Archive(
+    "cifar10", tuple(f"data_batch_{number}" for number in range(1, 6)), ("test_batch",), b"labels", 1,
+    ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+    (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616),
+)  # fmt: skip
+CIFAR100 = Archive(  # with the fine labels
+    "cifar100", ("train",), ("test",), b"fine_labels", 2, tuple(map(str, range(100))),
+    (0.5071, 0.4866, 0.4409), (0.2673, 0.2564, 0.2762),
+)  # fmt: skip
 
 
 class _ArraysOnly(pickle.Unpickler):
@@ -80,19 +109,19 @@ def _files(path: pathlib.Path) -> dict[str, bytes]:
         raise ValueError(f"{path}: damaged or cut off ({error})") from error
 
 
-def read_part(path: str, names: Sequence[str], label_key: bytes, label_bytes: int, classes: int) -> ArraySource:
-    """The files `names`, with ".bin" in the binary form, of the folder or archive at `path`."""
+def read_part(path: str, names: tuple[str, ...], archive: Archive) -> ArraySource:
+    """The files `names` of the folder or archive at `path`."""
     files, images, labels = _files(pathlib.Path(path)), [], []
     for name in names:
         try:
             if f"{name}.bin" in files:
-                part = read_binary(files[f"{name}.bin"], label_bytes)
+                part = read_binary(files[f"{name}.bin"], archive.label_bytes)
             elif name in files:
-                part = read_python(files[name], label_key)
+                part = read_python(files[name], archive.label_key)
             else:
                 raise ValueError(f"missing, and so is {name}.bin")
-            if part[1].min() < 0 or part[1].max() >= classes:
-                raise ValueError(f"labels from {part[1].min()} to {part[1].max()}, 0 to {classes - 1} are needed")
+            if part[1].min() < 0 or part[1].max() >= len(archive.classes):
+                raise ValueError(f"labels from {part[1].min()} to {part[1].max()}, 0 to {len(archive.classes) - 1} are needed")
         except ValueError as error:
             raise ValueError(f"{path}: {name}: {error}") from error
         images.append(part[0])
@@ -104,22 +133,21 @@ def read_part(path: str, names: Sequence[str], label_key: bytes, label_bytes: in
 
 
 def load(
-    path: str | None = None,
+    archive: Archive,
+    path: str,
     *,
     shift: int = 4,
     flip: bool = True,
-    rand_augment: float = 0,
-    erase: float = 0.0,
-    mixup: float = 0.0,
-    cutmix: float = 0.0,
+    **changes: Unpack[Changes],
 ) -> Dataset:
     """Images [32, 32, 3], normalized; in training moved by up to `shift` pixels and flipped, more with the other options.
 
     Args:
       path: folder or .tar.gz of the binary or the Python version. The options are those of `Augmentation`.
     """
-    if path is None:
-        raise ValueError("cifar10 needs its folder or archive: cifar10:PATH")
-    augmentation = Augmentation(10, MEAN, DEVIATION, shift, flip, rand_augment, erase, mixup, cutmix)
-    train, test = (read_part(path, files, b"labels", 1, 10) for files in (TRAIN, TEST))
-    return image_data("cifar10", train, test, CLASSES, (32, 32, 3), augmentation)
+    augmentation = Augmentation(len(archive.classes), archive.mean, archive.deviation, shift, flip, **changes)
+    train, test = (read_part(path, files, archive) for files in (archive.train, archive.test))
+    return image_data(archive.name, train, test, archive.classes, (32, 32, 3), augmentation)
+
+
+cifar10, cifar100 = functools.partial(load, CIFAR10), functools.partial(load, CIFAR100)

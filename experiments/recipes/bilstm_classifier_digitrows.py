@@ -1,8 +1,0 @@
-"""Bidirectional LSTM on the handwritten digits, read row by row.
-
-python -m experiments.train bilstm_classifier
-"""
-
-from experiments.recipes.settings import digit_rows
-
-RECIPE = digit_rows(model="bilstm_classifier")
