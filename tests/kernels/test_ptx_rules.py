@@ -142,7 +142,8 @@ def test_two_threads_that_write_at_once_must_agree() -> None:
 
 def test_blocks_without_an_order_must_not_meet() -> None:
     place = """
-      mov.u32 %r1, %ctaid.x; cvt.u64.u32 %d11, %r1; shl.b64 %d11, %d11, 7; add.s64 %d12, %d0, %d10; {} st.global.b32 [%d12], %r1;
+      mov.u32 %r1, %ctaid.x; cvt.u64.u32 %d11, %r1; shl.b64 %d11, %d11, 7;
+      add.s64 %d12, %d0, %d10; {} st.global.b32 [%d12], %r1;
     """
     apart = "add.s64 %d12, %d12, %d11;"
     (found,), report = ptx_texts.run(PLACES + place.format(apart), [], [np.zeros(96, np.int32)], grid=(3,))

@@ -136,6 +136,8 @@ class Bulk:
             event = block.events(lanes, tile.it)
             block.shared.note_write(block, array, at, element, event, lanes, tile.it)
             array.shadow.place(array.shadow.writes, at, element, event | ON_ITS_WAY)
+            if array.shadow.fences is not None:
+                array.shadow.place(array.shadow.fences, at, element, np.full(len(at), -1))
             array.view(1, element)[at // element] = POISON
         self.loads.append(tile)
 
@@ -157,8 +159,6 @@ class Bulk:
         if array.shadow is not None:
             event = (int(clocks.own[agent]) << CLOCK_SHIFT) | (agent << WARP_SHIFT) | tile.it.number
             array.shadow.place(array.shadow.writes, at, element, np.full(len(at), event))
-            if array.shadow.fences is not None:
-                array.shadow.place(array.shadow.fences, at, element, np.full(len(at), -1))
         barrier.known = np.maximum(barrier.known, clocks.known[agent])
         barrier.missing -= tile.map.nbytes
         self._close(barrier)

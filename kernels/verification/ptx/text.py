@@ -35,7 +35,8 @@ class Instruction:
         return self.opcode.split(".")
 
     def __str__(self) -> str:
-        return f"`{self.text}`" + f" ({self.source})" * bool(self.source)
+        text = self.text if len(self.text) <= 120 else f"{self.text[:60]} ... {self.text[-50:]}"
+        return f"`{text}`" + f" ({self.source})" * bool(self.source)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -126,7 +126,9 @@ class Products:
         if int(before.max()) >= block.recent("shared"):
             late = block.clocks.unordered(before[None], warps[:, None]).any(0)
             if late.any():
-                tell(f"shared race: {it.parts[0]} reads what is not ordered before it", int(before[late].max()) % INSTRUCTIONS)
+                other = int(before[late].max())
+                state = "is still on its way" if other >> CLOCK_SHIFT >= UNDER_WAY else "is not ordered before it"
+                tell(f"shared race: {it.parts[0]} reads what {state}", other % INSTRUCTIONS)
         if int(before.min()) == NOBODY:
             tell("shared read of what nobody wrote", -1)
         assert shadow.fences is not None
