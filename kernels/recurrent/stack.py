@@ -18,7 +18,7 @@ from kernels.recurrent import cudnn, xla
 from kernels.recurrent.cells import CELLS, CellWeights
 from kernels.runtime import checks, dispatch, meshes
 
-IMPLEMENTATIONS = ("xla", "triton", "interpret")
+IMPLEMENTATIONS = ("xla", *dispatch.TRITON)
 COOPERATIVE = ("triton",)  # has a barrier across its grid
 Layers = Sequence[CellWeights | Sequence[CellWeights]]
 
@@ -57,7 +57,7 @@ def run(
     key = plans.shape_class(cell, x, stack)
 
     def choose(triton: str | None) -> str:
-        has = {"xla": None, "triton": triton, "interpret": reason}
+        has = {"xla": None, **dict.fromkeys(dispatch.TRITON, reason), "triton": triton}
         if cell == "lstm":
             has["cudnn"] = cudnn.reason(x, stack, reverse)
         if triton is None and jax.device_count() > 1 and dispatch.named(implementation, has) is None:
@@ -67,15 +67,15 @@ def run(
     chosen = choose(reason)
     if x.shape[0] == 0:
         chosen = "xla"  # no sequence, no blocks for the kernels
-    if chosen in ("triton", "interpret"):
+    if chosen in dispatch.TRITON:
         from kernels.recurrent import persistent
 
-        if chosen == "triton" and (not_resident := persistent.reason(*arguments, False)) is not None:
+        if chosen == "triton" and (not_resident := persistent.reason(*arguments, chosen)) is not None:
             chosen = choose(not_resident)
     if chosen in ("xla", "cudnn"):
         outputs, final = (xla if chosen == "xla" else cudnn).stack(*arguments)
     else:
-        outputs, final = persistent.stack(*arguments, chosen == "interpret")
+        outputs, final = persistent.stack(*arguments, chosen)
     return outputs, tuple(jax.lax.collapse(part, 0, 2) for part in final)
 
 
