@@ -15,6 +15,7 @@ from experiments.comparison.case import Case, differentiated
 from experiments.comparison.programs import DONATED, UNROLL, Weights, program
 from experiments.measuring.clock import Contender
 from kernels.recurrent.xla import unrolled
+from kernels.runtime.dispatch import ON_HOST
 
 PEERS = ("torch", "torch.compile", "flax")
 LOOPS = ("rnn", "lstm", "gru")  # operators that XLA runs as a loop
@@ -84,7 +85,7 @@ def operator_contenders(case: Case, precision: str, peers: list[str]) -> dict[st
     on_gpu = kernels.device().platform == "cuda"
     made: dict[str, Callable[[], Contender]] = {}
     for name, reason in kernels.available(case.operator).items():
-        if name != "interpret" and reason is None:
+        if name not in ON_HOST and reason is None:
             made[name] = functools.partial(jax_contender, case, scoped(case, name), precision)
     if on_gpu and case.operator in LOOPS:
         made["xla +WHILE"] = lambda: jax_contender(case, scoped(case, "xla"), precision, WHILE_BUFFERS)

@@ -53,15 +53,15 @@ def transpose_kernel(x, y, ROWS: tl.constexpr, COLUMNS: tl.constexpr, HIGH: tl.c
     tl.store(y + column[:, None] * ROWS + row[None, :], tl.trans(tile), mask=tl.trans(inside))
 
 
-def fields(records, planes, *, interpret, used, by_planes):
+def fields(records, planes, *, implementation, used, by_planes):
     size, x = records.shape[0], planes if by_planes else records
     of = {"SIZE": size, "FIELDS": FIELDS, "USED": used, "PLANES": by_planes, "BLOCK": BLOCK}
-    return launch(fields_kernel, x, outputs=[like(x, (size,))], grid=(cdiv(size, BLOCK),), interpret=interpret, **of)
+    return launch(fields_kernel, x, outputs=[like(x, (size,))], grid=(cdiv(size, BLOCK),), implementation=implementation, **of)
 
 
-def transpose(x, *, interpret, high, wide):
+def transpose(x, *, implementation, high, wide):
     rows, columns = x.shape
-    of = {"ROWS": rows, "COLUMNS": columns, "HIGH": high, "WIDE": wide, "interpret": interpret}
+    of = {"ROWS": rows, "COLUMNS": columns, "HIGH": high, "WIDE": wide, "implementation": implementation}
     return launch(transpose_kernel, x, outputs=[like(x, (columns, rows))], grid=(cdiv(rows, high), cdiv(columns, wide)), **of)
 
 

@@ -66,13 +66,13 @@ def settle_kernel(x, counts, order, y, SIZE: tl.constexpr, SORTED: tl.constexpr,
     tl.store(y + i, value, mask=inside)
 
 
-def sides(x, *, interpret, branch):
+def sides(x, *, implementation, branch):
     of = {"SIZE": x.size, "STEPS": STEPS, "BRANCH": branch, "BLOCK": BLOCK}
-    return launch(sides_kernel, x, outputs=[like(x)], grid=(cdiv(x.size, BLOCK),), interpret=interpret, **of)
+    return launch(sides_kernel, x, outputs=[like(x)], grid=(cdiv(x.size, BLOCK),), implementation=implementation, **of)
 
 
-def settle(x, counts, order, *, interpret, block, warps, by_count=False):
-    of = {"SIZE": x.size, "SORTED": by_count, "BLOCK": block, "num_warps": warps, "interpret": interpret}
+def settle(x, counts, order, *, implementation, block, warps, by_count=False):
+    of = {"SIZE": x.size, "SORTED": by_count, "BLOCK": block, "num_warps": warps, "implementation": implementation}
     return launch(settle_kernel, x, counts, order, outputs=[like(x)], grid=(cdiv(x.size, block),), **of)
 
 

@@ -82,7 +82,7 @@ def of_launches(case: Case, variant: Variant, size: Size, kind: str) -> dict[str
     need of registers and memory, and the least occupancy."""
     assert variant.call is not None
     with launch.recording() as calls, aot.lowering_for(kind):
-        jax.eval_shape(lambda *inputs: variant.call(*inputs, interpret=False), *case.shapes(size))  # type: ignore[misc]
+        jax.eval_shape(lambda *inputs: variant.call(*inputs, implementation="triton"), *case.shapes(size))  # type: ignore[misc]
         device = dispatch.device()
     resources = {call: aot.kernel_resources(call, kind) for call in dict.fromkeys(calls)}
     each = {call: of_kernel(call, found, device) for call, found in resources.items()}
@@ -137,7 +137,8 @@ def error(case: Case, variant: Variant, size: Size, seed: int = 0) -> float:
     inputs, call = case.draw(np.random.default_rng(seed), *size), variant.call
     if case.kind == "kernel":
         on_gpu = dispatch.device().platform == "cuda"
-        call = jax.jit(functools.partial(call, interpret=False)) if on_gpu else functools.partial(call, interpret=True)
+        call = functools.partial(call, implementation="triton" if on_gpu else "interpret")
+        call = jax.jit(call) if on_gpu else call
     found = call(*inputs)
     return relative_error(outputs(found), [np.asarray(x, np.float64) for x in case.reference(*inputs)])
 

@@ -87,10 +87,10 @@ def exp_kernel(x, y, SIZE: tl.constexpr, BLOCK: tl.constexpr):
     tl.store(y + i, tl.exp(tl.load(x + i, mask=i < SIZE)), mask=i < SIZE)
 
 
-def chain(x, w, b, *, interpret, one):
+def chain(x, w, b, *, implementation, one):
     rows, columns = x.shape
     launch_rows = functools.partial(
-        launch, grid=(rows,), interpret=interpret, ROWS=rows, COLUMNS=columns, BLOCK=power_of_two(columns)
+        launch, grid=(rows,), implementation=implementation, ROWS=rows, COLUMNS=columns, BLOCK=power_of_two(columns)
     )
     if one:
         return launch_rows(fused_kernel, x, w, b, outputs=[like(x, (rows,))])
@@ -99,8 +99,8 @@ def chain(x, w, b, *, interpret, one):
     return launch_rows(row_sums_kernel, y, outputs=[like(x, (rows,))])
 
 
-def windows(x, *, interpret, taps, one):
-    of = {"grid": (cdiv(x.size, BLOCK),), "interpret": interpret, "SIZE": x.size, "BLOCK": BLOCK}
+def windows(x, *, implementation, taps, one):
+    of = {"grid": (cdiv(x.size, BLOCK),), "implementation": implementation, "SIZE": x.size, "BLOCK": BLOCK}
     if not one:
         (x,) = launch(exp_kernel, x, outputs=[like(x)], **of)
     return launch(window_kernel, x, outputs=[like(x)], TAPS=taps, POWERS=one, **of)

@@ -68,7 +68,7 @@ def centre_kernel(
         tl.store(y + row * COLUMNS + column, value - mean, mask=inside)
 
 
-def centred(x, *, interpret, slices):
+def centred(x, *, implementation, slices):
     """Rows less their means, in so many slices of rows; the slices are returned one by one."""
     rows, columns = x.shape
     bounds = np.linspace(0, rows, slices + 1).astype(int).tolist()
@@ -76,7 +76,8 @@ def centred(x, *, interpret, slices):
     for first, end in itertools.pairwise(bounds):
         if end == first:
             continue
-        start, of = jnp.array([first], jnp.int32), {"grid": (end - first, PARTS), "interpret": interpret, "num_stages": 1}
+        start = jnp.array([first], jnp.int32)
+        of = {"grid": (end - first, PARTS), "implementation": implementation, "num_stages": 1}
         of |= {"COLUMNS": columns, "PARTS": PARTS, "LENGTH": cdiv(columns, PARTS), "BLOCK": BLOCK}
         (sums,) = launch(sums_kernel, x, start, outputs=[like(x, (end - first, PARTS))], **of)
         found += launch(centre_kernel, x, start, sums, outputs=[like(x, (end - first, columns))], **of)

@@ -44,14 +44,14 @@ def softmax_kernel(x, y, COLUMNS: tl.constexpr, BLOCK: tl.constexpr):
     tl.store(y + row * COLUMNS + column, power / tl.sum(power, 0), mask=column < COLUMNS)
 
 
-def scale(x, *, interpret, block, warps=4):
-    grid = (cdiv(x.size, block),)
-    return launch(scale_kernel, x, outputs=[like(x)], grid=grid, interpret=interpret, num_warps=warps, SIZE=x.size, BLOCK=block)
+def scale(x, *, implementation, block, warps=4):
+    of = {"grid": (cdiv(x.size, block),), "implementation": implementation, "num_warps": warps}
+    return launch(scale_kernel, x, outputs=[like(x)], SIZE=x.size, BLOCK=block, **of)
 
 
-def softmax(x, *, interpret, warps):
+def softmax(x, *, implementation, warps):
     rows, columns = x.shape
-    of = {"grid": (rows,), "interpret": interpret, "num_warps": warps}
+    of = {"grid": (rows,), "implementation": implementation, "num_warps": warps}
     return launch(softmax_kernel, x, outputs=[like(x)], COLUMNS=columns, BLOCK=power_of_two(columns), **of)
 
 

@@ -32,11 +32,11 @@ def product_kernel(
     tl.store(c + row[:, None] * N + column[None, :], total.to(c.dtype.element_ty), mask=inside)
 
 
-def product(a, b, *, interpret, high, wide, deep=32, warps=4, stages=3):
+def product(a, b, *, implementation, high, wide, deep=32, warps=4, stages=3):
     (m, k), n = a.shape, b.shape[1]
     of = {"M": m, "N": n, "K": k, "HIGH": high, "WIDE": wide, "DEEP": deep, "num_warps": warps, "num_stages": stages}
     grid = (cdiv(m, high), cdiv(n, wide))
-    return launch(product_kernel, a, b, outputs=[like(a, (m, n))], grid=grid, interpret=interpret, **of)
+    return launch(product_kernel, a, b, outputs=[like(a, (m, n))], grid=grid, implementation=implementation, **of)
 
 
 def asked_bytes(m: int, k: int, n: int, high: int, wide: int, itemsize: int = 2) -> int:

@@ -130,7 +130,7 @@ def first_program(counted: Counted) -> list[Any]:
     assert variant.call is not None
     inputs = counted.case.draw(np.random.default_rng(0), *counted.case.sizes["count"])
     with interpret.recording(programs=1) as record:
-        jax.block_until_ready(variant.call(*inputs, interpret=True))
+        jax.block_until_ready(variant.call(*inputs, implementation="interpret"))
     return record
 
 

@@ -53,7 +53,7 @@ def contender(case: Case, variant: Variant) -> Contender:
     assert variant.call is not None
     if case.kind == "host":  # the procedure itself decides when its inputs go to the device
         return Contender(variant.call, prepare=lambda inputs: inputs, to_numpy=evidence.outputs, profiled=False)
-    call = functools.partial(variant.call, interpret=False) if case.kind == "kernel" else variant.call
+    call = functools.partial(variant.call, implementation="triton") if case.kind == "kernel" else variant.call
     return Contender(jax.jit(call), to_numpy=evidence.outputs)
 
 

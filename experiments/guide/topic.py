@@ -81,7 +81,7 @@ class Variant:
     """One way to do a case's work.
 
     Attributes:
-      call: inputs to outputs. Of a kernel it takes `interpret=` as well; None where nothing can be run.
+      call: inputs to outputs. Of a kernel it takes `implementation=`, how it is run, as well; None where nothing can be.
       figures: counted figures beyond those that every compiled kernel or program has.
     """
 

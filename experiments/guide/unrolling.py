@@ -67,16 +67,16 @@ def chain_kernel(x, length, y, SIZE: tl.constexpr, STEPS: tl.constexpr, HOW: tl.
     tl.store(y + i, value, mask=i < SIZE)
 
 
-def column_sums(x, length, *, interpret, how, stages=1):
+def column_sums(x, length, *, implementation, how, stages=1):
     rows, columns = x.shape
     of = {"COLUMNS": columns, "ROWS": rows, "HOW": how, "STAGES": stages, "BLOCK": BLOCK, "num_stages": stages}
     grid = (cdiv(columns, BLOCK),)
-    return launch(column_sums_kernel, x, length, outputs=[like(x, (columns,))], grid=grid, interpret=interpret, **of)
+    return launch(column_sums_kernel, x, length, outputs=[like(x, (columns,))], grid=grid, implementation=implementation, **of)
 
 
-def chain(x, length, *, interpret, how):
+def chain(x, length, *, implementation, how):
     of = {"SIZE": x.size, "STEPS": STEPS, "HOW": how, "BLOCK": BLOCK}
-    return launch(chain_kernel, x, length, outputs=[like(x)], grid=(cdiv(x.size, BLOCK),), interpret=interpret, **of)
+    return launch(chain_kernel, x, length, outputs=[like(x)], grid=(cdiv(x.size, BLOCK),), implementation=implementation, **of)
 
 
 def recurrence(x, w, *, unroll):

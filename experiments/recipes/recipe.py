@@ -51,7 +51,7 @@ class Recipe:
     """Decay of an exponential moving average of the weights, which evaluation then uses."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Dtype of the computation; parameters stay float32."""
-    implementation: Literal["auto", "xla", "triton", "pallas", "interpret"] = "auto"
+    implementation: Literal["auto", "xla", "triton", "pallas", "interpret", "ptx"] = "auto"
     """Kernels to use; see kernels/runtime/dispatch.py."""
     seed: int = 0
     """Of the initial weights, the order of the data and every random draw."""

@@ -11,7 +11,7 @@ from kernels.batch_norm_act import xla
 from kernels.batch_norm_act.spec import Running, Spec
 from kernels.runtime import activations, checks, dispatch
 
-IMPLEMENTATIONS = ("xla", "triton", "interpret")
+IMPLEMENTATIONS = ("xla", *dispatch.TRITON)
 COOPERATIVE = ("triton",)  # has a barrier across its grid
 ROWS, CHANNELS = 2**30, 2**20  # which are numbered in 32 bits
 
@@ -86,14 +86,14 @@ def batch_norm_act(
     rows = math.prod(x.shape[:-1])
     if checks.exceeds(rows, ROWS) or checks.exceeds(x.shape[-1], CHANNELS):
         reason = f"it takes up to {ROWS} rows of {CHANNELS} channels, and was given {rows} of {x.shape[-1]}"
-    has = {"xla": None, "triton": reason, "interpret": reason}
+    has = {"xla": None, **dict.fromkeys(dispatch.TRITON, reason)}
     chosen = dispatch.choose("batch_norm_act", implementation, has, checks.shape_class(x), cooperative=COOPERATIVE)
     if mean is not None and var is not None:
         return xla.normalize(x, scale, bias, residual, activation, epsilon, mean, var), mean, var
     if chosen != "xla" and x.size:
         from kernels.batch_norm_act import vjp
 
-        spec = Spec.of(x, residual, activation, epsilon, interpret=chosen == "interpret")
+        spec = Spec.of(x, residual, activation, epsilon, implementation=chosen)
         if running is None:
             return vjp.normalized(spec, x, scale, bias, residual)
         spec = dataclasses.replace(spec, momentum=float(momentum))

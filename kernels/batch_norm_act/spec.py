@@ -19,13 +19,13 @@ class Spec:
     epsilon: float
     has_residual: bool
     has_signs: bool  # whether the signs of what the activation is applied to are among the residuals, one bit per element
-    interpret: bool
+    implementation: str
     momentum: float = 0.0  # of running statistics, where there are any
 
     @staticmethod
-    def of(x: jax.Array, residual: jax.Array | None, activation: str | None, epsilon: float, interpret: bool) -> Spec:
+    def of(x: jax.Array, residual: jax.Array | None, activation: str | None, epsilon: float, implementation: str) -> Spec:
         signs = residual is not None and activation in ("relu", "leaky_relu") and x.shape[-1] % 8 == 0
-        return Spec(activation, epsilon, residual is not None, signs, interpret)
+        return Spec(activation, epsilon, residual is not None, signs, implementation)
 
 
 class Running(NamedTuple):

@@ -313,7 +313,7 @@ def _launch(kernel, spec, plan, inputs, outputs, read_twice, in_place=(), **cons
         *inputs,
         outputs=[*outputs, partial, joined, arrived],
         grid=(plan.blocks,),
-        interpret=spec.interpret,
+        implementation=spec.implementation,
         num_warps=plan.config.num_warps,
         zeroed_outputs=(len(outputs) + 1, len(outputs) + 2),
         in_place=in_place,

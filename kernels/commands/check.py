@@ -20,7 +20,7 @@ from rich.text import Text
 
 from kernels.commands import processes
 from kernels.commands.dtypes import DTYPES
-from kernels.runtime import measured
+from kernels.runtime import dispatch, measured
 from kernels.runtime.devices import Device
 
 LIMIT = 300.0  # seconds for one case: nearly all of it is to compile
@@ -68,15 +68,15 @@ def describe(limit: float = LIMIT, command: Callable[..., Sequence[str]] = proce
 
 
 def tasks(found: Description, operators: Sequence[str], implementations: Sequence[str]) -> list[tuple[str, str]]:
-    """What there is to check: what runs here; the interpreter only on a machine without a GPU, or where it is asked for."""
-    here = found.device.platform == "cuda"
+    """What there is to check: the implementations asked for; else all, but of those that run kernels on the CPU the interpreter
+    alone, and that only on a machine without a GPU."""
+    on_gpu = found.device.platform == "cuda"
+    unasked = [name for name in dispatch.ON_HOST if on_gpu or name != "interpret"]
     return [
         (operator, name)
         for operator, available in found.available.items()
         for name, reason in available.items()
-        if operator in operators
-        and reason is None
-        and (name in implementations if implementations else not (here and name == "interpret"))
+        if operator in operators and reason is None and (name in implementations if implementations else name not in unasked)
     ]
 
 

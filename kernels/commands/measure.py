@@ -113,7 +113,8 @@ def measure(
     left_out: dict[str, str] = {}
     entries: dict[str, dict[str, dict[str, Any]]] = {}
     if implementations is None:
-        implementations = [n for n, reason in dispatch.available(case.operator).items() if reason is None and n != "interpret"]
+        found = dispatch.available(case.operator)
+        implementations = [n for n, reason in found.items() if reason is None and n not in dispatch.ON_HOST]
     for implementation in implementations:
         name, listed = candidates(case.operator, implementation)
         runs: dict[str, list[Callable[[], Any]]] = {}

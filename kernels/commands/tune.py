@@ -16,7 +16,7 @@ from rich.console import Console
 from kernels.commands import check, processes
 from kernels.commands.cases import LARGE
 from kernels.commands.measure import Found, remember
-from kernels.runtime import measured
+from kernels.runtime import dispatch, measured
 
 DTYPES = ("bfloat16", "float32")
 
@@ -33,7 +33,7 @@ def main(
     here = check.describe(limit, command)
     jobs = [(n, dtype) for dtype in DTYPES for n, case in enumerate(LARGE) if not operators or case.operator in operators]
     runs = {
-        operator: [n for n, reason in found.items() if reason is None and n != "interpret"]
+        operator: [n for n, reason in found.items() if reason is None and n not in dispatch.ON_HOST]
         for operator, found in here.available.items()
     }
     if not any(len(names) > 1 for names in runs.values()):

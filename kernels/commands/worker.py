@@ -45,7 +45,7 @@ def describe() -> None:
 def check(operator: str, implementation: str) -> None:
     """Every case of the operator in every dtype: "error" where it is right, else "wrong" or "refused"."""
     refusals = (dispatch.ImplementationError, aot.CompilationError, residency.NotResidentError)
-    chosen = cases.to_check(operator, devices.device().platform == "cuda" and implementation != "interpret")
+    chosen = cases.to_check(operator, devices.device().platform == "cuda" and implementation not in dispatch.ON_HOST)
     for dtype in DTYPES:
         for case in chosen:
             about = {"case": case.name, "dtype": dtype}

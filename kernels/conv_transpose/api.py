@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 
@@ -18,7 +19,7 @@ def conv_transpose(
     x: jax.Array,
     w: jax.Array,
     strides: int | Sequence[int] = 1,
-    padding: int | Sequence[int] | Sequence[Sequence[int]] = 0,
+    padding: str | int | Sequence[int] | Sequence[Sequence[int]] = 0,
     output_padding: int | Sequence[int] = 0,
     groups: int = 1,
     dilation: int | Sequence[int] = 1,
@@ -45,7 +46,9 @@ def conv_transpose(
         transposed.
       strides: (vertical, horizontal) step in the result, or one int.
       padding: torch's, so many rows and columns less on every side of the result: an int, (vertical, horizontal), or
-        ((top, bottom), (left, right)).
+        ((top, bottom), (left, right)). Or as jax.lax.conv_transpose has it: with "SAME" the result is strides times as large
+        as x, a larger one cut off on both sides (an odd row or column at the end); "VALID" cuts nothing off. A smaller one,
+        where the window is less than the strides, gets zeros at its end from both.
       output_padding: (bottom, right) rows and columns more, or one int; each less than the stride or the dilation.
       groups: how many groups the channels are split into; divides in.
       dilation: (vertical, horizontal) spacing of the window's elements, or one int.
@@ -54,7 +57,7 @@ def conv_transpose(
 
     Returns:
       [batch, (height - 1) * stride + dilation * (window_height - 1) + 1 - top - bottom + output_padding, ... likewise, out]
-      of x's dtype.
+      of x's dtype. To jax.lax.conv_transpose the same w is w[::-1, ::-1].
 
     Raises:
       ValueError: the shapes, strides, padding or groups do not fit, or the form does not fit them.
@@ -74,8 +77,8 @@ def conv_transpose(
     extra = checks.pair("output_padding", output_padding, minimum=0)
     if any(more >= max(s, d) for more, s, d in zip(extra, strides, dilation, strict=True)):
         raise ValueError(f"output_padding: {output_padding!r} is not less than strides={strides} or dilation={dilation}")
-    pads = _padding(padding)
     spread = ((w.shape[0] - 1) * dilation[0] + 1, (w.shape[1] - 1) * dilation[1] + 1)
+    pads = _padding(padding, spread, strides)
     for n, s, k, (low, high), more in zip(x.shape[1:3], strides, spread, pads, extra, strict=True):
         if (n - 1) * s + k - low - high + more < 1:
             raise ValueError(f"padding: {padding!r} leaves nothing of the result of x {x.shape} and w {w.shape}")
@@ -89,14 +92,27 @@ def conv_transpose(
     return xla.conv_transpose(x, w, strides, pads, extra, groups, dilation, form)
 
 
-def _padding(padding: int | Sequence[int] | Sequence[Sequence[int]]) -> xla.Pads:
+def _padding(padding: str | int | Sequence[int] | Sequence[Sequence[int]], window: xla.Pair, strides: xla.Pair) -> xla.Pads:
+    """What is cut off on each side, ((top, bottom), (left, right)); `window` is as dilation spreads it."""
+    if isinstance(padding, str) and padding.upper() in ("SAME", "VALID"):
+        vertical, horizontal = zip(window, strides, strict=True)
+        return _cut_off(padding.upper(), *vertical), _cut_off(padding.upper(), *horizontal)
     try:
-        pair = [padding] * 2 if isinstance(padding, int) else padding
-        rows, columns = [(side, side) if isinstance(side, int) else side for side in pair]  # type: ignore[union-attr]
+        pair: Any = [padding] * 2 if isinstance(padding, int) else padding
+        rows, columns = [(side, side) if isinstance(side, int) else side for side in pair]
         (top, bottom), (left, right) = ((operator.index(low), operator.index(high)) for low, high in (rows, columns))
     except (TypeError, ValueError):
         top = bottom = left = right = -1
     if min(top, bottom, left, right) < 0:
-        allowed = "an int, (vertical, horizontal) or ((top, bottom), (left, right)), each at least 0"
+        allowed = '"SAME", "VALID", an int, (vertical, horizontal) or ((top, bottom), (left, right)), each at least 0'
         raise ValueError(f"padding: {padding!r} is not {allowed}")
     return (top, bottom), (left, right)
+
+
+def _cut_off(padding: str, window: int, stride: int) -> xla.Pair:
+    """By name, along one axis; a negative number at the end stands for so many zeros there."""
+    surplus = window - stride  # of the result over stride times x
+    if padding == "VALID":
+        return 0, min(surplus, 0)
+    low = max(surplus, 0) // 2
+    return low, surplus - low

@@ -32,18 +32,7 @@ def gru(
     Keras' argument of this name and the default of ONNX (linear_before_reset = 0); it takes "xla", since the hand-written
     kernels would have to wait for each other twice in every step.
 
-    Arguments, dtypes, errors, results and floor as for `kernels.lstm`, but that the state is the single array h,
-    [layers * directions, batch, hidden], and that there is no "cudnn".
+    Arguments, dtypes, results, errors and floor are those of `kernels.recurrent.stack.run`. The state is the array h.
     """
-    outputs, (h,) = stack.run(
-        "gru" if reset_after else "gru_reset_before",
-        x,
-        layers,
-        None if initial_state is None else (initial_state,),
-        seq_lengths=seq_lengths,
-        reverse=reverse,
-        dropout=dropout,
-        dropout_key=dropout_key,
-        implementation=implementation,
-    )
-    return outputs, h
+    cell = "gru" if reset_after else "gru_reset_before"
+    return stack.run(cell, x, layers, initial_state, seq_lengths, reverse, dropout, dropout_key, implementation)

@@ -9,7 +9,7 @@ import jax
 from kernels.lenet5 import xla
 from kernels.runtime import checks, dispatch, precision
 
-IMPLEMENTATIONS = ("xla", "triton", "interpret")
+IMPLEMENTATIONS = ("xla", *dispatch.TRITON)
 PRODUCTS = (precision.ONE_PASS, precision.EXACT)  # of float32; the others would take more registers than there are
 CHANNELS = 5  # of the images, up to which a block of the hand-written kernel holds a tile of patches
 
@@ -58,10 +58,10 @@ def lenet5(
     if x.shape[3] > CHANNELS:
         reason = f"it takes images of up to {CHANNELS} channels, and was given {x.shape[3]}"
     reason = reason or precision.reason(x.dtype, PRODUCTS)
-    has = {"xla": None, "triton": reason, "interpret": reason}
+    has = {"xla": None, **dict.fromkeys(dispatch.TRITON, reason)}
     chosen = dispatch.choose("lenet5", implementation, has, checks.shape_class(x))
     if chosen != "xla" and x.size and classes:
         from kernels.lenet5 import vjp
 
-        return vjp.lenet5(x, tuple(weights), tuple(biases), chosen == "interpret")
+        return vjp.lenet5(x, tuple(weights), tuple(biases), chosen)
     return xla.lenet5(x, tuple(weights), tuple(biases))

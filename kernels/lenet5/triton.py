@@ -104,7 +104,7 @@ def forward_kernel(
     tl.store(y + at, logits.to(y.dtype.element_ty), mask=present[:, None] & (column < CLASSES)[None, :])
 
 
-def forward(x, *layers, interpret):
+def forward(x, *layers, implementation):
     batch, channels, classes = x.shape[0], x.shape[3], layers[-1].shape[0]
     blocks = cdiv(batch, IMAGES)
     results = launch(
@@ -112,7 +112,7 @@ def forward(x, *layers, interpret):
         *(x, *layers),
         outputs=[like(x, (batch, classes)), like(x, (blocks, 196 * 6)), like(x, (blocks, IMAGES * 400))],
         grid=(blocks,),
-        interpret=interpret,
+        implementation=implementation,
         num_warps=config.choose(batch, x.dtype.itemsize).num_warps,
         num_stages=1,
         BATCH=batch,

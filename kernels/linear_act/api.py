@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from kernels.linear_act import xla
 from kernels.runtime import activations, checks, dispatch, precision
 
-IMPLEMENTATIONS = ("xla", "triton", "pallas", "interpret")
+IMPLEMENTATIONS = ("xla", *dispatch.TRITON, "pallas")
 ON_REQUEST = ("pallas",)  # chosen by name, or where it was measured to be the fastest
 OUTPUTS = 2**21  # columns are cut into blocks along an axis of the grid that takes 65535 of them
 PRODUCTS = (precision.ONE_PASS, precision.EXACT, *precision.SPLIT)  # of float32
@@ -86,17 +86,14 @@ def linear_act(
     if activation == "leaky_relu" and negative_slope <= 0:
         reason = f"it takes a positive negative_slope, and was given {negative_slope}"
     reason = reason or precision.reason(x.dtype, PRODUCTS)
-    has = {"xla": None, "triton": reason, "pallas": reason or _pallas_reason(x), "interpret": reason}
+    has = {"xla": None, **dict.fromkeys(dispatch.TRITON, reason), "pallas": reason or _pallas_reason(x)}
     chosen = dispatch.choose("linear_act", implementation, has, checks.shape_class(x, w), on_request=ON_REQUEST)
     if chosen != "xla" and x.size and w.size:
         from kernels.linear_act import vjp
 
         key = None if seed is None else jax.random.key_data(jax.random.key(seed, impl="threefry2x32"))
         rows = x.reshape(-1, x.shape[-1])
-        kernel = "pallas" if chosen == "pallas" else "triton"
-        interpret = chosen == "interpret"
-        asked = precision.asked()
-        y = vjp.linear_act(rows, w, b, key, activation, negative_slope, dropout_rate, kernel, asked, interpret)
+        y = vjp.linear_act(rows, w, b, key, activation, negative_slope, dropout_rate, precision.asked(), chosen)
         return y.reshape(*x.shape[:-1], w.shape[1])
     return xla.linear_act(x, w, b, activation, negative_slope, dropout_rate, seed)
 

@@ -176,13 +176,17 @@ def forward_kernel(x, w, state, *refs, outputs, chosen, has_bias, static):
     plgpu.wait_smem_to_gmem(0)
 
 
-def forward(x, w, b, state, interpret, static):
-    """y and, where static["HAS_BEFORE"], what the activation is applied to."""
+def forward(x, w, b, state, implementation, static):
+    """y and, where static["HAS_BEFORE"], what the activation is applied to.
+
+    The implementation is "pallas", compiled, or "interpret", which here is Mosaic GPU's interpreter.
+    """
+    interpreted = implementation == "interpret"
     (rows, inputs), outputs = x.shape, w.shape[1]
     chosen = config.choose_pallas(rows, inputs, outputs, dispatch.device().cores)
     block_m = WARPGROUPS * chosen.tile_m
     tiles = cdiv(rows, block_m) * cdiv(outputs, chosen.tile_n)
-    if interpret:  # the interpreter knows nothing of what TMA does at an array's edge
+    if interpreted:  # the interpreter knows nothing of what TMA does at an array's edge
         more = [-size % tile for size, tile in ((rows, block_m), (inputs, chosen.tile_k), (outputs, chosen.tile_n))]
     else:
         more = [_missing(rows, 8, 1), _missing(inputs, PIECE, ALIGNED), _missing(outputs, PIECE, ALIGNED)]
@@ -198,7 +202,7 @@ def forward(x, w, b, state, interpret, static):
         num_threads=WARPGROUPS + 1,
         thread_name="warpgroup",
         compiler_params=plgpu.CompilerParams(lowering_semantics=plgpu.LoweringSemantics.Warpgroup),
-        interpret=_interpreter() if interpret else None,
+        interpret=_interpreter() if interpreted else None,
     )
     return [result[:rows, :outputs] for result in run(x, w, state, *(() if b is None else (b,)))]
 

@@ -114,7 +114,7 @@ def backward_kernel(
     tl.store(db + tl.program_id(0).to(tl.int64) * OUTPUTS + column, tl.sum(total, 0), mask=column < OUTPUTS)
 
 
-def forward(x, w, b, state, interpret, static):
+def forward(x, w, b, state, implementation, static):
     (rows, inputs), outputs = x.shape, w.shape[1]
     chosen = config.choose(rows, inputs, outputs, x.dtype.itemsize, dispatch.device().cores)
     y = like(x, (rows, outputs))
@@ -123,7 +123,7 @@ def forward(x, w, b, state, interpret, static):
         *(x, w, w if b is None else b, state),
         outputs=[y, y if static["HAS_BEFORE"] else like(x, (1,))],
         grid=(cdiv(rows, chosen.block_m), cdiv(outputs, chosen.block_n)),
-        interpret=interpret,
+        implementation=implementation,
         num_warps=chosen.num_warps,
         num_stages=chosen.num_stages,
         ROWS=rows,
@@ -139,7 +139,7 @@ def forward(x, w, b, state, interpret, static):
     return results if static["HAS_BEFORE"] else results[:1]
 
 
-def backward(dy, seen, state, interpret, static):
+def backward(dy, seen, state, implementation, static):
     """The gradient of what the activation is applied to, and its sum over rows (float32)."""
     rows, outputs = dy.shape
     block_m, block_n, tiles = 32, 128, 4
@@ -149,7 +149,7 @@ def backward(dy, seen, state, interpret, static):
         *(dy, seen, state),
         outputs=[like(dy), like(dy, (groups, outputs), jnp.float32)],
         grid=(groups, cdiv(outputs, block_n)),
-        interpret=interpret,
+        implementation=implementation,
         ROWS=rows,
         OUTPUTS=outputs,
         BLOCK_M=block_m,

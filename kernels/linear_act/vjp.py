@@ -8,7 +8,7 @@ derivative 1 - y**2 is as exact as one rounding of y, which is less than its own
 from __future__ import annotations
 
 import functools
-import importlib
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -27,13 +27,12 @@ def linear_act(
     activation: str | None,
     negative_slope: float,
     dropout_rate: float,
-    kernel: str,
     precision: str | None,
-    interpret: bool,
+    implementation: str,
 ) -> jax.Array:
-    """x [rows, in], w [in, out], b [out]; key is the two words of a random key, where there is dropout; kernel is "triton" or
-    "pallas", whose name here is that of its module; precision is that of the backward pass's products."""
-    options = activation, negative_slope, dropout_rate, kernel, precision, interpret
+    """x [rows, in], w [in, out], b [out]; key is the two words of a random key, where there is dropout; precision is that of
+    the backward pass's products."""
+    options = activation, negative_slope, dropout_rate, precision, implementation
 
     def plain(x, w, b, key):
         return xla.linear_act(x, w, b, activation, negative_slope, dropout_rate, None, key)
@@ -67,15 +66,24 @@ def _first_row(axis, rows):
     return jax.lax.axis_index(axis) * rows
 
 
-def _run(for_gradient, x, w, b, key, activation, negative_slope, dropout_rate, kernel, precision, interpret):
+def _forward(implementation: str) -> Callable:
+    """The forward pass's launch: of the kernel in Pallas where that is named, else of Triton's."""
+    if implementation != "pallas":
+        return triton.forward
+    from kernels.linear_act import pallas
+
+    return pallas.forward
+
+
+def _run(for_gradient, x, w, b, key, activation, negative_slope, dropout_rate, precision, implementation):
     """y, and what the backward pass looks at."""
-    forward = importlib.import_module(f"kernels.linear_act.{kernel}").forward
+    forward = _forward(implementation)
     static = _static(activation, negative_slope, dropout_rate, for_gradient)
     shared = [a for a in (w, b, key) if a is not None]
 
     def run(first_row, x, w, *optional):
         bias = None if b is None else optional[0]
-        return forward(x, w, bias, _state(None if key is None else optional[-1], first_row), interpret, static)
+        return forward(x, w, bias, _state(None if key is None else optional[-1], first_row), implementation, static)
 
     y, *before = over_batch(
         functools.partial(run, 0),
@@ -86,12 +94,13 @@ def _run(for_gradient, x, w, b, key, activation, negative_slope, dropout_rate, k
     return y, before[0] if before else y
 
 
-def _backward(activation, negative_slope, dropout_rate, kernel, precision, interpret, residuals, dy):
+def _backward(activation, negative_slope, dropout_rate, precision, implementation, residuals, dy):
     x, w, b, key, seen = residuals
+    of_triton = "triton" if implementation == "pallas" else implementation
     static = _static(activation, negative_slope, dropout_rate)
 
     def run(first_row, dy, seen, *key):
-        return triton.backward(dy, seen, _state(key[0] if key else None, first_row), interpret, static)
+        return triton.backward(dy, seen, _state(key[0] if key else None, first_row), of_triton, static)
 
     def on_shard(axis, dy, *rest):
         dz, db = run(_first_row(axis, dy.shape[0]), dy, *rest)

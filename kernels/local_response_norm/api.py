@@ -9,7 +9,7 @@ import jax
 from kernels.local_response_norm import xla
 from kernels.runtime import checks, dispatch
 
-IMPLEMENTATIONS = ("xla", "triton", "interpret")
+IMPLEMENTATIONS = ("xla", *dispatch.TRITON)
 CHANNELS = 4096  # what a tile of the hand-written kernel holds
 
 
@@ -51,11 +51,11 @@ def local_response_norm(
     reason = checks.hand_written(x)
     if x.shape[-1] > CHANNELS:
         reason = f"it takes up to {CHANNELS} channels, and was given {x.shape[-1]}"
-    has = {"xla": None, "triton": reason, "interpret": reason}
+    has = {"xla": None, **dict.fromkeys(dispatch.TRITON, reason)}
     chosen = dispatch.choose("local_response_norm", implementation, has, checks.shape_class(x))
     if chosen != "xla" and x.size:
         from kernels.local_response_norm import vjp
 
         rows = x if x.ndim > 1 else x[None]
-        return vjp.local_response_norm(rows, size, alpha, beta, k, chosen == "interpret").reshape(x.shape)
+        return vjp.local_response_norm(rows, size, alpha, beta, k, chosen).reshape(x.shape)
     return xla.local_response_norm(x, size, alpha, beta, k)

@@ -81,15 +81,15 @@ def backward_kernel(
     tl.store(dx + at, result.to(dx.dtype.element_ty), mask=valid)
 
 
-def forward(x, size, alpha, beta, k, interpret):
-    return _launch(forward_kernel, x, size=size, alpha=alpha, beta=beta, k=k, interpret=interpret)
+def forward(x, size, alpha, beta, k, implementation):
+    return _launch(forward_kernel, x, size=size, alpha=alpha, beta=beta, k=k, implementation=implementation)
 
 
-def backward(x, dy, size, alpha, beta, k, interpret):
-    return _launch(backward_kernel, x, dy, size=size, alpha=alpha, beta=beta, k=k, interpret=interpret)
+def backward(x, dy, size, alpha, beta, k, implementation):
+    return _launch(backward_kernel, x, dy, size=size, alpha=alpha, beta=beta, k=k, implementation=implementation)
 
 
-def _launch(kernel, x, *dy, size, alpha, beta, k, interpret):
+def _launch(kernel, x, *dy, size, alpha, beta, k, implementation):
     channels = x.shape[-1]
     rows = x.size // channels
     block_rows, block, chosen = config.choose(channels)
@@ -99,7 +99,7 @@ def _launch(kernel, x, *dy, size, alpha, beta, k, interpret):
         *dy,
         outputs=[like(x)],
         grid=(cdiv(rows, block_rows),),
-        interpret=interpret,
+        implementation=implementation,
         num_warps=chosen.num_warps,
         ROWS=rows,
         CHANNELS=channels,

@@ -10,7 +10,7 @@ import numpy as np
 from kernels.max_pool import xla
 from kernels.runtime import checks, dispatch
 
-IMPLEMENTATIONS = ("xla", "triton", "interpret")
+IMPLEMENTATIONS = ("xla", *dispatch.TRITON)
 POSITIONS = 255  # what one byte can tell apart
 ROW = 2**23  # elements; rows are cut into blocks along an axis of the grid that takes 65535 of them
 
@@ -74,14 +74,14 @@ def max_pool(
         reason = f"it takes rows of up to {ROW} elements, padded, and was given {width} columns of {x.shape[3]}"
     if dilation != (1, 1):
         reason = f"it takes no dilation, and was given {dilation}"
-    has = {"xla": None, "triton": reason, "interpret": reason}
+    has = {"xla": None, **dict.fromkeys(dispatch.TRITON, reason)}
     chosen = dispatch.choose("max_pool", implementation, has, checks.shape_class(x))
     if chosen != "xla" and x.size:
         from kernels.max_pool import vjp
 
         if dispatch.named(implementation, has) is None:
-            return vjp.max_pool_where_differentiated(x, window, strides, pads)
-        return vjp.max_pool(x, window, strides, pads, chosen == "interpret")
+            return vjp.max_pool_where_differentiated(x, window, strides, pads, chosen)
+        return vjp.max_pool(x, window, strides, pads, chosen)
     return xla.max_pool(x, window, strides, pads, dilation)
 
 

@@ -77,22 +77,22 @@ def backward_kernel(
     tl.store(dx + row.to(tl.int64) * (WIDTH * CHANNELS) + flat, total.to(dx.dtype.element_ty), mask=valid)
 
 
-def forward(x, window, strides, pads, interpret):
+def forward(x, window, strides, pads, implementation):
     """The maxima, and where in its window each is."""
     height, width = ((n + sum(p) - w) // s + 1 for n, p, w, s in zip(x.shape[1:3], pads, window, strides, strict=True))
     out = (x.shape[0], height, width, x.shape[3])
-    return _launch(
-        forward_kernel, (x,), [like(x, out), like(x, out, jnp.uint8)], x.shape, out, out, window, strides, pads, interpret
-    )
+    outputs = [like(x, out), like(x, out, jnp.uint8)]
+    return _launch(forward_kernel, (x,), outputs, x.shape, out, out, window, strides, pads, implementation)
 
 
-def backward(dy, position, size, window, strides, pads, interpret):
+def backward(dy, position, size, window, strides, pads, implementation):
     """The gradient of an input of this height and width."""
     shape = (dy.shape[0], *size, dy.shape[3])
-    return _launch(backward_kernel, (dy, position), [like(dy, shape)], shape, dy.shape, shape, window, strides, pads, interpret)
+    outputs = [like(dy, shape)]
+    return _launch(backward_kernel, (dy, position), outputs, shape, dy.shape, shape, window, strides, pads, implementation)
 
 
-def _launch(kernel, inputs, outputs, shape, out, rows_of, window, strides, pads, interpret):
+def _launch(kernel, inputs, outputs, shape, out, rows_of, window, strides, pads, implementation):
     """`rows_of`: the shape whose rows the programs share out."""
     run = rows_of[2] * rows_of[3]
     chosen = config.choose(run)
@@ -101,7 +101,7 @@ def _launch(kernel, inputs, outputs, shape, out, rows_of, window, strides, pads,
         *inputs,
         outputs=outputs,
         grid=(rows_of[0] * rows_of[1], cdiv(run, chosen.block)),
-        interpret=interpret,
+        implementation=implementation,
         num_warps=chosen.num_warps,
         HEIGHT=shape[1],
         WIDTH=shape[2],

@@ -12,18 +12,18 @@ from kernels.runtime.batching import over_batch
 from kernels.runtime.derivatives import differentiable
 
 
-def max_pool(x: jax.Array, window: Pair, strides: Pair, pads: Pads, interpret: bool) -> jax.Array:
-    return _with_derivative(x.shape[1:3], window, strides, pads, interpret)(x)
+def max_pool(x: jax.Array, window: Pair, strides: Pair, pads: Pads, implementation: str) -> jax.Array:
+    return _with_derivative(x.shape[1:3], window, strides, pads, implementation)(x)
 
 
-def max_pool_where_differentiated(x: jax.Array, window: Pair, strides: Pair, pads: Pads) -> jax.Array:
+def max_pool_where_differentiated(x: jax.Array, window: Pair, strides: Pair, pads: Pads, implementation: str) -> jax.Array:
     """XLA's, which it fuses with what is around it, as long as nobody asks for the gradient; then the kernels here."""
     alone = functools.partial(xla.max_pool, window=window, strides=strides, pads=pads)
-    return _with_derivative(x.shape[1:3], window, strides, pads, False, alone)(x)
+    return _with_derivative(x.shape[1:3], window, strides, pads, implementation, alone)(x)
 
 
-def _with_derivative(size, window, strides, pads, interpret, alone=None):
-    static = {"window": window, "strides": strides, "pads": pads, "interpret": interpret}
+def _with_derivative(size, window, strides, pads, implementation, alone=None):
+    static = {"window": window, "strides": strides, "pads": pads, "implementation": implementation}
 
     def forward(x):
         return over_batch(functools.partial(triton.forward, **static))(x)

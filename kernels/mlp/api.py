@@ -9,7 +9,7 @@ import jax
 from kernels.mlp import xla
 from kernels.runtime import activations, checks, dispatch, precision
 
-IMPLEMENTATIONS = ("xla", "triton", "interpret")
+IMPLEMENTATIONS = ("xla", *dispatch.TRITON)
 PRODUCTS = (precision.ONE_PASS, precision.EXACT)  # of float32; the others would take more registers than there are
 WEIGHTS = 2**30  # of a layer, whose places are numbered in 32 bits
 HIDDEN = 256  # hidden units that a block of the hand-written kernel holds
@@ -72,12 +72,12 @@ def mlp(
     elif (largest := max(w.size for w in weights)) > WEIGHTS:
         reason = f"it takes layers of up to {WEIGHTS} weights, and was given {largest}"
     reason = reason or precision.reason(x.dtype, PRODUCTS)
-    has = {"xla": None, "triton": reason, "interpret": reason}
+    has = {"xla": None, **dict.fromkeys(dispatch.TRITON, reason)}
     chosen = dispatch.choose("mlp", implementation, has, checks.shape_class(x, *weights))
     if chosen != "xla" and x.size and all(w.size for w in weights):
         from kernels.mlp import vjp
 
         rows = x.reshape(-1, x.shape[-1])
-        y = vjp.mlp(rows, tuple(weights), tuple(biases), activation, final_activation, negative_slope, chosen == "interpret")
+        y = vjp.mlp(rows, tuple(weights), tuple(biases), activation, final_activation, negative_slope, chosen)
         return y.reshape(*x.shape[:-1], weights[-1].shape[1])
     return xla.mlp(x, tuple(weights), tuple(biases), activation, final_activation, negative_slope)

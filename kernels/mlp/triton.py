@@ -46,7 +46,7 @@ def forward_kernel(
         tl.store(y + at, total.to(y.dtype.element_ty), mask=present & there)
 
 
-def forward(x, w0, b0, w1, b1, activation, final, negative_slope, interpret):
+def forward(x, w0, b0, w1, b1, activation, final, negative_slope, implementation):
     (rows, inputs), hidden, outputs = x.shape, w0.shape[1], w1.shape[1]
     chosen = config.choose(rows, inputs, hidden, outputs, x.dtype.itemsize)
     return launch(
@@ -54,7 +54,7 @@ def forward(x, w0, b0, w1, b1, activation, final, negative_slope, interpret):
         *(x, w0, b0, w1, b1),
         outputs=[like(x, (rows, outputs))],
         grid=(cdiv(rows, chosen.block_m),),
-        interpret=interpret,
+        implementation=implementation,
         num_warps=chosen.num_warps,
         num_stages=chosen.num_stages,
         ROWS=rows,

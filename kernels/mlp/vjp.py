@@ -18,11 +18,15 @@ def mlp(
     activation: str | None,
     final_activation: str | None,
     negative_slope: float,
-    interpret: bool,
+    implementation: str,
 ) -> jax.Array:
     """x [rows, in] and two layers."""
     run = functools.partial(
-        triton.forward, activation=activation, final=final_activation, negative_slope=negative_slope, interpret=interpret
+        triton.forward,
+        activation=activation,
+        final=final_activation,
+        negative_slope=negative_slope,
+        implementation=implementation,
     )
 
     def alone(x, weights, biases):

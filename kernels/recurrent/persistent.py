@@ -28,7 +28,7 @@ class Static(NamedTuple):
     cell: str
     reverse: bool  # whether a single direction reads backward in time
     layers: int  # run as a wavefront
-    interpret: bool
+    implementation: str
 
 
 class Chains(NamedTuple):
@@ -55,7 +55,7 @@ def stack(
     seq_lengths: jax.Array | None,
     reverse: bool,
     dropout_scales: Sequence[jax.Array | None],
-    interpret: bool,
+    implementation: str,
 ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
     """As `xla.stack`, as many layers per launch as the device holds."""
     x = jnp.swapaxes(x, 0, 1)
@@ -69,7 +69,7 @@ def stack(
             x = x * scale[0].astype(x.dtype)
         x_proj = jnp.stack([_input_product(cell, x, w) for w in weights[0]], 1)
         between = None if len(weights) == 1 or scale[1] is None else jnp.stack(scale[1:])  # type: ignore[arg-type]
-        static = Static(cell, reverse, len(weights), interpret)
+        static = Static(cell, reverse, len(weights), implementation)
         chained = tuple(part.reshape(-1, *part.shape[2:]) for part in state)
         hs, final = chains(static, x_proj, _chains(cell, weights), chained, lengths, between)
         if seq_lengths is not None:
@@ -139,7 +139,7 @@ def _launch_options(static: Static, x_proj: jax.Array, scales: jax.Array | None)
     assert isinstance(plan, config.Plan)  # `reason` has asked before
     return plan, {
         "grid": plan.grid,
-        "interpret": static.interpret,
+        "implementation": static.implementation,
         "num_warps": plan.num_warps,
         "num_stages": 1,  # a pipelined load would cross the barrier
         "cooperative": True,

@@ -18,7 +18,7 @@ from kernels.recurrent import cudnn, xla
 from kernels.recurrent.cells import CELLS, CellWeights
 from kernels.runtime import checks, dispatch, meshes
 
-IMPLEMENTATIONS = ("xla", "triton", "interpret")
+IMPLEMENTATIONS = ("xla", *dispatch.TRITON)
 COOPERATIVE = ("triton",)  # has a barrier across its grid
 Layers = Sequence[CellWeights | Sequence[CellWeights]]
 
@@ -32,15 +32,45 @@ def run(
     cell: str,
     x: jax.Array,
     layers: Layers,
-    initial_state: tuple[jax.Array, ...] | None,
-    *,
+    initial_state: jax.Array | tuple[jax.Array, ...] | None,
     seq_lengths: jax.Array | Sequence[int] | None,
     reverse: bool,
     dropout: float,
     dropout_key: jax.Array | None,
     implementation: str | None,
-) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-    """Outputs and final state of a stack of layers of a cell of `cells.CELLS`; see kernels.lstm."""
+) -> tuple[jax.Array, Any]:
+    """What kernels.rnn, lstm and gru do with the arguments that they share.
+
+    The products run in the dtype of x and the weights; the state and all sums are kept in float32 (float64 for float64).
+    Gradients reach x, the weights and the initial state; "xla" has every derivative, the others the first gradient alone.
+
+    Floor: x, the weights and the outputs once, where the weights stay on the chip for all steps; and steps that wait for each
+    other, time * layers of them layer by layer, time + layers - 1 as a wavefront (docs/recurrent.md).
+
+    Args:
+      cell: one of `cells.CELLS`.
+      x: [batch, time, features], floating point.
+      layers: for each layer its `CellWeights`, or two of them: reading forward and backward in time. A layer with two
+        directions gives their outputs side by side, [batch, time, 2 * out].
+      initial_state: h [layers * directions, batch, out], for an LSTM (h, c) with c [layers * directions, batch, hidden], in
+        torch's order (layer by layer, forward before backward); None for zeros.
+      seq_lengths: [batch], the real steps of each sequence, from 1 to time; None if all are. Outputs of later steps are
+        zero, the final state is that of the last real step, and the backward direction starts there.
+      reverse: read from the last step to the first; only for layers of one direction.
+      dropout: probability with which each value between two layers is dropped, in [0, 1); the others are scaled up.
+      dropout_key: a jax.random.key; needed where `dropout` is not zero and there are at least two layers.
+      implementation: see `kernels.runtime.dispatch`. "triton" multiplies float32 in three passes of tf32, also where
+        `jax.default_matmul_precision` is "highest" or less; what it asks for by an algorithm's name other than TF32_TF32_F32_X3
+        is left to "xla".
+
+    Returns:
+      outputs [batch, time, directions * out] in x's dtype, and the final state, shaped as the initial one.
+
+    Raises:
+      ValueError: shapes that do not fit each other, or a length outside 1..time (of lengths that are known when traced).
+      TypeError: x is not floating point, or a weight has another dtype.
+      ImplementationError: the implementation asked for does not exist or cannot run, for reasons that it lists.
+    """
     checks.floating("x", x)
     checks.rank("x", x, "[batch, time, features]")
     if x.shape[1] == 0:
@@ -57,7 +87,7 @@ def run(
     key = plans.shape_class(cell, x, stack)
 
     def choose(triton: str | None) -> str:
-        has = {"xla": None, "triton": triton, "interpret": reason}
+        has = {"xla": None, **dict.fromkeys(dispatch.TRITON, reason), "triton": triton}
         if cell == "lstm":
             has["cudnn"] = cudnn.reason(x, stack, reverse)
         if triton is None and jax.device_count() > 1 and dispatch.named(implementation, has) is None:
@@ -67,16 +97,17 @@ def run(
     chosen = choose(reason)
     if x.shape[0] == 0:
         chosen = "xla"  # no sequence, no blocks for the kernels
-    if chosen in ("triton", "interpret"):
+    if chosen in dispatch.TRITON:
         from kernels.recurrent import persistent
 
-        if chosen == "triton" and (not_resident := persistent.reason(*arguments, False)) is not None:
+        if chosen == "triton" and (not_resident := persistent.reason(*arguments, chosen)) is not None:
             chosen = choose(not_resident)
     if chosen in ("xla", "cudnn"):
         outputs, final = (xla if chosen == "xla" else cudnn).stack(*arguments)
     else:
-        outputs, final = persistent.stack(*arguments, chosen == "interpret")
-    return outputs, tuple(jax.lax.collapse(part, 0, 2) for part in final)
+        outputs, final = persistent.stack(*arguments, chosen)
+    parts = tuple(jax.lax.collapse(part, 0, 2) for part in final)
+    return outputs, parts if len(parts) > 1 else parts[0]
 
 
 def _check_layers(cell: str, x: jax.Array, stack: list[tuple[CellWeights, ...]], reverse: bool) -> None:
@@ -129,7 +160,7 @@ def _state(cell, x, stack, initial_state):
         zeros = (jnp.zeros((layers, directions, batch, n), dtype) for n in units)
         varying = meshes.varying_axes(x, *jax.tree.leaves(stack))  # as the state will from the first step on
         return tuple(meshes.vary(zero, varying) for zero in zeros)
-    parts = tuple(jnp.asarray(part) for part in initial_state)
+    parts = tuple(jnp.asarray(part) for part in (initial_state if len(units) > 1 else (initial_state,)))
     needed = tuple((layers * directions, batch, n) for n in units)
     if tuple(part.shape for part in parts) != needed:
         given = " and ".join(str(part.shape) for part in parts)

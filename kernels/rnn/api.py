@@ -28,21 +28,10 @@ def rnn(
 ) -> tuple[jax.Array, jax.Array]:
     """Elman's recurrent network, h' = f(x w_x + b_x + h w_h + b_h), with f = `activation`, "tanh" or "relu".
 
-    Elman 1990, Finding structure in time. Arguments, dtypes, errors, results and floor as for `kernels.lstm`, but that the
-    state is the single array h, [layers * directions, batch, hidden], that there is no "cudnn", and that an unknown activation
-    is a ValueError.
+    Elman 1990, Finding structure in time. Arguments, dtypes, results, errors and floor are those of
+    `kernels.recurrent.stack.run`; an unknown activation is a ValueError too. The state is the array h.
     """
     if activation not in ("tanh", "relu"):
         raise ValueError(f'activation: {activation!r} is neither "tanh" nor "relu"')
-    outputs, (h,) = stack.run(
-        f"rnn_{activation}",
-        x,
-        layers,
-        None if initial_state is None else (initial_state,),
-        seq_lengths=seq_lengths,
-        reverse=reverse,
-        dropout=dropout,
-        dropout_key=dropout_key,
-        implementation=implementation,
-    )
-    return outputs, h
+    cell = f"rnn_{activation}"
+    return stack.run(cell, x, layers, initial_state, seq_lengths, reverse, dropout, dropout_key, implementation)

@@ -101,10 +101,11 @@ def _partitioned(
     def partition(mesh, arg_shapes, result_shapes):
         axis, ins, outs = shardings(mesh, arg_shapes, result_shapes)
         if mesh.size > 1 and devices.device().platform == "cpu":
-            # There only the interpreter runs kernels, in a callback, which a partitioned program cannot hold.
+            # There kernels run in a callback alone, which a partitioned program cannot hold.
+            names = " and ".join(map(repr, dispatch.ON_HOST))
             raise dispatch.ImplementationError(
-                f"implementation: 'interpret' runs in programs of one device, and this one has {mesh.size}; inside "
-                'jax.shard_map it runs on each, and "xla" runs everywhere'
+                f"implementation: {names} run in programs of one device, and this one has {mesh.size}; inside "
+                'jax.shard_map they run on each, and "xla" runs everywhere'
             )
         alone = axis is None and not (cooperative and mesh.size > 1)
         return mesh, fn if alone else (lambda *arrays: on_shard(axis, *arrays)), outs, ins

@@ -58,6 +58,7 @@ def of_gpu(gpu: gpus.Gpu) -> Device:
     )
 
 
+BASELINE = (8, 0)  # the least compute capability that the hand-written kernels are for
 H200 = of_gpu(gpus.GPUS["h200"])
 CPU = Device("cpu", "cpu")
 # Known to jax.jit: a function traced for one device is traced anew for another, never reused by mistake.

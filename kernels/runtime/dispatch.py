@@ -2,10 +2,13 @@
 
 Every public operator takes ``implementation=``:
 
-- a name ("xla", "triton", "pallas", "cudnn", "interpret"): that one runs, or an `ImplementationError` says why it cannot;
+- a name ("xla", "triton", "pallas", "cudnn", "interpret", "ptx"): that one runs, or an `ImplementationError` says why not;
 - None: the default of the surrounding ``with kernels.use(name):`` block where the operator has that implementation;
   else the measured winner for this device kind and shape class (kernels/runtime/measured.py); else the hand kernel where it
   can run, and has no barrier across its grid or was checked on this device; else "xla".
+
+"interpret" and "ptx" run the kernels of "triton" on the CPU, slowly, to show that they are right: "interpret" runs their source
+in Triton's interpreter, "ptx" executes the PTX that Triton compiles it to. Nothing but their name chooses them.
 
 An operator's ``api.py`` hands `choose` a dict with one entry per implementation it has: None where the kernel takes these
 arguments, or a sentence saying why not. What the device can run is added here, so an operator never asks about devices.
@@ -25,14 +28,16 @@ from typing import Any, ParamSpec, TypeVar
 import jax
 
 from kernels.runtime import measured, meshes
-from kernels.runtime.devices import CPU, H200, Device, device, target
+from kernels.runtime.devices import BASELINE, CPU, H200, Device, device, target
 
 __all__ = ["CPU", "H200", "Device", "device", "target"]  # of devices.py
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-NAMES = ("xla", "triton", "pallas", "cudnn", "interpret")
+ON_HOST = ("interpret", "ptx")  # run Triton's kernels on the CPU
+TRITON = ("triton", *ON_HOST)  # all ways to run a kernel in Triton
+NAMES = ("xla", "triton", "pallas", "cudnn", *ON_HOST)
 HAND_WRITTEN = ("pallas", "triton")  # in this order of preference where nothing was measured
 
 
@@ -119,13 +124,14 @@ def device_reason(implementation: str) -> str | None:
     here = device()
     if implementation == "xla":
         return None
-    if implementation == "interpret":
+    if implementation in ON_HOST:
         return None if _installed("triton") else "the package triton is not installed"
     if here.platform != "cuda":
         return f"it needs an NVIDIA GPU, and programs here run on {here.platform}"
     if implementation == "triton":
-        if here.compute_capability < (8, 0):
-            return f"it needs compute capability 8.0, and {here.kind} has {'.'.join(map(str, here.compute_capability))}"
+        if here.compute_capability < BASELINE:
+            least, has = (".".join(map(str, pair)) for pair in (BASELINE, here.compute_capability))
+            return f"it needs compute capability {least}, and {here.kind} has {has}"
         missing = [m for m in ("triton", "jax_triton") if not _installed(m)]
         return f"the package {missing[0].replace('_', '-')} is not installed" if missing else None
     if implementation == "pallas" and here.compute_capability[0] != 9:

@@ -1,4 +1,5 @@
-"""Launches a @triton.jit kernel inside a JAX program: compiled by jax-triton for the GPU, or interpreted on the CPU.
+"""Launches a @triton.jit kernel inside a JAX program: compiled by jax-triton for the GPU, or on the CPU, where its source is
+interpreted or its PTX executed.
 
 Imported when a kernel is built, never by `import kernels`.
 """
@@ -15,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kernels.runtime import devices, meshes
+from kernels.runtime import devices, dispatch, meshes
 
 # A multiplication and an addition become one instruction, as in every version of Triton so far; from 3.9 on it asks to be told.
 os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
@@ -71,7 +72,7 @@ def launch(
     *inputs: jax.Array,
     outputs: Sequence[jax.ShapeDtypeStruct],
     grid: tuple[int, ...],
-    interpret: bool,
+    implementation: str,
     num_warps: int = 4,
     num_stages: int = 3,
     zeroed_outputs: tuple[int, ...] = (),
@@ -87,50 +88,77 @@ def launch(
     (uninitialised but for those whose index `zeroed_outputs` names), and the constants, all tl.constexpr.
 
     Args:
+      implementation: "triton", "interpret" or "ptx"; see `kernels.runtime.dispatch`.
       in_place: pairs of an input and an output that may be the same memory: the kernel reads an element before it writes it.
       cooperative: the kernel has a barrier across the grid, so that all its programs must run at the same time; the caller
         keeps the grid within what the device holds.
       extra_bytes: bytes that the kernel reads from device memory beyond each of its operands once. They stand in the name of
         the operation, where whoever counts a program's traffic finds them.
-      check: called with a launch that is to be compiled, before it is; it raises what keeps the launch from running.
+      check: called with a launch that is to be compiled for the device, before it is; it raises what keeps it from running.
+
+    Raises:
+      ValueError: the implementation is none of these.
     """
+    if implementation not in dispatch.TRITON:
+        raise ValueError(f"implementation: {implementation!r} is none of {', '.join(dispatch.TRITON)}")
     dtypes = (*(a.dtype for a in inputs), *(o.dtype for o in outputs))
     shapes = (*(a.shape for a in inputs), *(o.shape for o in outputs))
     call = Launch(kernel, dtypes, grid, num_warps, num_stages, tuple(sorted(constants.items())), shapes)
     for record in _recorders:
         record.append(call)
+    made = [(o.shape, np.dtype(o.dtype)) for o in outputs]
+    if implementation == "triton":
+        if check is not None:
+            check(call)
+        results = _compiled(call, inputs, outputs, zeroed_outputs, in_place, extra_bytes)
+    elif implementation == "interpret":
+        from kernels.verification import interpret
+
+        run = lambda arrays: interpret.launch(kernel, grid, arrays, made, zeroed_outputs, constants, cooperative)
+        results = _on_host(run, inputs, outputs)
+    else:
+        from kernels.verification import ptx
+
+        here = devices.device()
+        options = {"zeroed_outputs": zeroed_outputs, "in_place": in_place, "cooperative": cooperative}
+        options["compute_capability"] = here.compute_capability if here.platform == "cuda" else devices.BASELINE
+        results = _on_host(lambda arrays: ptx.launch(call, arrays, made, **options), inputs, outputs)
     varying = meshes.varying_axes(*inputs)  # inside shard_map: what no operation of JAX's makes, it must be told
-    spread = lambda results: [meshes.vary(result, varying) for result in results]
-    if interpret:
-        from kernels.verification import interpret as interpreter
+    return [meshes.vary(result, varying) for result in results]
 
-        def on_host(*arrays):
-            shapes = [(o.shape, np.dtype(o.dtype)) for o in outputs]
-            return interpreter.launch(
-                kernel, grid, [np.asarray(a) for a in arrays], shapes, zeroed_outputs, constants, cooperative
-            )
 
-        return spread(jax.pure_callback(on_host, list(outputs), *inputs, vmap_method="sequential"))
-
-    if check is not None:
-        check(call)
+def _compiled(
+    call: Launch,
+    inputs: Sequence[jax.Array],
+    outputs: Sequence[jax.ShapeDtypeStruct],
+    zeroed_outputs: tuple[int, ...],
+    in_place: tuple[tuple[int, int], ...],
+    extra_bytes: int,
+) -> list[jax.Array]:
     import jax_triton
 
     major, minor = devices.device().compute_capability
-    with jax.named_scope(f"{kernel.__name__}:{extra_bytes}"):
-        results = jax_triton.triton_call(
+    with jax.named_scope(f"{call.kernel.__name__}:{extra_bytes}"):
+        return jax_triton.triton_call(
             *inputs,
-            kernel=kernel,
+            kernel=call.kernel,
             out_shape=list(outputs),
-            grid=grid,
-            num_warps=num_warps,
-            num_stages=num_stages,
+            grid=call.grid,
+            num_warps=call.num_warps,
+            num_stages=call.num_stages,
             compute_capability=10 * major + minor,
             zeroed_outputs=zeroed_outputs,
             input_output_aliases=dict(in_place),
-            **constants,
+            **dict(call.constants),
         )
-    return spread(results)
+
+
+def _on_host(
+    run: Callable[[list[np.ndarray]], list[np.ndarray]], inputs: Sequence[jax.Array], outputs: Sequence[jax.ShapeDtypeStruct]
+) -> list[jax.Array]:
+    return jax.pure_callback(
+        lambda *arrays: run([np.asarray(a) for a in arrays]), list(outputs), *inputs, vmap_method="sequential"
+    )
 
 
 def like(x: jax.Array, shape: tuple[int, ...] | None = None, dtype: Any = None) -> jax.ShapeDtypeStruct:

@@ -9,7 +9,7 @@ from kernels.runtime import checks, dispatch
 from kernels.runtime.activations import accumulation_dtype
 from kernels.softmax_cross_entropy import xla
 
-IMPLEMENTATIONS = ("xla", "triton", "interpret")
+IMPLEMENTATIONS = ("xla", *dispatch.TRITON)
 REDUCTIONS = ("none", "sum", "mean")
 CLASSES = 2**25  # rows are cut into blocks along an axis of the grid that takes 65535 of them
 
@@ -75,7 +75,7 @@ def softmax_cross_entropy(
         reason = "it takes no weight beside label_smoothing: every class then has a weight of its own in the sum"
     if checks.exceeds(logits.shape[-1], CLASSES):
         reason = f"it takes up to {CLASSES} classes, and was given {logits.shape[-1]}"
-    has = {"xla": None, "triton": reason, "interpret": reason}
+    has = {"xla": None, **dict.fromkeys(dispatch.TRITON, reason)}
     chosen = dispatch.choose("softmax_cross_entropy", implementation, has, checks.shape_class(logits))
 
     counted = of_label = None
@@ -89,7 +89,7 @@ def softmax_cross_entropy(
         from kernels.softmax_cross_entropy import vjp
 
         rows = logits.reshape(-1, logits.shape[-1])
-        loss = vjp.softmax_cross_entropy(rows, labels.reshape(-1), label_smoothing, chosen == "interpret")
+        loss = vjp.softmax_cross_entropy(rows, labels.reshape(-1), label_smoothing, chosen)
         loss = loss.reshape(labels.shape)
     else:
         loss = xla.softmax_cross_entropy(logits, labels, label_smoothing, weight if label_smoothing or not numbered else None)

@@ -73,18 +73,18 @@ def backward_kernel(
     tl.store(dlogits + at, (g[:, None] * (probability - target)).to(dlogits.dtype.element_ty), mask=here)
 
 
-def forward(logits, labels, label_smoothing, interpret):
+def forward(logits, labels, label_smoothing, implementation):
     """The losses, and what the backward pass needs of each row."""
     outputs = [like(logits, shape, jnp.float32) for shape in (logits.shape[:1], (logits.shape[0], 2))]
-    return _launch(forward_kernel, (logits, labels), outputs, False, label_smoothing, interpret)
+    return _launch(forward_kernel, (logits, labels), outputs, False, label_smoothing, implementation)
 
 
-def backward(logits, labels, normalizers, dloss, label_smoothing, interpret):
+def backward(logits, labels, normalizers, dloss, label_smoothing, implementation):
     inputs = (logits, labels, normalizers, dloss)
-    return _launch(backward_kernel, inputs, [like(logits)], True, label_smoothing, interpret)
+    return _launch(backward_kernel, inputs, [like(logits)], True, label_smoothing, implementation)
 
 
-def _launch(kernel, inputs, outputs, across, label_smoothing, interpret):
+def _launch(kernel, inputs, outputs, across, label_smoothing, implementation):
     """`across`: columns are shared out over the grid too."""
     rows, classes = inputs[0].shape
     block_rows, block, chosen = config.choose(classes)
@@ -93,7 +93,7 @@ def _launch(kernel, inputs, outputs, across, label_smoothing, interpret):
         *inputs,
         outputs=outputs,
         grid=(cdiv(rows, block_rows), cdiv(classes, block) if across else 1),
-        interpret=interpret,
+        implementation=implementation,
         num_warps=chosen.num_warps,
         ROWS=rows,
         CLASSES=classes,

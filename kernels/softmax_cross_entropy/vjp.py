@@ -14,9 +14,9 @@ from kernels.runtime.derivatives import differentiable
 from kernels.softmax_cross_entropy import triton, xla
 
 
-def softmax_cross_entropy(logits: jax.Array, labels: jax.Array, label_smoothing: float, interpret: bool) -> jax.Array:
+def softmax_cross_entropy(logits: jax.Array, labels: jax.Array, label_smoothing: float, implementation: str) -> jax.Array:
     """logits [rows, classes], labels int32 [rows] -> [rows] float32."""
-    static = {"label_smoothing": label_smoothing, "interpret": interpret}
+    static = {"label_smoothing": label_smoothing, "implementation": implementation}
 
     def forward(logits, labels):
         loss, normalizers = over_batch(functools.partial(triton.forward, **static))(logits, labels)

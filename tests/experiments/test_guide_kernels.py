@@ -186,7 +186,7 @@ def test_bytes_asked_for_are_those_that_the_blocks_load() -> None:
     case = CASES["memory_hierarchy", "tiles of a product"]
     a, b = case.draw(np.random.default_rng(0), m, k, n)
     with interpret.recording() as seen:
-        np.asarray(product.product(a, b, interpret=True, high=32, wide=16)[0])
+        np.asarray(product.product(a, b, implementation="interpret", high=32, wide=16)[0])
     loaded = sum(int(access.mask.sum()) * access.size for access in seen if access.what == "load")
     assert loaded == product.asked_bytes(m, k, n, 32, 16)
 
@@ -197,7 +197,7 @@ def test_only_the_first_programs_run_where_that_is_asked_for() -> None:
 
     x = np.ones(1000, np.float32)
     with interpret.recording(programs=1) as seen:
-        np.asarray(occupancy.scale(x, interpret=True, block=128)[0])
+        np.asarray(occupancy.scale(x, implementation="interpret", block=128)[0])
     assert [(access.what, access.program, access.mask.sum()) for access in seen] == [
         ("load", (0, 0, 0), 128),
         ("store", (0, 0, 0), 128),

@@ -28,8 +28,9 @@ say = lambda **content: print(json.dumps(content), flush=True)
 what = sys.argv[2] if len(sys.argv) > 2 else ""
 if sys.argv[1] == "describe":
     say(device=DEVICE, versions={"jax": "1"})
+    available = {"xla": None, "triton": None, "cudnn": "it is not there", "interpret": None, "ptx": None}
     for operator in ("batch_norm_act", "lstm", "max_pool", "conv", "rnn"):
-        say(operator=operator, available={"xla": None, "triton": None, "cudnn": "it is not there", "interpret": None})
+        say(operator=operator, available=available)
     sys.exit()
 print("a line of some library")
 say(begun="first", dtype="float32")
@@ -107,6 +108,18 @@ def run(monkeypatch, folder, *operators, limit=60.0):
     return status, text.getvalue()
 
 
+@pytest.mark.parametrize(("device", "unasked"), [(DEVICE, ["xla", "triton"]), (devices.CPU, ["xla", "interpret"])])
+def test_what_runs_kernels_on_the_cpu_is_checked_where_it_is_asked_for(device, unasked):
+    """But for the interpreter, which is all that there is to check without a GPU."""
+    available = {"xla": None, "triton": None, "interpret": None, "ptx": None}
+    if device is devices.CPU:
+        available["triton"] = "it needs an NVIDIA GPU"
+    tasks = lambda *names: check.tasks(check.Description(device, {}, {"mlp": available}), ["mlp"], names)
+    assert tasks() == [("mlp", name) for name in unasked]
+    for name in dispatch.ON_HOST:
+        assert tasks(name) == [("mlp", name)]
+
+
 def test_the_command_remembers_what_was_right(monkeypatch, tmp_path):
     """And a kernel with a barrier is then chosen by itself, on that device and no other."""
     with kernels.target(DEVICE):
@@ -114,7 +127,7 @@ def test_the_command_remembers_what_was_right(monkeypatch, tmp_path):
         assert dispatch.by_itself("batch_norm_act")[0] == "xla"
     status, text = run(monkeypatch, tmp_path, "batch_norm_act")
     assert status == 0
-    # The interpreter is left out on a GPU, and what does not run there.
+    # What runs on the CPU is left out on a GPU, and what does not run there.
     assert "2 of 2 without a fault" in text
     assert "3.0e-03" in text
     assert str(tmp_path / "nvidia-made-up.json") in text

@@ -6,8 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import kernels
+from kernels.conv_transpose import xla
+from tests.kernels.checking import few
 
 
 @pytest.mark.parametrize(
@@ -40,6 +44,39 @@ def test_forms_of_the_transposed_convolution_are_the_same_sum(
                 np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10)
 
 
+@settings(few, max_examples=12)
+@given(
+    padding=st.sampled_from(["SAME", "VALID", "same"]),
+    size=st.tuples(st.integers(1, 5), st.integers(1, 5)),
+    window=st.tuples(st.integers(1, 6), st.integers(1, 6)),
+    strides=st.tuples(st.integers(1, 5), st.integers(1, 5)),
+    dilation=st.sampled_from([(1, 1), (1, 1), (2, 1), (3, 2)]),
+    seed=st.integers(0, 99),
+)
+def test_same_and_valid_are_those_of_lax(padding, size, window, strides, dilation, seed) -> None:
+    """Value and gradients of every form that fits, for windows smaller and larger than the strides."""
+    rng = np.random.default_rng(seed)
+    x, w = rng.standard_normal((2, *size, 3)), rng.standard_normal((*window, 3, 2))
+
+    def lax(x, w):
+        return jax.lax.conv_transpose(
+            x, w[::-1, ::-1], strides, padding.upper(), rhs_dilation=dilation, dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+
+    with jax.enable_x64(True):
+        y = jax.eval_shape(lax, x, w)
+        dy = rng.standard_normal(y.shape)
+        both = lambda fn: jax.jit(lambda x, w, dy: (lambda y, pullback: (y, *pullback(dy)))(*jax.vjp(fn, x, w)))(x, w, dy)
+        expected = both(lax)
+        if padding.upper() == "SAME":
+            assert y.shape[1:3] == tuple(n * s for n, s in zip(size, strides, strict=True))
+        for form in [name for name, fits in xla.forms(x.shape, w.shape, strides, 1, dilation).items() if fits]:
+            ours = lambda x, w, form=form: kernels.conv_transpose(x, w, strides, padding, dilation=dilation, form=form)
+            # Sums of at most 150 products in float64.
+            for a, b in zip(both(ours), expected, strict=True):
+                np.testing.assert_allclose(a, b, rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize("platform", ["cpu", "nvidia-h200"])
 def test_forward_mode_equals_reverse_mode(platform: str, rng: np.random.Generator) -> None:
     """Of the form that each device gets by itself."""
@@ -55,8 +92,8 @@ def test_forward_mode_equals_reverse_mode(platform: str, rng: np.random.Generato
     [
         ({"form": "subpixel"}, "form: 'subpixel' does not fit .* dilated do"),
         ({"form": "fast"}, "form: 'fast' does not fit"),
-        ({"padding": -1}, "padding: -1 is not an int"),
-        ({"padding": "SAME"}, "padding: 'SAME' is not an int"),
+        ({"padding": -1}, 'padding: -1 is not "SAME", "VALID", an int'),
+        ({"padding": "FULL"}, "padding: 'FULL' is not \"SAME\""),
         ({"padding": 6}, "padding: 6 leaves nothing of the result"),
         ({"output_padding": 2}, r"output_padding: 2 is not less than strides=\(2, 2\)"),
         ({"groups": 3}, "groups: 3 does not divide the channels of x, 4"),

@@ -33,7 +33,7 @@ def test_batch_norm_runs_no_barrier_beside_collectives(batch):
 @pytest.mark.parametrize("activation", ["relu", "gelu"])
 def test_the_plain_form_without_a_mesh_axis(rng, activation):
     x, scale, bias = rng.standard_normal((4, 3, 16)), rng.standard_normal(16), rng.standard_normal(16)
-    spec = Spec(activation=activation, epsilon=1e-5, momentum=0.1, has_residual=False, has_signs=False, interpret=True)
+    spec = Spec(activation, epsilon=1e-5, has_residual=False, has_signs=False, implementation="interpret", momentum=0.1)
     arrays = [jnp.asarray(a, jnp.float32) for a in (x, scale, bias)]
     found = sharded.forward(None, spec, Inputs(arrays[0], None, arrays[1], arrays[2], None))
     expected = xla.batch_norm_act(*arrays, None, activation, 1e-5)

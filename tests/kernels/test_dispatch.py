@@ -22,7 +22,7 @@ def test_a_named_implementation_that_cannot_run_says_why():
     reason = r"max_pool cannot run 'triton' here .* it needs an NVIDIA GPU"
     with kernels.target("cpu"), pytest.raises(kernels.ImplementationError, match=reason):
         kernels.max_pool(x, 2, implementation="triton")
-    with pytest.raises(kernels.ImplementationError, match="max_pool has no 'pallas'; it has xla, triton, interpret"):
+    with pytest.raises(kernels.ImplementationError, match="max_pool has no 'pallas'; it has xla, triton, interpret, ptx"):
         kernels.max_pool(x, 2, implementation="pallas")
     reason = "takes bfloat16, float16 and float32, and was given float64"
     with jax.enable_x64(True), pytest.raises(kernels.ImplementationError, match=reason):
@@ -88,7 +88,8 @@ def test_available_names_every_implementation_of_every_operator():
         with kernels.target("cpu"):
             found = kernels.available(path.parent.name)
         assert found["xla"] is None
-        assert all(reason for name, reason in found.items() if name not in ("xla", "interpret"))
+        assert ("triton" in found) == ("ptx" in found) == ("interpret" in found)
+        assert all(reason for name, reason in found.items() if name not in ("xla", *dispatch.ON_HOST))
     with pytest.raises(ValueError, match="operator: 'softmax' is none of"):
         kernels.available("softmax")
 
@@ -105,7 +106,7 @@ print(json.dumps(sorted(set(sys.modules) - before)))
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=_root())
     loaded = json.loads(run.stdout)
     assert [name for name in loaded if not name.startswith("kernels")] == [], loaded
-    assert not any(name.endswith((".triton", ".pallas", ".interpret")) for name in loaded)
+    assert not any(name.endswith((".triton", ".pallas", ".interpret", ".ptx")) for name in loaded)
 
 
 def _root() -> pathlib.Path:

@@ -65,10 +65,10 @@ def check(args, activation, rate, seed_of_dropout, seed):
     key = None if seed_of_dropout is None else jax.random.key_data(jax.random.key(seed_of_dropout, impl="threefry2x32"))
     static = vjp._static(activation, 0.1, rate)
     with tuning.candidate("linear_act.pallas", dataclasses.asdict(SMALL)):
-        y, *before = jax.jit(lambda *a: pallas.forward(*a, vjp._state(key, 0), True, static))(*args)
+        y, *before = jax.jit(lambda *a: pallas.forward(*a, vjp._state(key, 0), "interpret", static))(*args)
     dy = normal(seed + 9, y.shape, y.dtype)
     residuals = (*args, key, before[0] if before else y)
-    gradients = vjp._backward(activation, 0.1, rate, "pallas", None, True, residuals, dy)[: len(args)]
+    gradients = vjp._backward(activation, 0.1, rate, None, "interpret", residuals, dy)[: len(args)]
 
     def reference(x, w, b):
         z = activations.apply(activation, x @ w + (0 if b is None else b), 0.1)
@@ -186,7 +186,7 @@ def test_what_lies_past_the_edge_of_rows_and_columns_reaches_no_result():
     embedded[2] = embedded[2].at[:outputs].set(b)
     with tuning.candidate("linear_act.pallas", dataclasses.asdict(SMALL)):
         static = vjp._static("gelu", 0.1, 0.0)
-        results = jax.jit(lambda *a: pallas.forward(*a, vjp._state(None, 0), True, static))(*embedded)
+        results = jax.jit(lambda *a: pallas.forward(*a, vjp._state(None, 0), "interpret", static))(*embedded)
     x, w, b = (np.asarray(a, np.float64) for a in (x, w, b))
     z = x @ w + b
     expected = z * scipy.stats.norm.cdf(z), z  # y, and what the gradient needs of gelu

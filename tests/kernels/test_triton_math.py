@@ -82,17 +82,17 @@ def assert_near(found, function: str, x: np.ndarray, slack: float = 1.0) -> None
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_every_magnitude(function, implementation, rng):
     x = every_magnitude(rng)
-    interpret = implementation == "interpret"
     (y,) = launch(
         apply_kernel,
         jnp.asarray(x),
         outputs=[like(jnp.asarray(x))],
         grid=(4,),
-        interpret=interpret,
+        implementation=implementation,
         FUNCTION=function,
         BLOCK=1024,
     )
-    assert_near(y, function, x, 1.0 if interpret else 3.0)  # a GPU's division and exp are approximate, to 2 units each
+    slack = 1.0 if implementation == "interpret" else 3.0  # a GPU's division and exp are approximate, to 2 units each
+    assert_near(y, function, x, slack)
     if function == "tanh":
         np.testing.assert_array_equal(np.signbit(y)[~np.isnan(x)], np.signbit(x)[~np.isnan(x)])
 

@@ -41,7 +41,7 @@ class Recurrent(nnx.Module):
       dtype: dtype of inputs, outputs and products; None for the promotion of input and weights. The state is kept in at
         least float32.
       param_dtype: dtype of the weights.
-      implementation: see kernels.lstm.
+      implementation: see `kernels.recurrent.stack.run`.
       rngs: draws the initial weights, uniform within 1 / sqrt(hidden_size) as in torch, and the dropout.
 
     Raises:
