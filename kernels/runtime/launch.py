@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -120,9 +121,16 @@ def launch(
         from kernels.verification import ptx
 
         here = devices.device()
-        options = {"zeroed_outputs": zeroed_outputs, "in_place": in_place, "cooperative": cooperative}
-        options["compute_capability"] = here.compute_capability if here.platform == "cuda" else devices.BASELINE
-        results = _on_host(lambda arrays: ptx.launch(call, arrays, made, **options), inputs, outputs)
+        execute = functools.partial(
+            ptx.launch,
+            call,
+            outputs=made,
+            zeroed_outputs=zeroed_outputs,
+            in_place=in_place,
+            cooperative=cooperative,
+            compute_capability=here.compute_capability if here.platform == "cuda" else devices.BASELINE,
+        )
+        results = _on_host(execute, inputs, outputs)
     varying = meshes.varying_axes(*inputs)  # inside shard_map: what no operation of JAX's makes, it must be told
     return [meshes.vary(result, varying) for result in results]
 
