@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-# Each check of a hand-written kernel runs in the interpreter, and on a GPU where tests marked gpu are asked for.
-HAND = [pytest.param("interpret", id="interpret"), pytest.param("triton", id="triton", marks=pytest.mark.gpu)]
+# Each check of a hand-written kernel runs in the interpreter, and on a GPU where tests marked gpu are asked for; and, where a
+# case takes seconds, its compiled code is executed too, in the long run of the suite.
+INTERPRETED = [pytest.param("interpret", id="interpret"), pytest.param("triton", id="triton", marks=pytest.mark.gpu)]
+HAND = [*INTERPRETED, pytest.param("ptx", id="ptx", marks=pytest.mark.slow)]
 DTYPES = [jnp.float32, jnp.bfloat16, jnp.float16]
 # One rounding to the nearest, of float32 sums whose own error is 1e-5, relative to the largest magnitude.
 TOLERANCE = {"float32": 1e-5, "bfloat16": 2**-8 + 1e-5, "float16": 2**-11 + 1e-5}

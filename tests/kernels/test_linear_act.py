@@ -60,7 +60,8 @@ def test_vmap_over_rows_and_over_weights(implementation):
         kernels.linear_act(x, w, None, "tanh", dropout_rate=0.5, dropout_seed=3, implementation=i)
     ))  # fmt: skip
     for axes, weights in (((0, None), w[0]), ((0, 0), w)):
-        hand, expected = (jax.vmap(jax.grad(loss(i), (0, 1)), axes)(x, weights) for i in (implementation, "xla"))
+        with jax.default_matmul_precision("highest"):
+            hand, expected = (jax.vmap(jax.grad(loss(i), (0, 1)), axes)(x, weights) for i in (implementation, "xla"))
         for h, e in zip(hand, expected, strict=True):
             np.testing.assert_allclose(h, e, rtol=1e-4, atol=1e-5)
 

@@ -155,14 +155,14 @@ def operands(rows: int, inputs: int, outputs: int) -> tuple[np.ndarray, ...]:
 
 def dense(*given: np.ndarray) -> mosaic.Compiled:
     static = vjp._static("relu", 0.01, 0.0, False)
-    return mosaic.compiled(lambda x, w, state, b: pallas.forward(x, w, b, state, **NOT_INTERPRETED, static=static)[0], *given)
+    return mosaic.compiled(lambda x, w, state, b: pallas.forward(x, w, b, state, **COMPILED, static=static)[0], *given)
 
 
 def expected_of(x: np.ndarray, w: np.ndarray, _: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.maximum(x.astype(np.float64) @ w.astype(np.float64) + b, 0).astype(ml_dtypes.bfloat16)
 
 
-NOT_INTERPRETED = {"interpret": False}
+COMPILED = {"implementation": "pallas"}
 
 
 @pytest.mark.parametrize(("rows", "inputs", "outputs", "seed"), [(304, 192, 192, 0), (136, 448, 320, 1)])

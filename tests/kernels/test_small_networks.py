@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import kernels
 from kernels.runtime import activations
-from tests.kernels.checking import DTYPES, HAND, TOLERANCE, assert_close, assert_matches_float64, few, normal
+from tests.kernels.checking import DTYPES, HAND, INTERPRETED, TOLERANCE, assert_close, assert_matches_float64, few, normal
 
 
 def layers(sizes, dtype, seed=10):
@@ -108,7 +108,7 @@ def test_mlp_of_drawn_shapes(implementation, dtype, activation, leading, inputs,
     assert_close(y, expected, 3 * TOLERANCE[dtype.dtype.name], "y")
 
 
-@pytest.mark.parametrize("implementation", HAND)
+@pytest.mark.parametrize("implementation", INTERPRETED)
 @settings(few, max_examples=4)
 @given(
     **MLP_DRAWS,
@@ -197,7 +197,7 @@ LENET5_DRAWS = {
 }
 
 
-@pytest.mark.parametrize("implementation", HAND)
+@pytest.mark.parametrize("implementation", INTERPRETED)
 @settings(few, max_examples=3)
 @given(**LENET5_DRAWS, dtype=st.sampled_from([jnp.bfloat16, jnp.float32, jnp.float16]), shift=st.sampled_from([0.0, -1.0]))
 def test_lenet5_of_drawn_shapes(implementation, dtype, batch, channels, classes, seed, shift):
@@ -222,7 +222,7 @@ def sparse(seed, shape, count):
     return w.reshape(shape)
 
 
-@pytest.mark.parametrize("implementation", HAND)
+@pytest.mark.parametrize("implementation", INTERPRETED)
 @settings(few, max_examples=2)
 @example(batch=0, channels=1, classes=10, dtype=jnp.float16, seed=0)
 @given(**LENET5_DRAWS, dtype=st.sampled_from(DTYPES))
