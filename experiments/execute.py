@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from experiments.errors import UserError, nearest, run
-from experiments.execution import cases, large, plans, record, running
+from experiments.execution import cases, large, plans, record, running, seeding
 from experiments.execution.case import GPUS, Case
 from experiments.measuring import result, resume, sources
 from kernels.commands.dtypes import DTYPES
@@ -60,6 +60,7 @@ def perform(
     until: float,
     console: Console,
     line: Callable[[dict[str, Any]], str],
+    wrong: Callable[[dict[str, Any]], bool] = lambda row: False,
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Run the parts that the result file lacks, and write it after each; their rows, and the names of those left for time."""
     old = result.earlier(path)
@@ -79,7 +80,7 @@ def perform(
             rows[name]["name"] = name
             result.write(head | {"cases": sorted(rows.values(), key=lambda row: row["name"])}, path)
             progress.advance(bar)
-            if not console.is_terminal or record.faults(rows[name]):
+            if not console.is_terminal or wrong(rows[name]):
                 say(line(rows[name]))
 
         def say(text: str) -> None:
@@ -130,12 +131,13 @@ def main(arguments: list[str]) -> int:
             raise UserError(f"{flag}: {number} given, {least} or more is needed")
     capability = (int(architecture[3:-1]), int(architecture[-1]))
     chosen = [case for case in chosen_cases(given.operators, groups) if case.least <= capability]
-    until, console = resume.deadline(given.minutes), wide(Console())
+    console = wide(Console())
     if given.faults:
-        return seed(chosen_cases(given.operators, ["usual"]), given, until, console)
+        return seed(given, console)
     todo, head = parts(chosen, given.dtype, architecture, given.seeds), record.header(record.NAME, architecture)
     path = given.out / f"{architecture}.json"
-    rows, left = perform(todo, path, head, until, console, lambda row: record.line(row, architecture))
+    told = lambda row: record.line(row, architecture)
+    rows, left = perform(todo, path, head, resume.deadline(given.minutes), console, told, lambda row: bool(record.faults(row)))
     console.print(record.table(rows, architecture))
     console.print(f"{record.summary(rows)}\nwritten: {path}", highlight=False, soft_wrap=True)
     if left:
@@ -143,8 +145,27 @@ def main(arguments: list[str]) -> int:
     return 1 if any(record.faults(row) for row in rows) else 0
 
 
-def seed(chosen: Sequence[Case], given: argparse.Namespace, until: float, console: Console) -> int:
-    raise NotImplementedError
+def seed(given: argparse.Namespace, console: Console) -> int:
+    """--faults."""
+    chosen = [case for case in seeding.cases() if not given.operators or case.operator in given.operators]
+    todo = []
+    for case in chosen:
+        options = {"faults": given.faults, "case": case.digest}
+        source = sources.digest(seeding.__name__, f"kernels.{case.operator}.api", "kernels.recurrent.persistent")
+        work = functools.partial(seeding.run, case, seeding.DTYPE, given.arch, given.faults)
+        needs = {"source": source, "options": options, "operator": case.operator, "dtype": seeding.DTYPE}
+        todo.append(resume.Part(f"{case.operator} {case.name}", needs, work))
+    head, path = record.header(record.FAULTS, given.arch), given.out / f"faults-{given.arch}.json"
+    until = resume.deadline(given.minutes)
+    rows, left = perform(todo, path, head, until, console, lambda row: seeding.line(row, given.arch))
+    console.print(seeding.table(rows, given.arch))
+    missed = [text for seen in seeding.by_kind(rows).values() for text in seen.missed]
+    for text in missed:
+        console.print(f"not found: {text}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"written: {path}", highlight=False, soft_wrap=True)
+    if left:
+        console.print(resume.stopped(left), highlight=False, soft_wrap=True)
+    return 1 if missed else 0
 
 
 if __name__ == "__main__":

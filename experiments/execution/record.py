@@ -12,7 +12,7 @@ from rich.text import Text
 from experiments.measuring import machine, result
 
 Row = dict[str, Any]
-NAME = "ptx"
+NAME, FAULTS = "ptx", "ptx-faults"
 PROTOCOL = (
     "the PTX that Triton compiles each kernel to, executed instruction by instruction on a CPU, beside Triton's interpreter on "
     "the same arrays; an instruction counts once a block; seconds are this CPU's and say nothing of a GPU"

@@ -72,6 +72,18 @@ EXECUTED: dict[str, Schema] = {
         },
     ],
 }  # fmt: skip
+FAULTS_OF_KIND: dict[str, Schema] = {
+    "places": int, "tried": int, "found": int, "how": {str: int}, "cannot_show": {str: int}, "missed": [str],
+}  # fmt: skip
+FAULTS: dict[str, Schema] = {
+    **HEADER, "commit": str, "protocol": str,
+    "cases": [
+        {
+            "name": str, "operator": str, "dtype": str, **ROW,
+            "kernels": [{"kernel": str, "kinds": {str: FAULTS_OF_KIND}}],
+        },
+    ],
+}  # fmt: skip
 
 
 def _cases(work: dict[str, Schema], figures: dict[str, Schema]) -> list[Schema]:
@@ -86,6 +98,7 @@ SCHEMAS: dict[str, dict[str, Schema]] = {
     "compiled-models": {**COMPILED, "cases": _cases({**MODEL, "seconds": PERHAPS}, COUNTED)},
     "guide": GUIDE,
     "ptx": EXECUTED,
+    "ptx-faults": FAULTS,
 }
 
 
