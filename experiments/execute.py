@@ -12,7 +12,7 @@ import argparse
 import functools
 import pathlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -34,9 +34,13 @@ GROUPS: dict[str, Callable[[], list[Case]]] = {
 FOLDER = result.RESULTS / record.NAME
 
 
-def digest(operator: str) -> str:
-    """Of all that a row of this operator depends on but its case."""
-    return sources.digest(running.__name__, large.__name__, f"kernels.{operator}.api", "kernels.recurrent.persistent")
+def digest(maker: str, operator: str) -> str:
+    """Of all that a row of this operator depends on but its case, which its options name."""
+    return sources.digest(maker, f"kernels.{operator}.api")
+
+
+def name_of(case: Case, dtype: str) -> str:
+    return f"{case.operator} {case.name}, {dtype}"
 
 
 def parts(chosen: Sequence[Case], dtypes: Sequence[str], architecture: str, seeds: int) -> list[resume.Part]:
@@ -45,16 +49,18 @@ def parts(chosen: Sequence[Case], dtypes: Sequence[str], architecture: str, seed
     for case in chosen:
         for dtype in case.dtypes:
             if dtype in dtypes:
-                options = {"dtype": dtype, "seeds": seeds, "case": case.digest}
-                needs = {"source": digest(case.operator), "options": options, "operator": case.operator, "group": case.group}
                 made = large if case.group == "large" else running
+                options = {"dtype": dtype, "seeds": seeds, "case": case.digest}
+                needs = {"source": digest(made.__name__, case.operator), "options": options}
+                needs |= {"operator": case.operator, "group": case.group, "dtype": dtype}
                 work = functools.partial(made.run, case, dtype, architecture, seeds)
-                found.append(resume.Part(f"{case.operator} {case.name}, {dtype}", needs | {"dtype": dtype}, work))
+                found.append(resume.Part(name_of(case, dtype), needs, work))
     return found
 
 
 def perform(
     todo: Sequence[resume.Part],
+    known: Collection[str],
     path: pathlib.Path,
     head: dict[str, Any],
     until: float,
@@ -62,9 +68,13 @@ def perform(
     line: Callable[[dict[str, Any]], str],
     wrong: Callable[[dict[str, Any]], bool] = lambda row: False,
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """Run the parts that the result file lacks, and write it after each; their rows, and the names of those left for time."""
+    """Run the parts that the result file lacks, and write it after each; their rows, and the names of those left for time.
+
+    Rows of parts that are not among `known` any more are dropped.
+    """
     old = result.earlier(path)
-    rows = {row["name"]: row for row in old["cases"]} if old is not None and result.same_conditions(old, head) else {}
+    kept = old["cases"] if old is not None and result.same_conditions(old, head) else []
+    rows = {row["name"]: row for row in kept if row["name"] in known}
     columns = (TextColumn("{task.completed}/{task.total}"), BarColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         bar = progress.add_task("", total=len(todo))
@@ -137,7 +147,10 @@ def main(arguments: list[str]) -> int:
     todo, head = parts(chosen, given.dtype, architecture, given.seeds), record.header(record.NAME, architecture)
     path = given.out / f"{architecture}.json"
     told = lambda row: record.line(row, architecture)
-    rows, left = perform(todo, path, head, resume.deadline(given.minutes), console, told, lambda row: bool(record.faults(row)))
+    every = {name_of(case, dtype) for make in GROUPS.values() for case in make() for dtype in case.dtypes}
+    rows, left = perform(
+        todo, every, path, head, resume.deadline(given.minutes), console, told, lambda row: bool(record.faults(row))
+    )
     console.print(record.table(rows, architecture))
     console.print(f"{record.summary(rows)}\nwritten: {path}", highlight=False, soft_wrap=True)
     if left:
@@ -147,17 +160,23 @@ def main(arguments: list[str]) -> int:
 
 def seed(given: argparse.Namespace, console: Console) -> int:
     """--faults."""
-    chosen = [case for case in seeding.cases() if not given.operators or case.operator in given.operators]
-    todo = []
-    for case in chosen:
+    todo, every = [], seeding.cases()
+    for case in every:
+        if given.operators and case.operator not in given.operators:
+            continue
         options = {"faults": given.faults, "case": case.digest}
-        source = sources.digest(seeding.__name__, f"kernels.{case.operator}.api", "kernels.recurrent.persistent")
         work = functools.partial(seeding.run, case, seeding.DTYPE, given.arch, given.faults)
-        needs = {"source": source, "options": options, "operator": case.operator, "dtype": seeding.DTYPE}
-        todo.append(resume.Part(f"{case.operator} {case.name}", needs, work))
+        needs = {
+            "source": digest(seeding.__name__, case.operator),
+            "options": options,
+            "operator": case.operator,
+            "dtype": seeding.DTYPE,
+        }
+        todo.append(resume.Part(name_of(case, seeding.DTYPE), needs, work))
+    known = {name_of(case, seeding.DTYPE) for case in every}
     head, path = record.header(record.FAULTS, given.arch), given.out / f"faults-{given.arch}.json"
     until = resume.deadline(given.minutes)
-    rows, left = perform(todo, path, head, until, console, lambda row: seeding.line(row, given.arch))
+    rows, left = perform(todo, known, path, head, until, console, lambda row: seeding.line(row, given.arch))
     console.print(seeding.table(rows, given.arch))
     missed = [text for seen in seeding.by_kind(rows).values() for text in seen.missed]
     for text in missed:
