@@ -93,7 +93,7 @@ def ready(case: Case, architecture: str) -> tuple[running.Ready, Any]:
 
 
 def test_faults_are_found_and_told_from_those_that_cannot_show(tmp_path: pathlib.Path) -> None:
-    seeder = seeding.Seeder(*ready(Case("faults", cases.loss(3, 600, 0.1)), "sm_80"), tolerance=0.02)
+    seeder = seeding.Seeder(*ready(Case("faults", cases.loss(3, 600, 0.1)), "sm_80"), lambda output: 0.02)
     by_kind = {fault.kind: fault for fault in reversed(list(faults.faults(seeder.lines)))}
     assert "race" in seeder.found_by(by_kind["bar.sync dropped"])
     assert seeder.found_by(by_kind["address of a store to device memory shifted"]) - {seeding.SAME}
@@ -151,12 +151,12 @@ def test_shifts_and_predicates() -> None:
 def test_the_difference_of_arrays() -> None:
     poison = np.full(3, 255, np.uint8).repeat(4).view(np.float32)
     values = np.array([1.0, np.nan, 4.0], np.float32)
-    assert running.difference([values], [values]) == 0
-    assert running.difference([values + np.float32(0.5)], [values]) == pytest.approx(0.125)
-    assert running.difference([np.array([1, 2, 4], np.float32)], [values]) == np.inf
-    assert running.difference([poison], [poison]) == 0
-    assert running.difference([poison], [values]) == np.inf
-    assert running.difference([np.array([1])], [np.array([2])]) == np.inf
+    assert running.difference(values, values) == 0
+    assert running.difference(values + np.float32(0.5), values) == pytest.approx(0.125)
+    assert running.difference(np.array([1, 2, 4], np.float32), values) == np.inf
+    assert running.difference(poison, poison) == 0
+    assert running.difference(poison, values) == np.inf
+    assert running.difference(np.array([1]), np.array([2])) == np.inf
 
 
 def test_the_cases_are_told_apart() -> None:
