@@ -23,13 +23,14 @@ from experiments.guide import topics
 from experiments.measuring.pictures import digest, drawn_from
 from experiments.measuring.result import RESULTS, load
 from experiments.measuring.tables import Table, markdown, shown, where
+from experiments.pages import executed, house, models, recurrent, training
 from experiments.pages import gpus as gpu_page
-from experiments.pages import house, models, recurrent, training
 from kernels.runtime import gpus
 
 ROOT = pathlib.Path(__file__).parents[1]
 BLOCK = re.compile(r"(<!-- begin ([\w-]+) -->\n)(.*?)(<!-- end \2 -->)", re.DOTALL)
 GPU = "nvidia-h200"
+ARCHITECTURES = ("sm_80", "sm_90")
 
 
 def found(name: str, device: str = GPU) -> dict[str, Any] | None:
@@ -85,6 +86,12 @@ def who_wins() -> str:
     return "Not compiled yet.\n" if record is None else shown(compared.operators(record), record)
 
 
+def execution(text: Callable[..., str]) -> str:
+    """Of the compiled kernels as they were executed, and of the faults put into them."""
+    records = [[found(f"{kind}{name}", "ptx") for name in ARCHITECTURES] for kind in ("", "faults-")]
+    return text(*([record for record in of if record is not None] for of in records))
+
+
 def guide() -> str:
     """Which GPU optimization pays: all topics."""
     gpu, cpu = load("guide", GPU), found("guide", "cpu")
@@ -123,6 +130,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "compiled-models": _of(compiled, compared.models, "models"),
     "measured-cpu": _of(measured, "cpu", "torch"),
     "measured-h200": _of(measured, GPU, "torch,torch.compile,flax"),
+    "executed": _of(execution, executed.page),
+    "executed-said": _of(execution, executed.sentence),
     "guide": guide,
     **{f"guide-{name}": _of(guide_topic, name) for name in topics.NAMES},
 }

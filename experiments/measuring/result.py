@@ -59,6 +59,31 @@ GUIDE: dict[str, Schema] = {
     **HEADER, "commit": str, "clocks": ({str: NUMBER}, None), "protocol": str, "ceilings": (CEILINGS, None),
     "topics": [{"topic": str, **ROW, "cases": [GUIDE_CASE]}],
 }  # fmt: skip
+EXECUTED_KERNEL: dict[str, Schema] = {
+    "kernel": str, "launches": int, "blocks": int, "threads": int, "instructions": int, "difference": PERHAPS, "races": int,
+    "out_of_bounds": int, "unwritten": int, "faults": [str], "seconds": NUMBER,
+}  # fmt: skip
+EXECUTED: dict[str, Schema] = {
+    **HEADER, "commit": str, "protocol": str,
+    "cases": [
+        {
+            "name": str, "operator": str, "group": str, "dtype": str, **ROW, "error": PERHAPS, "tolerance": PERHAPS,
+            "refused": (str, None), "faults": [str], "kernels": [EXECUTED_KERNEL],
+        },
+    ],
+}  # fmt: skip
+FAULTS_OF_KIND: dict[str, Schema] = {
+    "places": int, "tried": int, "found": int, "how": {str: int}, "cannot_show": {str: int}, "missed": [str],
+}  # fmt: skip
+FAULTS: dict[str, Schema] = {
+    **HEADER, "commit": str, "protocol": str,
+    "cases": [
+        {
+            "name": str, "operator": str, "dtype": str, **ROW,
+            "kernels": [{"kernel": str, "kinds": {str: FAULTS_OF_KIND}}],
+        },
+    ],
+}  # fmt: skip
 
 
 def _cases(work: dict[str, Schema], figures: dict[str, Schema]) -> list[Schema]:
@@ -72,6 +97,8 @@ SCHEMAS: dict[str, dict[str, Schema]] = {
     "compiled-operators": {**COMPILED, "cases": _cases({**OPERATOR, "seconds": PERHAPS}, COUNTED)},
     "compiled-models": {**COMPILED, "cases": _cases({**MODEL, "seconds": PERHAPS}, COUNTED)},
     "guide": GUIDE,
+    "ptx": EXECUTED,
+    "ptx-faults": FAULTS,
 }
 
 

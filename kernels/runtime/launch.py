@@ -32,15 +32,25 @@ def usable_cores(cores: int) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Launch:
-    """One launch as it was traced."""
+    """One launch as it was traced.
+
+    Attributes:
+      dtypes, shapes: of the arrays, inputs before outputs.
+      inputs: how many of the arrays are inputs.
+      zeroed_outputs, in_place, cooperative: as `launch` was given them.
+    """
 
     kernel: Any
-    dtypes: tuple[Any, ...]  # of the arrays, inputs before outputs
+    dtypes: tuple[Any, ...]
     grid: tuple[int, ...]
     num_warps: int
     num_stages: int
     constants: tuple[tuple[str, Any], ...]
-    shapes: tuple[tuple[int, ...], ...] = dataclasses.field(default=(), compare=False)  # of the arrays
+    shapes: tuple[tuple[int, ...], ...] = dataclasses.field(default=(), compare=False)
+    inputs: int = dataclasses.field(default=0, compare=False)
+    zeroed_outputs: tuple[int, ...] = dataclasses.field(default=(), compare=False)
+    in_place: tuple[tuple[int, int], ...] = dataclasses.field(default=(), compare=False)
+    cooperative: bool = dataclasses.field(default=False, compare=False)
 
 
 _recorders: list[list[Launch]] = []
@@ -104,7 +114,9 @@ def launch(
         raise ValueError(f"implementation: {implementation!r} is none of {', '.join(dispatch.TRITON)}")
     dtypes = (*(a.dtype for a in inputs), *(o.dtype for o in outputs))
     shapes = (*(a.shape for a in inputs), *(o.shape for o in outputs))
-    call = Launch(kernel, dtypes, grid, num_warps, num_stages, tuple(sorted(constants.items())), shapes)
+    given = tuple(sorted(constants.items()))
+    options = (len(inputs), zeroed_outputs, in_place, cooperative)
+    call = Launch(kernel, dtypes, grid, num_warps, num_stages, given, shapes, *options)
     for record in _recorders:
         record.append(call)
     made = [(o.shape, np.dtype(o.dtype)) for o in outputs]

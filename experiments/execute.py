@@ -1,0 +1,191 @@
+"""Executes the compiled code of the kernels, without a GPU: python -m experiments.execute [OPERATOR ...] [--arch sm_90].
+
+Compares every launch with Triton's interpreter, and the results and gradients of every operator with float64; looks for races,
+accesses out of bounds and reads of memory that nobody wrote. With --faults it puts faults into the code instead, and says how
+many of them are found. Writes experiments/results/ptx/sm_80.json or faults-sm_80.json after each case; what is there from the
+same sources is not done again. The exit status is 1 where anything is wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import pathlib
+import sys
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from experiments.errors import UserError, nearest, run
+from experiments.execution import cases, large, plans, record, running, seeding
+from experiments.execution.case import GPUS, Case
+from experiments.measuring import result, resume, sources
+from kernels.commands.dtypes import DTYPES
+
+GROUPS: dict[str, Callable[[], list[Case]]] = {
+    "usual": cases.usual,
+    "special": cases.special,
+    "candidates": plans.candidates,
+    "recurrent": plans.real,
+    "large": large.cases,
+}
+FOLDER = result.RESULTS / record.NAME
+
+
+def digest(maker: str, operator: str) -> str:
+    """Of all that a row of this operator depends on but its case, which its options name."""
+    return sources.digest(maker, f"kernels.{operator}.api")
+
+
+def name_of(case: Case, dtype: str) -> str:
+    return f"{case.operator} {case.name}, {dtype}"
+
+
+def parts(chosen: Sequence[Case], dtypes: Sequence[str], architecture: str, seeds: int) -> list[resume.Part]:
+    """A part for each case and dtype, in this order: the dtypes of a case share its reference."""
+    found = []
+    for case in chosen:
+        for dtype in case.dtypes:
+            if dtype in dtypes:
+                made = large if case.group == "large" else running
+                options = {"dtype": dtype, "seeds": seeds, "case": case.digest}
+                needs = {"source": digest(made.__name__, case.operator), "options": options}
+                needs |= {"operator": case.operator, "group": case.group, "dtype": dtype}
+                work = functools.partial(made.run, case, dtype, architecture, seeds)
+                found.append(resume.Part(name_of(case, dtype), needs, work))
+    return found
+
+
+def perform(
+    todo: Sequence[resume.Part],
+    known: Collection[str],
+    path: pathlib.Path,
+    head: dict[str, Any],
+    until: float,
+    console: Console,
+    line: Callable[[dict[str, Any]], str],
+    wrong: Callable[[dict[str, Any]], bool] = lambda row: False,
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Run the parts that the result file lacks, and write it after each; their rows, and the names of those left for time.
+
+    Rows of parts that are not among `known` any more are dropped.
+    """
+    old = result.earlier(path)
+    kept = old["cases"] if old is not None and result.same_conditions(old, head) else []
+    rows = {row["name"]: row for row in kept if row["name"] in known}
+    columns = (TextColumn("{task.completed}/{task.total}"), BarColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        bar = progress.add_task("", total=len(todo))
+
+        def announced(part: resume.Part) -> resume.Part:
+            def work() -> dict[str, Any]:
+                progress.update(bar, description=part.name)
+                return part.run()
+
+            return resume.Part(part.name, part.needs, work)
+
+        def save(name: str) -> None:
+            rows[name]["name"] = name
+            result.write(head | {"cases": sorted(rows.values(), key=lambda row: row["name"])}, path)
+            progress.advance(bar)
+            if not console.is_terminal or wrong(rows[name]):
+                say(line(rows[name]))
+
+        def say(text: str) -> None:
+            console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+        progress.advance(bar, sum(part.name in rows and part.needs.items() <= rows[part.name].items() for part in todo))
+        left = resume.go_on([announced(part) for part in todo], rows, save, until=until, say=say)
+    return [rows[part.name] for part in todo if part.name not in left], left
+
+
+def chosen_cases(operators: Sequence[str], groups: Sequence[str]) -> list[Case]:
+    every = [case for group in GROUPS for case in (GROUPS[group]() if group in groups else ())]
+    known = sorted({case.operator for case in every})
+    for name in operators:
+        if name not in known:
+            raise UserError(nearest("OPERATOR", name, known))
+    return [case for case in every if not operators or case.operator in operators]
+
+
+def checked(flag: str, given: Sequence[str], known: Sequence[str]) -> Sequence[str]:
+    for name in given:
+        if name not in known:
+            raise UserError(nearest(flag, name, known))
+    return given
+
+
+def wide(console: Console) -> Console:
+    """As wide as the table needs where the output is not a terminal."""
+    return console if console.is_terminal else Console(width=180)
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m experiments.execute", description=__doc__.split("\n\n")[0])
+    parser.add_argument("operators", nargs="*", metavar="OPERATOR", help="all if none is named")
+    parser.add_argument("--arch", default="sm_80", help=f"one of {', '.join(GPUS)} (%(default)s)")
+    parser.add_argument("--cases", nargs="+", default=["all"], metavar="GROUP", help=f"all, or some of {', '.join(GROUPS)}")
+    parser.add_argument("--dtype", nargs="+", default=list(DTYPES), help=f"some of {', '.join(DTYPES)}")
+    parser.add_argument("--seeds", type=int, default=1, help="orders of the blocks of a launch with a barrier across its grid")
+    parser.add_argument("--faults", type=int, default=0, metavar="N", help="put in up to N faults of each kind instead")
+    resume.add_minutes(parser)
+    parser.add_argument("--out", type=pathlib.Path, default=FOLDER, help="folder for the result; experiments/results/ptx")
+    given = parser.parse_args(arguments)
+    (architecture,) = checked("--arch", [given.arch], list(GPUS))
+    groups = list(GROUPS) if "all" in given.cases else checked("--cases", given.cases, [*GROUPS, "all"])
+    checked("--dtype", given.dtype, DTYPES)
+    for flag, number, least in (("--seeds", given.seeds, 1), ("--faults", given.faults, 0)):
+        if number < least:
+            raise UserError(f"{flag}: {number} given, {least} or more is needed")
+    capability = (int(architecture[3:-1]), int(architecture[-1]))
+    chosen = [case for case in chosen_cases(given.operators, groups) if case.least <= capability]
+    console = wide(Console())
+    if given.faults:
+        return seed(given, console)
+    todo, head = parts(chosen, given.dtype, architecture, given.seeds), record.header(record.NAME, architecture)
+    path = given.out / f"{architecture}.json"
+    told = lambda row: record.line(row, architecture)
+    every = {name_of(case, dtype) for make in GROUPS.values() for case in make() for dtype in case.dtypes}
+    rows, left = perform(
+        todo, every, path, head, resume.deadline(given.minutes), console, told, lambda row: bool(record.faults(row))
+    )
+    console.print(record.table(rows, architecture))
+    console.print(f"{record.summary(rows)}\nwritten: {path}", highlight=False, soft_wrap=True)
+    if left:
+        console.print(resume.stopped(left), highlight=False, soft_wrap=True)
+    return 1 if any(record.faults(row) for row in rows) else 0
+
+
+def seed(given: argparse.Namespace, console: Console) -> int:
+    """--faults."""
+    todo, every = [], seeding.cases()
+    for case in every:
+        if given.operators and case.operator not in given.operators:
+            continue
+        options = {"faults": given.faults, "case": case.digest}
+        work = functools.partial(seeding.run, case, seeding.DTYPE, given.arch, given.faults)
+        needs = {
+            "source": digest(seeding.__name__, case.operator),
+            "options": options,
+            "operator": case.operator,
+            "dtype": seeding.DTYPE,
+        }
+        todo.append(resume.Part(name_of(case, seeding.DTYPE), needs, work))
+    known = {name_of(case, seeding.DTYPE) for case in every}
+    head, path = record.header(record.FAULTS, given.arch), given.out / f"faults-{given.arch}.json"
+    until = resume.deadline(given.minutes)
+    rows, left = perform(todo, known, path, head, until, console, lambda row: seeding.line(row, given.arch))
+    console.print(seeding.table(rows, given.arch))
+    missed = [text for seen in seeding.by_kind(rows).values() for text in seen.missed]
+    for text in missed:
+        console.print(f"not found: {text}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"written: {path}", highlight=False, soft_wrap=True)
+    if left:
+        console.print(resume.stopped(left), highlight=False, soft_wrap=True)
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))
