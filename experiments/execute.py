@@ -59,25 +59,24 @@ def parts(chosen: Sequence[Case], dtypes: Sequence[str], architecture: str, seed
 
 
 def perform(
-    todo: Sequence[resume.Part],
-    known: Collection[str],
+    every: Sequence[resume.Part],
+    wanted: Collection[str],
     path: pathlib.Path,
     head: dict[str, Any],
     until: float,
     console: Console,
     line: Callable[[dict[str, Any]], str],
     wrong: Callable[[dict[str, Any]], bool] = lambda row: False,
-) -> tuple[list[dict[str, Any]], list[str]]:
-    """Run the parts that the result file lacks, and write it after each; their rows, and the names of those left for time.
+) -> list[dict[str, Any]]:
+    """Run the wanted parts that the result file lacks, and write it after each; the rows of those that are done.
 
-    Rows of parts that are not among `known` any more are dropped.
+    Args:
+      every: the parts of all rows that the file may have.
+      wanted: names of parts.
     """
-    old = result.earlier(path)
-    kept = old["cases"] if old is not None and result.same_conditions(old, head) else []
-    rows = {row["name"]: row for row in kept if row["name"] in known}
     columns = (TextColumn("{task.completed}/{task.total}"), BarColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        bar = progress.add_task("", total=len(todo))
+        bar = progress.add_task("", total=len(wanted))
 
         def announced(part: resume.Part) -> resume.Part:
             def work() -> dict[str, Any]:
@@ -86,19 +85,15 @@ def perform(
 
             return resume.Part(part.name, part.needs, work)
 
-        def save(name: str) -> None:
-            rows[name]["name"] = name
-            result.write(head | {"cases": sorted(rows.values(), key=lambda row: row["name"])}, path)
+        def saved(found: dict[str, Any], name: str) -> None:
             progress.advance(bar)
-            if not console.is_terminal or wrong(rows[name]):
-                say(line(rows[name]))
+            row = next(row for row in found["cases"] if row["name"] == name)
+            if not console.is_terminal or wrong(row):
+                console.print(line(row), markup=False, highlight=False, soft_wrap=True)
 
-        def say(text: str) -> None:
-            console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-        progress.advance(bar, sum(part.name in rows and part.needs.items() <= rows[part.name].items() for part in todo))
-        left = resume.go_on([announced(part) for part in todo], rows, save, until=until, say=say)
-    return [rows[part.name] for part in todo if part.name not in left], left
+        announcing = [announced(part) for part in every]
+        done = resume.complete(path, head, announcing, wanted.__contains__, until=until, saved=saved)
+    return [row for row in done.record["cases"] if row["name"] in wanted and row["name"] not in done.left]
 
 
 def chosen_cases(operators: Sequence[str], groups: Sequence[str]) -> list[Case]:
@@ -144,46 +139,37 @@ def main(arguments: list[str]) -> int:
     console = wide(Console())
     if given.faults:
         return seed(given, console)
-    todo, head = parts(chosen, given.dtype, architecture, given.seeds), record.header(record.NAME, architecture)
-    path = given.out / f"{architecture}.json"
-    told = lambda row: record.line(row, architecture)
-    every = {name_of(case, dtype) for make in GROUPS.values() for case in make() for dtype in case.dtypes}
-    rows, left = perform(
-        todo, every, path, head, resume.deadline(given.minutes), console, told, lambda row: bool(record.faults(row))
-    )
+    head, path = record.header(record.NAME, architecture), given.out / f"{architecture}.json"
+    told, wrong = lambda row: record.line(row, architecture), lambda row: bool(record.faults(row))
+    possible = [case for make in GROUPS.values() for case in make() if case.least <= capability]
+    every = parts(possible, list(DTYPES), architecture, given.seeds)
+    wanted = {part.name for part in parts(chosen, given.dtype, architecture, given.seeds)}
+    rows = perform(every, wanted, path, head, resume.deadline(given.minutes), console, told, wrong)
     console.print(record.table(rows, architecture))
     console.print(f"{record.summary(rows)}\nwritten: {path}", highlight=False, soft_wrap=True)
-    if left:
-        console.print(resume.stopped(left), highlight=False, soft_wrap=True)
     return 1 if any(record.faults(row) for row in rows) else 0
 
 
 def seed(given: argparse.Namespace, console: Console) -> int:
     """--faults."""
-    todo, every = [], seeding.cases()
-    for case in every:
-        if given.operators and case.operator not in given.operators:
-            continue
+    every, wanted = [], set()
+    for case in seeding.cases():
+        name = name_of(case, seeding.DTYPE)
         options = {"faults": given.faults, "case": case.digest}
+        needs = {"source": digest(seeding.__name__, case.operator), "options": options}
+        needs |= {"operator": case.operator, "dtype": seeding.DTYPE}
         work = functools.partial(seeding.run, case, seeding.DTYPE, given.arch, given.faults)
-        needs = {
-            "source": digest(seeding.__name__, case.operator),
-            "options": options,
-            "operator": case.operator,
-            "dtype": seeding.DTYPE,
-        }
-        todo.append(resume.Part(name_of(case, seeding.DTYPE), needs, work))
-    known = {name_of(case, seeding.DTYPE) for case in every}
+        every.append(resume.Part(name, needs, work))
+        if not given.operators or case.operator in given.operators:
+            wanted.add(name)
     head, path = record.header(record.FAULTS, given.arch), given.out / f"faults-{given.arch}.json"
-    until = resume.deadline(given.minutes)
-    rows, left = perform(todo, known, path, head, until, console, lambda row: seeding.line(row, given.arch))
+    told = lambda row: seeding.line(row, given.arch)
+    rows = perform(every, wanted, path, head, resume.deadline(given.minutes), console, told)
     console.print(seeding.table(rows, given.arch))
     missed = [text for seen in seeding.by_kind(rows).values() for text in seen.missed]
     for text in missed:
         console.print(f"not found: {text}", markup=False, highlight=False, soft_wrap=True)
     console.print(f"written: {path}", highlight=False, soft_wrap=True)
-    if left:
-        console.print(resume.stopped(left), highlight=False, soft_wrap=True)
     return 1 if missed else 0
 
 

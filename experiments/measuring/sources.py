@@ -21,11 +21,21 @@ def file_of(module: str) -> pathlib.Path | None:
     return next((found for found in (path.with_suffix(".py"), path / "__init__.py") if found.exists()), None)
 
 
+class _Running(ast.NodeTransformer):
+    """Takes out what stands under `if TYPE_CHECKING`."""
+
+    def visit_If(self, node: ast.If) -> ast.If | None:
+        return None if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING" else node
+
+
 @functools.cache
 def imports(module: str) -> set[str]:
-    """The modules of this repository that a module imports, in its functions too, or names in full in a string."""
+    """The modules of this repository that a module imports, in its functions too, or names in full in a string.
+
+    What it imports for its annotations alone, under `if TYPE_CHECKING`, does not count: nothing of it runs.
+    """
     path, names = file_of(module), []
-    for node in ast.walk(ast.parse(path.read_text() if path else "")):
+    for node in ast.walk(_Running().visit(ast.parse(path.read_text() if path else ""))):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:

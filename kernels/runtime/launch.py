@@ -6,76 +6,18 @@ Imported when a kernel is built, never by `import kernels`.
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import functools
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kernels.runtime import devices, dispatch, meshes
+from kernels.runtime import devices, dispatch, launches, meshes
+from kernels.runtime.launches import Launch, recording, unrecorded, usable_cores
 
-# A multiplication and an addition become one instruction, as in every version of Triton so far; from 3.9 on it asks to be told.
-os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
-
-RESERVED = 4  # multiprocessors that a grid with a barrier across it leaves to whatever else runs
-
-
-def usable_cores(cores: int) -> int:
-    """Of a device's multiprocessors, those that a grid with a barrier across it may take: one at least."""
-    return max(1, cores - RESERVED)
-
-
-@dataclasses.dataclass(frozen=True)
-class Launch:
-    """One launch as it was traced.
-
-    Attributes:
-      dtypes, shapes: of the arrays, inputs before outputs.
-      inputs: how many of the arrays are inputs.
-      zeroed_outputs, in_place, cooperative: as `launch` was given them.
-    """
-
-    kernel: Any
-    dtypes: tuple[Any, ...]
-    grid: tuple[int, ...]
-    num_warps: int
-    num_stages: int
-    constants: tuple[tuple[str, Any], ...]
-    shapes: tuple[tuple[int, ...], ...] = dataclasses.field(default=(), compare=False)
-    inputs: int = dataclasses.field(default=0, compare=False)
-    zeroed_outputs: tuple[int, ...] = dataclasses.field(default=(), compare=False)
-    in_place: tuple[tuple[int, int], ...] = dataclasses.field(default=(), compare=False)
-    cooperative: bool = dataclasses.field(default=False, compare=False)
-
-
-_recorders: list[list[Launch]] = []
-
-
-@contextlib.contextmanager
-def recording() -> Iterator[list[Launch]]:
-    """Lists the launches that are traced inside the block."""
-    record: list[Launch] = []
-    _recorders.append(record)
-    try:
-        yield record
-    finally:
-        _recorders.remove(record)
-
-
-@contextlib.contextmanager
-def unrecorded() -> Iterator[None]:
-    """Launches traced inside the block are a trial, and stand in no list."""
-    saved = list(_recorders)
-    _recorders.clear()
-    try:
-        yield
-    finally:
-        _recorders.extend(saved)
+__all__ = ["Launch", "launch", "like", "recording", "unrecorded", "usable_cores"]
 
 
 def launch(
@@ -117,9 +59,7 @@ def launch(
     given = tuple(sorted(constants.items()))
     options = (len(inputs), zeroed_outputs, in_place, cooperative)
     call = Launch(kernel, dtypes, grid, num_warps, num_stages, given, shapes, *options)
-    for record in _recorders:
-        record.append(call)
-    made = [(o.shape, np.dtype(o.dtype)) for o in outputs]
+    launches.note(call)
     if implementation == "triton":
         if check is not None:
             check(call)
@@ -127,22 +67,15 @@ def launch(
     elif implementation == "interpret":
         from kernels.verification import interpret
 
+        made = [(o.shape, np.dtype(o.dtype)) for o in outputs]
         run = lambda arrays: interpret.launch(kernel, grid, arrays, made, zeroed_outputs, constants, cooperative)
         results = _on_host(run, inputs, outputs)
     else:
         from kernels.verification import ptx
 
         here = devices.device()
-        execute = functools.partial(
-            ptx.launch,
-            call,
-            outputs=made,
-            zeroed_outputs=zeroed_outputs,
-            in_place=in_place,
-            cooperative=cooperative,
-            compute_capability=here.compute_capability if here.platform == "cuda" else devices.BASELINE,
-        )
-        results = _on_host(execute, inputs, outputs)
+        capability = here.compute_capability if here.platform == "cuda" else devices.BASELINE
+        results = _on_host(functools.partial(ptx.launch, call, compute_capability=capability), inputs, outputs)
     varying = meshes.varying_axes(*inputs)  # inside shard_map: what no operation of JAX's makes, it must be told
     return [meshes.vary(result, varying) for result in results]
 

@@ -23,7 +23,7 @@ from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from kernels.runtime import devices as runtime_devices
-from kernels.runtime import dispatch, gpus, launch
+from kernels.runtime import dispatch, gpus, launches
 
 
 class CompilationError(Exception):
@@ -160,7 +160,7 @@ class Resources:
     ttgir: str = dataclasses.field(repr=False, default="")  # Triton's program, with the layouts chosen for the device
 
 
-def kernel_resources(call: launch.Launch, kind: str = "nvidia-h200") -> Resources:
+def kernel_resources(call: launches.Launch, kind: str = "nvidia-h200") -> Resources:
     """A recorded launch compiled for one kind of device, as jax-triton would compile it there."""
     with runtime_devices.target(kind) as target:
         return resources(call, target.compute_capability)
@@ -176,7 +176,7 @@ class Compiled:
 
 
 @functools.lru_cache(maxsize=256)
-def compiled(call: launch.Launch, compute_capability: tuple[int, int]) -> Compiled:
+def compiled(call: launches.Launch, compute_capability: tuple[int, int]) -> Compiled:
     """A recorded launch, compiled by Triton for any device of a compute capability, as jax-triton would; not assembled.
 
     Raises:
@@ -206,7 +206,7 @@ def compiled(call: launch.Launch, compute_capability: tuple[int, int]) -> Compil
 
 
 @functools.lru_cache(maxsize=64)
-def resources(call: launch.Launch, compute_capability: tuple[int, int]) -> Resources:
+def resources(call: launches.Launch, compute_capability: tuple[int, int]) -> Resources:
     """`kernel_resources` for any device of a compute capability.
 
     Raises:
@@ -225,7 +225,7 @@ def resources(call: launch.Launch, compute_capability: tuple[int, int]) -> Resou
     return _resources(found.ptx, run.stderr, found.shared_memory, found.ttgir)
 
 
-def _refusal(call: launch.Launch, compute_capability: tuple[int, int], who: str, words: str) -> str:
+def _refusal(call: launches.Launch, compute_capability: tuple[int, int], who: str, words: str) -> str:
     """One line of what a compiler said."""
     lines = [line.strip() for line in words.splitlines() if line.strip()]
     first = next((line for line in lines if "error" in line.lower()), lines[0] if lines else "no reason given")

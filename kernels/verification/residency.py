@@ -1,7 +1,7 @@
 """Whether all blocks of a launch are resident at the same time; otherwise a barrier across its grid never opens.
 
 With a cooperative launch the driver would refuse what does not fit, but jax-triton 0.3.1 cannot request one. So the resources
-of a block are read from the compiled kernel, and the grid is compared with what the device has, less `launch.RESERVED`
+of a block are read from the compiled kernel, and the grid is compared with what the device has, less `launches.RESERVED`
 multiprocessors for whatever else runs. A kernel of another stream or process that keeps more than those busy delays the barrier
 until it ends.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 
-from kernels.runtime import devices, launch
+from kernels.runtime import devices, launches
 from kernels.runtime.gpus import RESERVED_SHARED_MEMORY
 from kernels.verification import aot
 
@@ -34,26 +34,26 @@ def blocks_per_core(found: aot.Resources, num_warps: int, device: devices.Device
     )
 
 
-def resident_blocks(call: launch.Launch, device: devices.Device) -> int:
+def resident_blocks(call: launches.Launch, device: devices.Device) -> int:
     """How many blocks of this launch the device holds at the same time beside whatever else runs: it compiles the kernel."""
     found = aot.resources(call, device.compute_capability)
-    return blocks_per_core(found, call.num_warps, device) * launch.usable_cores(device.cores)
+    return blocks_per_core(found, call.num_warps, device) * launches.usable_cores(device.cores)
 
 
-def require_a_core_each(call: launch.Launch) -> None:
+def require_a_core_each(call: launches.Launch) -> None:
     """Raises NotResidentError unless there is a multiprocessor for each block.
 
     Nothing is compiled: a block that can be launched at all fits on one, so such a grid is resident whatever its blocks take.
     """
     here, blocks = devices.device(), math.prod(call.grid)
-    if blocks > launch.usable_cores(here.cores):
+    if blocks > launches.usable_cores(here.cores):
         raise NotResidentError(
             f"{call.kernel.fn.__name__} needs a multiprocessor for each of its {blocks} blocks, and {here.kind} has "
-            f"{launch.usable_cores(here.cores)} to give"
+            f"{launches.usable_cores(here.cores)} to give"
         )
 
 
-def require(call: launch.Launch) -> None:
+def require(call: launches.Launch) -> None:
     """Raises NotResidentError unless all blocks of the launch run at the same time on the device at hand."""
     here, blocks = devices.device(), math.prod(call.grid)
     resident = resident_blocks(call, here)

@@ -25,11 +25,13 @@ def executed(monkeypatch):
     """What the executor of PTX is handed; the interpreter stands in for it."""
     handed = []
 
-    def run(call, arrays, outputs, *, zeroed_outputs, in_place, cooperative, compute_capability):
-        handed.append((call, {"in_place": in_place, "cooperative": cooperative, "compute_capability": compute_capability}))
-        assert [a.shape for a in arrays] + [shape for shape, _ in outputs] == list(call.shapes)
+    def run(call, arrays, compute_capability):
+        handed.append((call, compute_capability))
+        assert [a.shape for a in arrays] == list(call.shapes)[: call.inputs]
         assert all(isinstance(a, np.ndarray) for a in arrays)
-        return interpret.launch(call.kernel, call.grid, arrays, outputs, zeroed_outputs, dict(call.constants), cooperative)
+        outputs = list(zip(call.shapes, map(np.dtype, call.dtypes), strict=True))[call.inputs :]
+        constants = dict(call.constants)
+        return interpret.launch(call.kernel, call.grid, arrays, outputs, call.zeroed_outputs, constants, call.cooperative)
 
     monkeypatch.setattr(verification, "ptx", types.SimpleNamespace(launch=run), raising=False)
     return handed
@@ -47,7 +49,7 @@ def test_every_operator_hands_its_name_on(operator, executed):
     # Differentiated, the small networks are XLA's.
     assert ("backward_kernel" in names) == (operator not in ("lenet5", "mlp"))
     cooperative = operator in ("batch_norm_act", "rnn", "lstm", "gru")
-    assert {handed["cooperative"] for _, handed in executed} == {cooperative}
+    assert {call.cooperative for call, _ in executed} == {cooperative}
 
 
 @pytest.mark.parametrize(("device", "capability"), [("cpu", devices.BASELINE), ("h100", (9, 0)), ("rtx-4090", (8, 9))])
@@ -58,7 +60,7 @@ def test_ptx_is_for_the_device_that_the_trace_sees(device, capability, executed)
         compiled = pool.lower(x).compile()
     np.testing.assert_array_equal(compiled(x), kernels.max_pool(x, 2, implementation="xla"))
     ((call, handed),) = executed
-    assert handed == {"in_place": (), "cooperative": False, "compute_capability": capability}
+    assert handed == capability
     assert call.kernel is triton.forward_kernel
     assert call.grid == (2, 1)
 

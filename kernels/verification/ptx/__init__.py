@@ -1,33 +1,32 @@
 """Executes the compiled code of a kernel: the PTX that Triton makes for a GPU, on the CPU, one instruction at a time.
 
-text reads it, program and instructions make steps of it (arithmetic, movement, warps, tensor_cores, copies, wgmma say what each
-does), block and grid run threads and blocks, memory holds every access against its array, and clocks and shadow find races.
-`launch` runs a launch of one of the operators' kernels, `execute` any kernel; errors says what they find.
+text reads it; program, steps and instructions make functions of it (arithmetic, movement, warps, tensor_cores, wgmma, copies and
+bulk say what each does); block and grid run threads and blocks; memory holds every access against its array; clocks and shadow
+find races. `launch` runs a launch of one of the operators' kernels, `execute` any kernel, mosaic.execute one of Mosaic GPU;
+errors says what they find.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from kernels.runtime.devices import BASELINE
+from kernels.runtime.launches import Launch
 from kernels.verification.ptx.errors import ExecutionError, NotCoveredError, ProblemsError, Report
 from kernels.verification.ptx.grid import Grid, arrays_of
 from kernels.verification.ptx.program import Program
 
-if TYPE_CHECKING:
-    from kernels.runtime.launch import Launch
-
 __all__ = ["ExecutionError", "NotCoveredError", "ProblemsError", "Program", "Report", "execute", "launch", "program"]
 
 LIMIT = 5_000_000  # instructions of a block
-SM_80 = (8, 0)
 
 
 @functools.lru_cache(maxsize=256)
-def program(call: Launch, compute_capability: tuple[int, int] = SM_80) -> tuple[Program, int]:
+def program(call: Launch, compute_capability: tuple[int, int] = BASELINE) -> tuple[Program, int]:
     """A recorded launch, compiled for an architecture and read; and the bytes of shared memory that a block of it is given.
 
     Raises:
@@ -41,19 +40,12 @@ def program(call: Launch, compute_capability: tuple[int, int] = SM_80) -> tuple[
 
 
 def launch(
-    call: Launch,
-    inputs: Sequence[Any],
-    outputs: Sequence[tuple[tuple[int, ...], Any]],
-    *,
-    zeroed_outputs: Sequence[int] = (),
-    in_place: Sequence[tuple[int, int]] = (),
-    cooperative: bool = False,
-    compute_capability: tuple[int, int] = SM_80,
-    seed: int = 0,
+    call: Launch, inputs: Sequence[Any], compute_capability: tuple[int, int] = BASELINE, seed: int = 0
 ) -> list[np.ndarray]:
-    """Runs a launch of an operator's kernel; its results. The arguments are those of `execute`.
+    """Runs a launch of an operator's kernel on arrays; its results. Of `seed` see `execute`.
 
     Raises:
+      CompilationError: Triton refuses the kernel for this architecture.
       ExecutionError: what a GPU would answer with an error, a hang or garbage, and races and reads of unwritten memory.
     """
     compiled, shared_memory = program(call, compute_capability)
@@ -61,11 +53,11 @@ def launch(
         compiled,
         call.grid,
         inputs,
-        outputs,
-        zeroed_outputs=zeroed_outputs,
-        in_place=in_place,
+        list(zip(call.shapes, call.dtypes, strict=True))[call.inputs :],
+        zeroed_outputs=call.zeroed_outputs,
+        in_place=call.in_place,
         shared_memory=shared_memory,
-        cooperative=cooperative,
+        cooperative=call.cooperative,
         seed=seed,
     )
     if report.problems:

@@ -16,8 +16,8 @@ from kernels.verification.ptx.clocks import CLOCK_SHIFT, UNDER_WAY, WARP_SHIFT, 
 from kernels.verification.ptx.copies import Copies
 from kernels.verification.ptx.errors import DivergenceError, HangError, UndefinedRegisterError
 from kernels.verification.ptx.memory import POISON, Array, Memory
-from kernels.verification.ptx.program import SHARED
 from kernels.verification.ptx.shadow import Shadow
+from kernels.verification.ptx.steps import SHARED
 from kernels.verification.ptx.text import Instruction
 from kernels.verification.ptx.values import Bits
 from kernels.verification.ptx.wgmma import GROUP_WARPS, Products

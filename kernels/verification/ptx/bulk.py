@@ -17,7 +17,7 @@ from kernels.verification.ptx.clocks import CLOCK_SHIFT, WARP_SHIFT
 from kernels.verification.ptx.copies import ON_ITS_WAY
 from kernels.verification.ptx.errors import ExecutionError, NotCoveredError
 from kernels.verification.ptx.memory import POISON, Array
-from kernels.verification.ptx.program import Program, Step
+from kernels.verification.ptx.steps import Layout, Step
 from kernels.verification.ptx.text import Instruction
 from kernels.verification.ptx.values import Bits
 
@@ -208,7 +208,7 @@ class Bulk:
             self.block.tell(tile.it)("a copy of a tile that is never waited for", -1)
 
 
-def barrier(program: Program, it: Instruction) -> Step:
+def barrier(program: Layout, it: Instruction) -> Step:
     """mbarrier: init, arrive, arrive.expect_tx and try_wait.parity."""
     action = it.parts[1]
     if not {"shared", "shared::cta"} & set(it.parts) or it.parts[-1] != "b64":
@@ -244,7 +244,7 @@ def barrier(program: Program, it: Instruction) -> Step:
     return Step(it, run, reads=(base, *([] if number is None else [number])))
 
 
-def _wait(program: Program, it: Instruction) -> Step:
+def _wait(program: Layout, it: Instruction) -> Step:
     to, (address, base) = program.slot(it.operands[0], 1), program.address(it.operands[1], 32)
     parity = program.slot(it.operands[2], 32)
 
@@ -266,7 +266,7 @@ def _wait(program: Program, it: Instruction) -> Step:
     return Step(it, run, "wait", reads=(base, parity))
 
 
-def copy(program: Program, it: Instruction) -> Step:
+def copy(program: Layout, it: Instruction) -> Step:
     """cp.async.bulk: tiles both ways, commit_group and wait_group."""
     if it.opcode == "cp.async.bulk.commit_group":
         return Step(it, lambda block, mask: block.bulk.commit(block.lanes(mask)))
@@ -303,7 +303,7 @@ def copy(program: Program, it: Instruction) -> Step:
     return Step(it, run, "memory", reads=reads)
 
 
-def elect(program: Program, it: Instruction) -> Step:
+def elect(program: Layout, it: Instruction) -> Step:
     """elect.sync: one thread of each warp, the first that takes part."""
     leader, _, chosen = it.operands[0].partition("|")
     results = None if leader == "_" else program.slot(leader, 32), program.slot(chosen, 1)

@@ -9,7 +9,7 @@ import numpy as np
 from kernels.verification.ptx.clocks import CLOCK_SHIFT, INSTRUCTIONS, UNDER_WAY
 from kernels.verification.ptx.errors import NotCoveredError
 from kernels.verification.ptx.memory import POISON
-from kernels.verification.ptx.program import Program, Step
+from kernels.verification.ptx.steps import Layout, Step
 from kernels.verification.ptx.text import Instruction
 from kernels.verification.ptx.values import Bits
 
@@ -70,7 +70,7 @@ class Copies:
             self.block.tell(self.under_way[0].it)("a copy that is never waited for", -1)
 
 
-def decode(program: Program, it: Instruction) -> Step:
+def decode(program: Layout, it: Instruction) -> Step:
     if it.parts[1:3] == ["async", "commit_group"]:
         return Step(it, lambda block, mask: block.copies.commit(_all(mask, it)))
     if it.parts[1:3] in (["async", "wait_group"], ["async", "wait_all"]):

@@ -6,13 +6,13 @@ from collections.abc import Callable
 
 from kernels.verification.ptx import bulk, copies, integers, movement, tensor_cores, values, warps, wgmma
 from kernels.verification.ptx.errors import NotCoveredError
-from kernels.verification.ptx.program import Program, Step, computing
+from kernels.verification.ptx.steps import Layout, Step, computing
 from kernels.verification.ptx.text import Instruction
 
-Decoder = Callable[[Program, Instruction], Step | None]
+Decoder = Callable[[Layout, Instruction], Step | None]
 
 
-def decode(program: Program, it: Instruction) -> Step:
+def decode(program: Layout, it: Instruction) -> Step:
     """The step of an instruction.
 
     Raises:
@@ -27,17 +27,17 @@ def decode(program: Program, it: Instruction) -> Step:
     return step
 
 
-def _branch(program: Program, it: Instruction) -> Step:
+def _branch(program: Layout, it: Instruction) -> Step:
     if it.parts[1:] not in ([], ["uni"]):
         raise NotCoveredError("the branch is not known")
     return Step(it, kind="branch", target=program.kernel.labels[it.operands[0]])
 
 
-def _exit(program: Program, it: Instruction) -> Step:
+def _exit(program: Layout, it: Instruction) -> Step:
     return Step(it, kind="exit")
 
 
-def _barrier(program: Program, it: Instruction) -> Step:
+def _barrier(program: Layout, it: Instruction) -> Step:
     if it.opcode == "bar.warp.sync":
         return Step(it, lambda block, mask: block.require_whole_warps(mask, it))
     if it.opcode not in ("bar.sync", "barrier.sync", "barrier.sync.aligned", "barrier.cta.sync.aligned"):
@@ -50,16 +50,16 @@ def _barrier(program: Program, it: Instruction) -> Step:
     return Step(it, lambda block, mask: block.name_barrier(name, count, mask), "barrier", target=1, reads=reads)
 
 
-def _copy(program: Program, it: Instruction) -> Step | None:
+def _copy(program: Layout, it: Instruction) -> Step | None:
     return bulk.copy(program, it) if it.opcode.startswith("cp.async.bulk") else copies.decode(program, it)
 
 
-def _nothing(program: Program, it: Instruction) -> Step:
+def _nothing(program: Layout, it: Instruction) -> Step:
     """What moves registers between warps, for which nothing here has a limit."""
     return Step(it, lambda block, mask: None)
 
 
-def _fence(program: Program, it: Instruction) -> Step:
+def _fence(program: Layout, it: Instruction) -> Step:
     if it.opcode == "fence.mbarrier_init.release.cluster":
         return _nothing(program, it)
     if it.opcode.startswith("fence.proxy.async"):
@@ -67,14 +67,14 @@ def _fence(program: Program, it: Instruction) -> Step:
     raise NotCoveredError("the fence is not known")
 
 
-def _cache_policy(program: Program, it: Instruction) -> Step:
+def _cache_policy(program: Layout, it: Instruction) -> Step:
     """createpolicy makes a hint for caches, which nothing here has."""
     to = program.slot(it.operands[0], 64)
     hint = values.constant("0", 64)
     return Step(it, lambda block, mask: block.write(to, hint, mask))
 
 
-def _logic(program: Program, it: Instruction) -> Step:
+def _logic(program: Layout, it: Instruction) -> Step:
     """lop3, whose last operand is the table of its function."""
     if it.opcode != "lop3.b32":
         raise NotCoveredError("logic of this form")

@@ -21,7 +21,8 @@ from kernels.verification import aot
 from kernels.verification.ptx.bulk import TensorMap
 from kernels.verification.ptx.errors import NotCoveredError, Report
 from kernels.verification.ptx.grid import Grid, arrays_of
-from kernels.verification.ptx.program import PARAMETERS, Program
+from kernels.verification.ptx.program import Program
+from kernels.verification.ptx.steps import PARAMETERS
 
 LIMIT = 5_000_000
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from kernels.verification.ptx import text
 from kernels.verification.ptx.errors import NotCoveredError
-from kernels.verification.ptx.program import Program, Step
+from kernels.verification.ptx.steps import Layout, Step
 from kernels.verification.ptx.text import Instruction, width
 from kernels.verification.ptx.values import FLOAT, SIGNED, UNSIGNED, Bits
 
@@ -24,7 +24,7 @@ _CACHES = {"ca", "cg", "cs", "cv", "wb", "wt", "lu", "nc", "L2::cache_hint"} | {
 _SPACES = {"global": "global", "shared": "shared", "shared::cta": "shared"}
 
 
-def memory(program: Program, it: Instruction) -> Step:
+def memory(program: Layout, it: Instruction) -> Step:
     """ld and st, of parameters, device memory and shared memory."""
     modifiers = it.parts[1:-1]
     if "param" in modifiers:
@@ -52,7 +52,7 @@ def memory(program: Program, it: Instruction) -> Step:
     return Step(it, _store(it, space, slots, address, bits), kind_of_step, reads=(base, *slots))
 
 
-def _load(program: Program, it: Instruction, space: str, slots: list[int], address: Any, kind: str) -> Any:
+def _load(program: Layout, it: Instruction, space: str, slots: list[int], address: Any, kind: str) -> Any:
     bits, count = width(kind), len(slots)
     extended = [_extension(kind, program.bits[slot]) for slot in slots]
 
@@ -83,7 +83,7 @@ def _store(it: Instruction, space: str, slots: list[int], address: Any, bits: in
     return run
 
 
-def _parameter(program: Program, it: Instruction) -> Step:
+def _parameter(program: Layout, it: Instruction) -> Step:
     if it.parts[0] != "ld" or it.parts[1:-1] != ["param"]:
         raise NotCoveredError("an access to parameters of this form")
     name, offset = text.address(it.operands[1])
@@ -99,7 +99,7 @@ def _parameter(program: Program, it: Instruction) -> Step:
     return Step(it, run)
 
 
-def _ordered_load(program: Program, it: Instruction, to: int, address: Any, base: int, bits: int, order: str) -> Step:
+def _ordered_load(program: Layout, it: Instruction, to: int, address: Any, base: int, bits: int, order: str) -> Step:
     def run(block: Block, mask: Any) -> None:
         lanes = block.lanes(mask)
         where = block.spread(address(block), mask)
@@ -124,7 +124,7 @@ def _operation(action: str) -> Any:
     }[action]
 
 
-def atomic(program: Program, it: Instruction) -> Step:
+def atomic(program: Layout, it: Instruction) -> Step:
     """atom and red on device memory, one thread after another."""
     name, *modifiers, kind = it.parts
     order = next((m for m in modifiers if m in ("acquire", "release", "acq_rel", "relaxed")), "relaxed")
@@ -170,7 +170,7 @@ def atomic(program: Program, it: Instruction) -> Step:
     return Step(it, run, "poll" if polls else "atomic", reads=(base, *sources))
 
 
-def move(program: Program, it: Instruction) -> Step | None:
+def move(program: Layout, it: Instruction) -> Step | None:
     """mov between a register and several narrower ones in braces; None for another mov."""
     to, source = it.operands
     bits = width(it.parts[-1]) if it.parts[-1] != "pred" else 1
@@ -207,7 +207,7 @@ def move(program: Program, it: Instruction) -> Step | None:
     return None
 
 
-def convert_address(program: Program, it: Instruction) -> Step:
+def convert_address(program: Layout, it: Instruction) -> Step:
     """cvta: generic addresses are those of their state space, which lie apart."""
     if not set(it.parts[1:-1]) <= {"to", "global", "shared", "shared::cta", "param"}:
         raise NotCoveredError("an address of this state space")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kernels.verification.ptx.errors import NotCoveredError
-from kernels.verification.ptx.program import Program, Step
+from kernels.verification.ptx.steps import Layout, Step
 from kernels.verification.ptx.text import Instruction
 from kernels.verification.ptx.values import Bits, from_bf16
 
@@ -68,7 +68,7 @@ def right(words: Bits, kind: str) -> Bits:
     return _gathered(words, kind, columns_first=True)
 
 
-def product(program: Program, it: Instruction) -> Step:
+def product(program: Layout, it: Instruction) -> Step:
     """mma.sync of 16 x 8 tiles into float32."""
     kind = it.parts[-2]
     if it.parts[3] not in SHAPES.get(kind, ()) or it.parts[1:3] != ["sync", "aligned"]:
@@ -89,7 +89,7 @@ def product(program: Program, it: Instruction) -> Step:
     return Step(it, run, reads=(*a, *b, *c))
 
 
-def matrices(program: Program, it: Instruction) -> Step:
+def matrices(program: Layout, it: Instruction) -> Step:
     """ldmatrix and stmatrix: thread i of a warp names row i, and thread 4 r + c holds columns 2 c and 2 c + 1 of row r."""
     name, *modifiers = it.parts
     count = next((int(m[1:]) for m in modifiers if m in ("x1", "x2", "x4")), 0)

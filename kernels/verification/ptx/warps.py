@@ -9,7 +9,7 @@ import numpy as np
 
 from kernels.verification.ptx import arithmetic, floats
 from kernels.verification.ptx.errors import NotCoveredError
-from kernels.verification.ptx.program import Program, Step
+from kernels.verification.ptx.steps import Layout, Step
 from kernels.verification.ptx.text import Instruction
 from kernels.verification.ptx.values import Bits, halves, kind
 
@@ -45,7 +45,7 @@ def _uniform(mode: str, offset: int, limits: int) -> tuple[Bits, Bits]:
     return _sources(mode, np.array(offset), np.array(limits))
 
 
-def shuffle(program: Program, it: Instruction) -> Step:
+def shuffle(program: Layout, it: Instruction) -> Step:
     """shfl.sync: a value from another lane of the warp; its own where there is none such."""
     _, sync, mode, kind = it.parts
     if sync != "sync" or kind != "b32" or mode not in ("bfly", "idx", "up", "down"):
@@ -71,7 +71,7 @@ def shuffle(program: Program, it: Instruction) -> Step:
     return Step(it, run, reads=(source, by, clamp, members))
 
 
-def vote(program: Program, it: Instruction) -> Step:
+def vote(program: Layout, it: Instruction) -> Step:
     """vote.sync: whether any or all lanes say yes, or which do."""
     _, sync, mode, _ = it.parts
     if sync != "sync" or mode not in ("any", "all", "ballot"):
@@ -93,7 +93,7 @@ def vote(program: Program, it: Instruction) -> Step:
     return Step(it, run, reads=(source, members))
 
 
-def reduction(program: Program, it: Instruction) -> Step:
+def reduction(program: Layout, it: Instruction) -> Step:
     """redux.sync: one value of all lanes of a warp."""
     _, sync, action, *modifiers, type_ = it.parts
     floating = type_ == "f32" and action in ("min", "max")
@@ -119,7 +119,7 @@ def reduction(program: Program, it: Instruction) -> Step:
     return Step(it, run, reads=(source, members))
 
 
-def active(program: Program, it: Instruction) -> Step:
+def active(program: Layout, it: Instruction) -> Step:
     to = program.slot(it.operands[0], 32)
 
     def run(block: Block, mask: Any) -> None:
@@ -130,7 +130,7 @@ def active(program: Program, it: Instruction) -> Step:
     return Step(it, run)
 
 
-def compare_halves(program: Program, it: Instruction) -> Step | None:
+def compare_halves(program: Layout, it: Instruction) -> Step | None:
     """setp of f16x2 or bf16x2 into two predicates; None for another setp."""
     if not it.parts[-1].endswith("x2"):
         return None

@@ -16,8 +16,8 @@ import numpy as np
 
 from kernels.verification.ptx.clocks import CLOCK_SHIFT, INSTRUCTIONS, NOBODY, UNDER_WAY, WARP_SHIFT, warps_of
 from kernels.verification.ptx.errors import DivergenceError, NotCoveredError
-from kernels.verification.ptx.program import Program, Step
 from kernels.verification.ptx.shadow import Shadow
+from kernels.verification.ptx.steps import Layout, Step
 from kernels.verification.ptx.tensor_cores import GROUP, WITHIN, elements, left
 from kernels.verification.ptx.text import Instruction
 from kernels.verification.ptx.values import Bits
@@ -150,7 +150,7 @@ class Products:
             self.block.tell(it)("a product that is never waited for", -1)
 
 
-def decode(program: Program, it: Instruction) -> Step:
+def decode(program: Layout, it: Instruction) -> Step:
     action = it.parts[1]
     if action == "mma_async":
         return _product(program, it)
@@ -180,7 +180,7 @@ def _taking_part(block: Block, mask: Any, it: Instruction) -> list[Products]:
     return [products for products, here in zip(block.products, groups.all(1), strict=True) if here]
 
 
-def _product(program: Program, it: Instruction) -> Step:
+def _product(program: Layout, it: Instruction) -> Step:
     shape, kind = re.fullmatch(r"m64n(\d+)k(\d+)", it.parts[4]), it.parts[-1]
     if shape is None or it.parts[1:4] != ["mma_async", "sync", "aligned"] or it.parts[5:] != ["f32", kind, kind]:
         raise NotCoveredError("a matrix product of this form")
