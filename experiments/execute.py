@@ -184,7 +184,7 @@ def seed(given: argparse.Namespace, console: Console) -> int:
     console.print(f"written: {path}", highlight=False, soft_wrap=True)
     if left:
         console.print(resume.stopped(left), highlight=False, soft_wrap=True)
-    return 1 if missed else 0
+    return 0
 
 
 if __name__ == "__main__":
