@@ -38,6 +38,7 @@ ENDED = {
 }
 LISTED = {"race": "race", "at once": "race", "nobody wrote": "unwritten memory read", "": "missing fence or wait"}
 Tolerance = Callable[[np.dtype], float]
+ORDERS = 3  # of the blocks of a launch with a barrier across its grid: what one block must wait for may have happened already
 WRONG, SAME = "wrong result", "same results"
 
 
@@ -96,20 +97,25 @@ class Seeder:
         # Of a block: a run that hangs ends soon.
         self.limit = 4 * report.instructions + 2000
 
-    def _run(self, text: str) -> tuple[list[np.ndarray], ptx.Report]:
-        return self.ready.execute(ptx.Program(text), self.shared_memory, limit=self.limit)
+    def _run(self, text: str, seed: int = 0) -> tuple[list[np.ndarray], ptx.Report]:
+        return self.ready.execute(ptx.Program(text), self.shared_memory, limit=self.limit, seed=seed)
 
     def found_by(self, fault: Fault) -> set[str]:
-        """What a fault is found by; `SAME` alone where every result is the same to the bit, nothing where they are right."""
-        try:
-            results, report = self._run(fault.put_into(self.lines))
-        except errors.ExecutionError as error:
-            return {ENDED.get(type(error), type(error).__name__)}
-        found = {next(word for mark, word in LISTED.items() if mark in what) for what, _ in report.problems}
-        if running.wrong(results, self.ready.expected, self.tolerance):
-            found.add(WRONG)
-        same = all(a.tobytes() == b.tobytes() for a, b in zip(results, self.right, strict=True))
-        return found or ({SAME} if same else set())
+        """What a fault is found by, in one order of the blocks or in another; `SAME` alone where every result is the same to
+        the bit, nothing where they are right."""
+        text, same = fault.put_into(self.lines), True
+        for seed in range(ORDERS if self.ready.call.cooperative else 1):
+            try:
+                results, report = self._run(text, seed)
+            except errors.ExecutionError as error:
+                return {ENDED.get(type(error), type(error).__name__)}
+            found = {next(word for mark, word in LISTED.items() if mark in what) for what, _ in report.problems}
+            if running.wrong(results, self.ready.expected, self.tolerance):
+                found.add(WRONG)
+            if found:
+                return found
+            same &= all(a.tobytes() == b.tobytes() for a, b in zip(results, self.right, strict=True))
+        return {SAME} if same else set()
 
     def comes_by(self, line: int, guard: str = "") -> bool:
         """Whether a thread for which `guard` holds comes to a line in this launch."""

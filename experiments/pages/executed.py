@@ -44,12 +44,18 @@ def executed(records: Sequence[Found]) -> Table:
 def refused(records: Sequence[Found]) -> str:
     """What was not executed, since Triton or the GPU's limits refuse it."""
     lines = [
-        f"- {row['name']}, {record['device']}: {row['refused']}\n"
+        f"- {row['name']}, {record['device']}: {_reason(row['refused'])}\n"
         for record in records
         for row in record["cases"]
         if row["refused"] is not None
     ]
     return f"\nNot executed, since they do not run there:\n\n{''.join(lines)}" if lines else ""
+
+
+def _reason(message: str) -> str:
+    """Of an operator's list of reasons, that of the kernels."""
+    _, found, rest = message.partition("interpret: ")
+    return rest.partition("; ")[0].rstrip(")") if found else message
 
 
 def under(records: Sequence[Found]) -> str:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import sys
 import threading
 
+import jax
 import ml_dtypes
 import numpy as np
 import pytest
 import triton
 import triton.language as tl
 
+import kernels
 from kernels.recurrent import triton as recurrent
+from kernels.runtime import launch
 from kernels.verification import interpret
 
 
@@ -212,3 +215,30 @@ def test_programs_that_run_together_can_rewrite_their_helpers_at_once():
         sys.setswitchinterval(interval)
         interpret._rewritten.cache_clear()
     assert not errors
+
+
+def test_something_else_may_run_a_launch():
+    seen = []
+
+    def other(kernel, grid, inputs, outputs, *rest, **options):
+        seen.append((grid, options))
+        return [result + 1 for result in interpret.interpreted(kernel, grid, inputs, outputs, *rest, **options)]
+
+    x, constants = np.arange(4, dtype=np.float32), {"N": 4, "SHIFT": 0, "BLOCK": 4}
+    with interpret.instead(other):
+        (y,) = run(copy_kernel, [x], [((4,), np.dtype(np.float32))], constants=constants)
+    np.testing.assert_array_equal(y, x + 1)
+    assert seen == [((1,), {"constants": constants})]
+    (y,) = run(copy_kernel, [x], [((4,), np.dtype(np.float32))], constants=constants)
+    np.testing.assert_array_equal(y, x)
+
+
+def test_a_launch_says_what_it_was_launched_with():
+    x, channel = jax.ShapeDtypeStruct((40, 24), "bfloat16"), jax.ShapeDtypeStruct((24,), "float32")
+    fn = lambda x, *c: kernels.batch_norm_act(x, *c[:2], running=c[2:], implementation="interpret")
+    with launch.recording() as calls:
+        jax.eval_shape(fn, x, *[channel] * 4)
+    (call,) = calls
+    assert (call.inputs, call.in_place, call.cooperative) == (6, ((4, 3), (5, 4)), True)
+    assert [np.dtype(call.dtypes[call.inputs + i]) for i in call.zeroed_outputs] == [np.dtype(np.int32)] * 2
+    assert len(call.shapes) == len(call.dtypes) == 14
