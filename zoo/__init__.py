@@ -23,6 +23,7 @@ from zoo.preprocessing import Preprocessing
 from zoo.registry import ModelInfo, create_model, list_models, model_info
 from zoo.summary import count_macs, count_params, summarize
 from zoo.weights import WeightsInfo, load_weights, save_weights, to_torch_state_dict, weights_info
+from zoo.weights.download import download
 
 __all__ = [
     "VGG",
@@ -46,6 +47,7 @@ __all__ = [
     "count_macs",
     "count_params",
     "create_model",
+    "download",
     "evaluation_view",
     "export_model",
     "export_onnx",

@@ -43,14 +43,14 @@ def _info(name: str) -> None:
 BAR = 30  # characters of a probability of one
 
 
-def _open(name: str, weights: str | None) -> nnx.Module:
+def _open(name: str, weights: str | None, cache: str | None) -> nnx.Module:
     """The model to predict with, all of its weights loaded."""
     info = zoo.model_info(name)
     if weights is None:
         published = f"; torchvision://{info.weights[0]} is published" if info.weights else ""
         raise ValueError(f"--weights: needed, since {name} without is untrained{published}")
     model = zoo.create_model(name)
-    zoo.load_weights(model, weights, adapt=False)  # an adapted classifier would know nothing
+    zoo.load_weights(model, weights, adapt=False, cache=cache)  # an adapted classifier would know nothing
     return model
 
 
@@ -68,7 +68,7 @@ def _names(choice: str | None) -> Sequence[str] | None:
 
 def _predict(options: argparse.Namespace) -> None:
     classes = _names(options.classes)
-    model = _open(options.model, options.weights)
+    model = _open(options.model, options.weights, options.cache)
     block = "█" if (sys.stdout.encoding or "").lower().startswith("utf") else "#"
     for image in options.images:
         found = zoo.predict(model, image, options.k, classes=classes)
@@ -90,6 +90,7 @@ def main(arguments: list[str] | None = None) -> int:
     predict.add_argument("model", metavar="MODEL", help="a name from the list")
     predict.add_argument("images", metavar="IMAGE", nargs="+", help="image files")
     predict.add_argument("--weights", help="torchvision://NAME, hf://owner/repo, or a file: .safetensors, .pth, .pt, .bin")
+    predict.add_argument("--cache", help="folder for downloads; $ZOO_CACHE, or one among the user's caches, if not given")
     predict.add_argument("-k", type=int, default=5, help="how many classes to show (5)")
     predict.add_argument("--classes", help="names of the classes, where the weights have none: imagenet, or a file, one a line")
     options = parser.parse_args(arguments)

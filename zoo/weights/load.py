@@ -17,7 +17,7 @@ import numpy as np
 from flax import nnx
 
 from kernels.runtime.sizes import cdiv
-from zoo.weights.download import fetch_hub, fetch_torchvision
+from zoo.weights.download import download, fetch_hub, fetch_torchvision
 from zoo.weights.info import WeightsInfo
 from zoo.weights.names import TorchTensor, layer_at, torch_tensors, zoo_tensors
 from zoo.weights.pth import WeightsFileError, read_pth
@@ -45,17 +45,28 @@ class WeightsMismatchError(ValueError):
     """The weights are not those of this model; the message lists every difference."""
 
 
-def load_weights(model: nnx.Module, source: Any, *, adapt: bool = True) -> LoadReport:
+def load_weights(
+    model: nnx.Module,
+    source: Any,
+    *,
+    adapt: bool = True,
+    cache: str | os.PathLike | None = None,
+    sha256: str | None = None,
+    progress: bool | None = None,
+) -> LoadReport:
     """Set every parameter, running statistic and counter of `model` from `source`, or none of them.
 
     Args:
       source: a .safetensors file in torch's layout or the zoo's own (`save_weights` writes both); a .pth, .pt or .bin file
         that torch.save wrote, read without torch and without running code from it; a torch state_dict, or any mapping from
         torch's names to arrays; "torchvision://NAME" (`model_info(...).weights` lists the names);
-        "hf://owner/repo[/file][@revision]".
+        "hf://owner/repo[/file][@revision]"; an https:// URL of a file.
       adapt: whether a model may differ from the weights in its ends. A classifier with another number of classes then keeps
         what was drawn for it, and the first kernel is fitted to another number of channels as timm does: summed for one
         channel, else repeated and scaled by the ratio. Both are logged. Without, such a difference is an error.
+      cache: folder for what is downloaded; None for $ZOO_CACHE, or the user's own. A file that is there needs no network.
+      sha256: of the file at a URL, needed where its name does not end in the first eight hex digits.
+      progress: whether a download shows a bar; None for where standard error is a terminal.
 
     Returns:
       What was loaded, adapted and kept.
@@ -66,7 +77,7 @@ def load_weights(model: nnx.Module, source: Any, *, adapt: bool = True) -> LoadR
       DownloadError: the file cannot be fetched, or is not the one published.
       ValueError: `source` is none of the above.
     """
-    given, info = _read(source)
+    given, info = _read(source, cache, sha256, progress)
     if all(name.startswith("module.") for name in given):  # saved from torch's DataParallel
         given = {name.removeprefix("module."): value for name, value in given.items()}
     if hasattr(model, "rename_foreign"):
@@ -173,7 +184,9 @@ def _describe(model: Any, info: WeightsInfo, kept: tuple[str, ...]) -> None:
         model.zoo_weights = info
 
 
-def _read(source: Any) -> tuple[dict[str, np.ndarray], WeightsInfo]:
+def _read(
+    source: Any, cache: str | os.PathLike | None, sha256: str | None, progress: bool | None
+) -> tuple[dict[str, np.ndarray], WeightsInfo]:
     """The tensors of a source, and what is known of them."""
     if isinstance(source, Mapping):
         if not source:
@@ -181,9 +194,11 @@ def _read(source: Any) -> tuple[dict[str, np.ndarray], WeightsInfo]:
         return {str(name): _as_numpy(str(name), value) for name, value in source.items()}, WeightsInfo()
     if isinstance(source, str) and source.startswith("torchvision://"):
         name = source.removeprefix("torchvision://")
-        return read_pth(fetch_torchvision(name)), _published_info(name, source)
+        return read_pth(fetch_torchvision(name, cache, progress)), _published_info(name, source)
     if isinstance(source, str) and source.startswith("hf://"):
-        return _read_file(fetch_hub(source.removeprefix("hf://")), source)
+        return _read_file(fetch_hub(source.removeprefix("hf://"), cache), source)
+    if isinstance(source, str) and source.startswith(("https://", "http://")):
+        return _read_file(download(source, sha256=sha256, cache=cache, progress=progress), source)
     if isinstance(source, str | os.PathLike):
         return _read_file(pathlib.Path(source), str(source))
     raise ValueError(
