@@ -9,6 +9,7 @@ params, state, apply = zoo.functional(model)  # the same as a pure function
 from zoo.export import export_model, export_onnx
 from zoo.features import features
 from zoo.functional import evaluation_view, functional, split, training_view
+from zoo.images import preprocess
 from zoo.layers.recurrent import Recurrent
 from zoo.models.alexnet import AlexNet, AlexNetOriginal
 from zoo.models.gan import Gan
@@ -17,9 +18,12 @@ from zoo.models.lenet import LeNet5, LeNet5Original
 from zoo.models.recurrent import LanguageModel, SequenceClassifier, Tagger
 from zoo.models.resnet import ResNet
 from zoo.models.vgg import VGG
+from zoo.prediction import Prediction, predict
+from zoo.preprocessing import Preprocessing
 from zoo.registry import ModelInfo, create_model, list_models, model_info
 from zoo.summary import count_macs, count_params, summarize
-from zoo.weights import load_weights, save_weights, to_torch_state_dict
+from zoo.weights import WeightsInfo, load_weights, save_weights, to_torch_state_dict, weights_info
+from zoo.weights.download import download
 
 __all__ = [
     "VGG",
@@ -33,13 +37,17 @@ __all__ = [
     "LeNet5",
     "LeNet5Original",
     "ModelInfo",
+    "Prediction",
+    "Preprocessing",
     "Recurrent",
     "ResNet",
     "SequenceClassifier",
     "Tagger",
+    "WeightsInfo",
     "count_macs",
     "count_params",
     "create_model",
+    "download",
     "evaluation_view",
     "export_model",
     "export_onnx",
@@ -48,9 +56,12 @@ __all__ = [
     "list_models",
     "load_weights",
     "model_info",
+    "predict",
+    "preprocess",
     "save_weights",
     "split",
     "summarize",
     "to_torch_state_dict",
     "training_view",
+    "weights_info",
 ]

@@ -1,18 +1,20 @@
-"""`python -m zoo list [PATTERN]` and `python -m zoo info NAME`."""
+"""`python -m zoo list [PATTERN]`, `python -m zoo info NAME` and `python -m zoo predict MODEL IMAGE --weights WEIGHTS`."""
 
 from __future__ import annotations
 
 import argparse
+import pathlib
 import sys
+from collections.abc import Sequence
 
 import jax.numpy as jnp
+from flax import nnx
 
 import zoo
+from zoo.weights.published import imagenet_classes
 
 
 def _abstract(name: str):
-    from flax import nnx
-
     return nnx.eval_shape(lambda: zoo.create_model(name))
 
 
@@ -38,6 +40,45 @@ def _info(name: str) -> None:
         print(f"{row.path or 'total':<28} {row.kind:<16} {shape:<18} {row.params:>12,} {row.macs:>15,}")
 
 
+BAR = 30  # characters of a probability of one
+
+
+def _open(name: str, weights: str | None, cache: str | None) -> nnx.Module:
+    """The model to predict with, all of its weights loaded."""
+    info = zoo.model_info(name)
+    if weights is None:
+        published = f"; torchvision://{info.weights[0]} is published" if info.weights else ""
+        raise ValueError(f"--weights: needed, since {name} without is untrained{published}")
+    model = zoo.create_model(name)
+    zoo.load_weights(model, weights, adapt=False, cache=cache)  # an adapted classifier would know nothing
+    return model
+
+
+def _names(choice: str | None) -> Sequence[str] | None:
+    if choice is None:
+        return None
+    if choice == "imagenet":
+        return imagenet_classes()
+    try:
+        return pathlib.Path(choice).read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "no text in UTF-8"
+        raise ValueError(f"--classes: {choice} given, 'imagenet' or a file of a name per line is needed ({reason})") from None
+
+
+def _predict(options: argparse.Namespace) -> None:
+    classes = _names(options.classes)
+    model = _open(options.model, options.weights, options.cache)
+    block = "█" if (sys.stdout.encoding or "").lower().startswith("utf") else "#"
+    for image in options.images:
+        found = zoo.predict(model, image, options.k, classes=classes)
+        if len(options.images) > 1:
+            print(f"{image}:")
+        width = max(len(prediction.name) for prediction in found)
+        for name, probability in found:
+            print(f"{name:<{width}}  {probability:>7.2%}  {block * round(BAR * probability)}".rstrip())
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m zoo", description="The models in the zoo.")
     commands = parser.add_subparsers(dest="command", required=True)
@@ -45,14 +86,27 @@ def main(arguments: list[str] | None = None) -> int:
     listing.add_argument("pattern", nargs="?", default="*", help="shell-style pattern, such as 'resnet*'")
     info = commands.add_parser("info", help="one model: parameters, multiply-adds, layers")
     info.add_argument("name")
+    predict = commands.add_parser("predict", help="what is in an image")
+    predict.add_argument("model", metavar="MODEL", help="a name from the list")
+    predict.add_argument("images", metavar="IMAGE", nargs="+", help="image files")
+    predict.add_argument("--weights", help="torchvision://NAME, hf://owner/repo, or a file: .safetensors, .pth, .pt, .bin")
+    predict.add_argument("--cache", help="folder for downloads; $ZOO_CACHE, or one among the user's caches, if not given")
+    predict.add_argument("-k", type=int, default=5, help="how many classes to show (5)")
+    predict.add_argument("--classes", help="names of the classes, where the weights have none: imagenet, or a file, one a line")
     options = parser.parse_args(arguments)
     try:
-        _list(options.pattern) if options.command == "list" else _info(options.name)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
+        if options.command == "list":
+            _list(options.pattern)
+        elif options.command == "info":
+            _info(options.name)
+        else:
+            _predict(options)
+    except (ValueError, OSError, ModuleNotFoundError) as error:
+        if isinstance(error, BrokenPipeError):
+            sys.stderr.close()
+            return 0
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
-    except BrokenPipeError:
-        sys.stderr.close()
     return 0
 
 

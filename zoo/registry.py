@@ -11,6 +11,9 @@ from typing import Any
 import jax.numpy as jnp
 from flax import nnx
 
+from zoo.preprocessing import Preprocessing
+from zoo.weights.published import preprocessing_of
+
 
 @dataclasses.dataclass(frozen=True)
 class ModelInfo:
@@ -35,6 +38,21 @@ class ModelInfo:
     input_shape: tuple[int, ...]
     weights: tuple[str, ...] = ()
     num_classes: int = 1000
+
+    @property
+    def preprocessing(self) -> Preprocessing | None:
+        """How an image is made ready for the newest published weights; None where there are none."""
+        return preprocessing_of(self.weights[0]) if self.weights else None
+
+    def preprocessing_for(self, weights: str) -> Preprocessing:
+        """The same for one of `weights`, such as "resnet50.IMAGENET1K_V1".
+
+        Raises:
+          ValueError: no such weights are published for this model.
+        """
+        if weights not in self.weights:
+            raise ValueError(f"weights: {weights!r} given, {self.name} has {', '.join(self.weights) or 'no published weights'}")
+        return preprocessing_of(weights)
 
 
 _models: dict[str, tuple[ModelInfo, Callable[..., nnx.Module]]] = {}

@@ -1,4 +1,4 @@
-"""Downloads from a server on this machine: whole, broken off, wrong, absent."""
+"""Downloads from a server on this machine: whole, broken off, wrong, absent, slow, overloaded, moved."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import http.server
 import io
 import json
 import pathlib
+import sys
 import threading
 from collections.abc import Iterator
 
@@ -21,16 +22,23 @@ from zoo.weights.published import file_of, published
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Serves `files`; after `break_after` bytes it closes the connection, as often as `breaks` says."""
+    """Serves `files`; after `break_after` bytes it closes the connection, as often as `breaks` says.
+
+    A path in `moved` is answered with its other address, and the first requests with the codes in `refusals`. `slow` is the
+    number of pieces that a file comes in, with a moment between; at the half the next file stops for ever if `stalls`.
+    """
 
     files: dict[str, bytes]
     breaks = 0
     break_after = 0
     ranges = True
+    slow = 1
+    stalls = False
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
-        self.files, self.requests = {}, []
+        self.files, self.requests, self.moved, self.refusals = {}, [], {}, []
+        self.released = threading.Event()
 
     @property
     def url(self) -> str:
@@ -44,6 +52,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
         content = self.server.files.get(self.path.partition("?")[0])
         asked = self.headers.get("Range")
         self.server.requests.append((self.path, asked))
+        if self.server.refusals:
+            self.send_error(self.server.refusals.pop())
+            return
+        if self.path in self.server.moved:
+            self.send_response(302)
+            self.send_header("Location", self.server.moved[self.path])
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
         if content is None:
             self.send_response(404)
             self.send_header("X-Error-Code", "EntryNotFound")
@@ -68,7 +85,16 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.wfile.write(content[start : start + self.server.break_after])
             self.close_connection = True
             return
-        self.wfile.write(content[start:])
+        size = -(-(len(content) - start) // self.server.slow)
+        stalls, self.server.stalls = self.server.stalls, False
+        for number, first in enumerate(range(start, len(content), size)):
+            self.wfile.write(content[first : first + size])
+            self.wfile.flush()
+            if self.server.slow > 1:
+                self.server.released.wait(0.02)
+            if stalls and 2 * number > self.server.slow:
+                self.server.released.wait()
+                return
 
     def do_HEAD(self) -> None:
         self.do_GET(send_body=False)
@@ -83,6 +109,7 @@ def server() -> Iterator[Server]:
         thread = threading.Thread(target=running.serve_forever)
         thread.start()
         yield running
+        running.released.set()
         running.shutdown()
         thread.join()
 
@@ -122,6 +149,82 @@ def test_wrong_content_is_not_kept(server: Server, tmp_path: pathlib.Path) -> No
     with pytest.raises(DownloadError, match="the server answers 404"):
         fetch(server.url + "/b.pth", tmp_path / "b.pth", PREFIX)
     assert not (tmp_path / "a.pth").exists()
+
+
+def test_redirected_and_continued_there(server: Server, tmp_path: pathlib.Path) -> None:
+    server.files["/far/a.pth"], server.breaks, server.break_after = CONTENT, 1, 70_000
+    server.moved = {"/a.pth": "/b.pth", "/b.pth": server.url + "/far/a.pth", "/round": "/round"}
+    assert fetch(server.url + "/a.pth", tmp_path / "a.pth", PREFIX).read_bytes() == CONTENT
+    assert server.requests[-1] == ("/far/a.pth", "bytes=70000-")
+    with pytest.raises(DownloadError, match="/round: the server answers 302"):
+        fetch(server.url + "/round", tmp_path / "b.pth", PREFIX)
+    assert [p.name for p in tmp_path.iterdir()] == ["a.pth"]
+
+
+def test_slow_and_stalled(server: Server, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules["zoo.weights.download"], "TIMEOUT", 0.3)
+    server.files["/a.pth"], server.slow = CONTENT, 25  # slow: longer in all than the limit, never as long in one
+    assert fetch(server.url + "/a.pth", tmp_path / "a.pth", PREFIX).read_bytes() == CONTENT
+    server.stalls = True
+    assert fetch(server.url + "/a.pth", tmp_path / "b.pth", PREFIX).read_bytes() == CONTENT
+    asked = [asked for _, asked in server.requests]
+    assert asked[:2] == [None, None]
+    assert len(asked) == 3
+    assert 100_000 < int(asked[2].removeprefix("bytes=").removesuffix("-")) < len(CONTENT)
+
+
+def test_overloaded(server: Server, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules["zoo.weights.download"], "PAUSE", 0.0)
+    server.files["/a.pth"], server.refusals = CONTENT, [503, 429]
+    assert fetch(server.url + "/a.pth", tmp_path / "a.pth", PREFIX).read_bytes() == CONTENT
+    server.refusals = [503] * 4
+    with pytest.raises(DownloadError, match="the server answers 503"):
+        fetch(server.url + "/a.pth", tmp_path / "b.pth", PREFIX)
+    server.refusals = [403]
+    with pytest.raises(DownloadError, match="the server answers 403"):
+        fetch(server.url + "/a.pth", tmp_path / "b.pth", PREFIX)
+    assert [p.name for p in tmp_path.iterdir()] == ["a.pth"]
+
+
+def test_by_address_into_a_folder_and_from_there_offline(
+    server: Server, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = zoo.create_model("lenet5", rngs=3)
+    zoo.save_weights(source, tmp_path / "m.safetensors")
+    content = (tmp_path / "m.safetensors").read_bytes()
+    total = hashlib.sha256(content).hexdigest()
+    named = f"{server.url}/x/lenet5-{total[:8]}.safetensors?download=true"
+    server.files[f"/x/lenet5-{total[:8]}.safetensors"] = server.files["/y/m.safetensors"] = content
+    cache = tmp_path / "cache"
+    report = zoo.load_weights(zoo.create_model("lenet5"), named, cache=cache, progress=True)
+    assert len(report.loaded) == 10
+    bar = capsys.readouterr().err
+    assert "lenet5-" in bar
+    assert "kB" in bar
+    assert zoo.download(server.url + "/y/m.safetensors", sha256=total.upper(), cache=cache).read_bytes() == content
+    assert not capsys.readouterr().err  # standard error is no terminal here
+    with pytest.raises(ValueError, match=r"sha256: none given, and m\.safetensors does not end in one"):
+        zoo.load_weights(source, server.url + "/y/m.safetensors", cache=cache)
+    with pytest.raises(ValueError, match="sha256: 'abc' given; 8 to 64 hex digits"):
+        zoo.download(server.url + "/y/m.safetensors", sha256="abc", cache=cache)
+    with pytest.raises(DownloadError, match=r"sha256 .* does not begin with 0000000000000000; nothing was kept"):
+        zoo.download(server.url + "/y/m.safetensors?other", sha256="0" * 64, cache=cache)
+    for wrong in ("https:///a.pth", "ftp://host/a.pth", "https://host/", "https://host/a/.."):
+        with pytest.raises(ValueError, match="https://HOST/FILE is needed"):
+            zoo.download(wrong, sha256=total)
+    before = len(server.requests)
+    for url in (named, server.url + "/y/m.safetensors"):
+        assert zoo.download(url, sha256=total, cache=cache).read_bytes() == content
+    assert len(server.requests) == before
+
+
+def test_nobody_there_and_nowhere_to_write(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(DownloadError, match=r"not a byte could be fetched \(.*refused"):
+        fetch("http://127.0.0.1:9/a.pth", tmp_path / "a.pth", PREFIX)
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(DownloadError, match=r"^cache: .*file cannot be written \(.*\); \$ZOO_CACHE names another folder"):
+        fetch("http://127.0.0.1:9/a.pth", tmp_path / "file" / "a.pth", PREFIX)
 
 
 def test_torchvision_names(server: Server, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """Weights in and out: names to and from torch, safetensors, .pth files, downloads."""
 
 from zoo.weights.download import DownloadError
+from zoo.weights.info import WeightsInfo, weights_info
 from zoo.weights.load import (
     LoadReport,
     WeightsMismatchError,
@@ -17,6 +18,7 @@ __all__ = [
     "LoadReport",
     "TorchTensor",
     "WeightsFileError",
+    "WeightsInfo",
     "WeightsMismatchError",
     "load_weights",
     "read_pth",
@@ -24,4 +26,5 @@ __all__ = [
     "to_torch_state_dict",
     "torch_arrays",
     "torch_tensors",
+    "weights_info",
 ]

@@ -17,9 +17,11 @@ import numpy as np
 from flax import nnx
 
 from kernels.runtime.sizes import cdiv
-from zoo.weights.download import fetch_hub, fetch_torchvision
+from zoo.weights.download import download, fetch_hub, fetch_torchvision
+from zoo.weights.info import WeightsInfo
 from zoo.weights.names import TorchTensor, layer_at, torch_tensors, zoo_tensors
 from zoo.weights.pth import WeightsFileError, read_pth
+from zoo.weights.published import imagenet_classes, is_published, preprocessing_of
 
 logger = logging.getLogger(__name__)
 
@@ -43,17 +45,28 @@ class WeightsMismatchError(ValueError):
     """The weights are not those of this model; the message lists every difference."""
 
 
-def load_weights(model: nnx.Module, source: Any, *, adapt: bool = True) -> LoadReport:
+def load_weights(
+    model: nnx.Module,
+    source: Any,
+    *,
+    adapt: bool = True,
+    cache: str | os.PathLike | None = None,
+    sha256: str | None = None,
+    progress: bool | None = None,
+) -> LoadReport:
     """Set every parameter, running statistic and counter of `model` from `source`, or none of them.
 
     Args:
       source: a .safetensors file in torch's layout or the zoo's own (`save_weights` writes both); a .pth, .pt or .bin file
         that torch.save wrote, read without torch and without running code from it; a torch state_dict, or any mapping from
         torch's names to arrays; "torchvision://NAME" (`model_info(...).weights` lists the names);
-        "hf://owner/repo[/file][@revision]".
+        "hf://owner/repo[/file][@revision]"; an https:// URL of a file.
       adapt: whether a model may differ from the weights in its ends. A classifier with another number of classes then keeps
         what was drawn for it, and the first kernel is fitted to another number of channels as timm does: summed for one
         channel, else repeated and scaled by the ratio. Both are logged. Without, such a difference is an error.
+      cache: folder for what is downloaded; None for $ZOO_CACHE, or the user's own. A file that is there needs no network.
+      sha256: of the file at a URL, needed where its name does not end in the first eight hex digits.
+      progress: whether a download shows a bar; None for where standard error is a terminal.
 
     Returns:
       What was loaded, adapted and kept.
@@ -64,7 +77,7 @@ def load_weights(model: nnx.Module, source: Any, *, adapt: bool = True) -> LoadR
       DownloadError: the file cannot be fetched, or is not the one published.
       ValueError: `source` is none of the above.
     """
-    given = _read(source)
+    given, info = _read(source, cache, sha256, progress)
     if all(name.startswith("module.") for name in given):  # saved from torch's DataParallel
         given = {name.removeprefix("module."): value for name, value in given.items()}
     if hasattr(model, "rename_foreign"):
@@ -108,8 +121,9 @@ def load_weights(model: nnx.Module, source: Any, *, adapt: bool = True) -> LoadR
         logger.warning("the classifier has another number of classes than the weights: %s not loaded", ", ".join(kept))
     if adapted:
         logger.warning("%s fitted to another number of input channels", ", ".join(adapted))
-    if isinstance(source, str) and source.startswith("torchvision://") and hasattr(model, "loaded_from_torchvision"):
+    if info.source and _is_torchvisions(info.source) and hasattr(model, "loaded_from_torchvision"):
         model.loaded_from_torchvision()
+    _describe(model, info, kept)
     return LoadReport(tuple(n for n in values if n not in adapted), tuple(adapted), tuple(kept))
 
 
@@ -163,31 +177,72 @@ def to_torch_state_dict(model: nnx.Module) -> dict[str, Any]:
     return {name: tensor(array) for name, array in torch_arrays(model).items()}
 
 
-def _read(source: Any) -> dict[str, np.ndarray]:
+def _describe(model: Any, info: WeightsInfo, kept: tuple[str, ...]) -> None:
+    """Keep with the model what is known of its weights: not the names of classes that its classifier does not have."""
+    info = dataclasses.replace(info, classes=()) if kept else info
+    if info != WeightsInfo() or hasattr(model, "zoo_weights"):
+        model.zoo_weights = info
+
+
+def _read(
+    source: Any, cache: str | os.PathLike | None, sha256: str | None, progress: bool | None
+) -> tuple[dict[str, np.ndarray], WeightsInfo]:
+    """The tensors of a source, and what is known of them."""
     if isinstance(source, Mapping):
         if not source:
             raise ValueError("source: an empty mapping given")
-        return {str(name): _as_numpy(str(name), value) for name, value in source.items()}
+        return {str(name): _as_numpy(str(name), value) for name, value in source.items()}, WeightsInfo()
     if isinstance(source, str) and source.startswith("torchvision://"):
-        return read_pth(fetch_torchvision(source.removeprefix("torchvision://")))
+        name = source.removeprefix("torchvision://")
+        return read_pth(fetch_torchvision(name, cache, progress)), _published_info(name, source)
     if isinstance(source, str) and source.startswith("hf://"):
-        return _read_file(fetch_hub(source.removeprefix("hf://")))
+        return _read_file(fetch_hub(source.removeprefix("hf://"), cache), source)
+    if isinstance(source, str) and source.startswith(("https://", "http://")):
+        return _read_file(download(source, sha256=sha256, cache=cache, progress=progress), source)
     if isinstance(source, str | os.PathLike):
-        return _read_file(pathlib.Path(source))
+        return _read_file(pathlib.Path(source), str(source))
     raise ValueError(
         f"source: {type(source).__name__} given, a file, a state_dict, 'torchvision://NAME' or 'hf://owner/repo' is needed"
     )
 
 
-def _read_file(path: pathlib.Path) -> dict[str, np.ndarray]:
+def _is_torchvisions(source: str) -> bool:
+    return source.startswith("torchvision://") or is_published(pathlib.PurePath(source).name)
+
+
+def _published_info(name: str, source: str) -> WeightsInfo:
+    return WeightsInfo(source, classes=imagenet_classes(), preprocessing=preprocessing_of(name), data="ImageNet-1k")
+
+
+def _read_file(path: pathlib.Path, source: str) -> tuple[dict[str, np.ndarray], WeightsInfo]:
     if path.suffix in (".pth", ".pt", ".bin"):
-        return read_pth(path)
+        return read_pth(path), _published_info(path.stem, source) if is_published(path.name) else WeightsInfo(source)
     if path.suffix != ".safetensors":
         raise ValueError(f"source: {str(path)!r} given, a file that ends in .safetensors, .pth, .pt or .bin is needed")
-    return _read_safetensors(path)
+    return read_safetensors(path), read_info(path, source)
 
 
-def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
+def read_info(path: pathlib.Path, source: str) -> WeightsInfo:
+    """What the metadata of a safetensors file say.
+
+    Raises:
+      WeightsFileError: damaged, or no safetensors file.
+    """
+    import safetensors
+
+    try:
+        with safetensors.safe_open(path, "numpy") as opened:
+            return WeightsInfo.from_metadata(opened.metadata() or {}, source)
+    except safetensors.SafetensorError as error:
+        raise WeightsFileError(f"source: {path}: damaged or no safetensors file ({error})") from error
+
+
+def read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
+    """The tensors of a safetensors file.
+
+    Raises:
+      WeightsFileError: damaged, or no safetensors file.
+    """
     import safetensors
 
     dtypes = {"BF16": jnp.bfloat16, "F16": np.float16, "F32": np.float32, "F64": np.float64, "BOOL": np.bool_}

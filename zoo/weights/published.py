@@ -1,6 +1,11 @@
-"""Weights that torchvision publishes: file names, each with the first eight hex digits of its sha256."""
+"""Weights that torchvision publishes: file names, each with the first eight hex digits of its sha256, and what they read."""
 
 from __future__ import annotations
+
+import functools
+import pathlib
+
+from zoo.preprocessing import Preprocessing, imagenet
 
 # model -> (first version, second version or None), as torchvision 0.28 lists them (IMAGENET1K_V1 and _V2). A model's own name
 # stands for the newest.
@@ -26,6 +31,9 @@ _FILES: dict[str, tuple[str | None, str | None]] = {
     "wide_resnet50_2": ("wide_resnet50_2-95faca4d", "wide_resnet50_2-9ba9bcbe"),
     "wide_resnet101_2": ("wide_resnet101_2-32ee1156", "wide_resnet101_2-d733dc28"),
 }
+# Files made by torchvision's newer recipe, which brings the shorter side to 232 pixels before the middle is cut out: all second
+# versions, and this one. All others: 256.
+_NEWER_RECIPE = ("resnext101_64x4d-173b62eb",)
 
 
 def published(model: str) -> tuple[str, ...]:
@@ -52,3 +60,25 @@ def file_of(name: str) -> str:
         return name + ".pth"
     known = ", ".join(sum((published(model) for model in _FILES), ()))
     raise ValueError(f"source: torchvision publishes no weights {name!r}; it has {known}")
+
+
+def preprocessing_of(name: str) -> Preprocessing:
+    """What the weights of a name that `file_of` knows were published with.
+
+    Raises:
+      ValueError: torchvision publishes no such weights.
+    """
+    file = file_of(name).removesuffix(".pth")
+    newer = file in _NEWER_RECIPE or any(file == second for _, second in _FILES.values())
+    return imagenet(232 if newer else 256)
+
+
+def is_published(file: str) -> bool:
+    """Whether a file of weights has the name of one that torchvision publishes."""
+    return any(file == f"{name}.pth" for names in _FILES.values() for name in names if name)
+
+
+@functools.cache
+def imagenet_classes() -> tuple[str, ...]:
+    """The names of ImageNet's 1,000 classes in the order of the labels, as torchvision 0.28's weights state them (`meta`)."""
+    return tuple((pathlib.Path(__file__).parents[1] / "imagenet_classes.txt").read_text("utf-8").splitlines())

@@ -1,0 +1,60 @@
+"""From an image to the names of what may be in it."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from zoo.functional import evaluation_view
+from zoo.images import preprocess
+from zoo.preprocessing import Preprocessing
+from zoo.weights.info import weights_info
+
+
+class Prediction(NamedTuple):
+    """A class by name, and the probability that the model gives it."""
+
+    name: str
+    probability: float
+
+
+@nnx.jit
+def _probabilities(model: Any, images: jax.Array) -> jax.Array:
+    return jax.nn.softmax(model(images).astype(jnp.float32))
+
+
+def predict(
+    model: nnx.Module, image: Any, k: int = 5, *, preprocessing: Preprocessing | None = None, classes: Any = None
+) -> Any:
+    """The `k` likeliest classes of an image, the likeliest first, by a model in either mode, which is left as it is.
+
+    Args:
+      model: a classifier of images.
+      image: anything `zoo.preprocess` takes.
+      k: how many classes; all of them where there are fewer.
+      preprocessing: to be used instead of what the model's weights came with.
+      classes: names of the classes in the order of the outputs, where the weights came without; numbers without either.
+
+    Returns:
+      A list of `Prediction`; for a list of images a list of such lists.
+
+    Raises:
+      ValueError: the image cannot be read, the model reads no images, or the names are not as many as its outputs.
+    """
+    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
+        raise ValueError(f"k: {k!r} given, a whole number of at least 1 is needed")
+    images = preprocess(model, image, preprocessing=preprocessing)
+    rows = np.asarray(_probabilities(evaluation_view(model), images))
+    outputs = rows.shape[-1]
+    names = tuple(map(str, classes if classes is not None else weights_info(model).classes or range(outputs)))
+    if len(names) != outputs:
+        raise ValueError(f"classes: {len(names)} names given, the model has {outputs} outputs")
+    best = [
+        [Prediction(names[label], float(row[label])) for label in np.argsort(-row, kind="stable")[: int(k)]] for row in rows
+    ]
+    several = isinstance(image, list | tuple) or getattr(image, "ndim", 0) == 4
+    return best if several else best[0]

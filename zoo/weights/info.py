@@ -1,0 +1,89 @@
+"""What is known of the weights that a model holds; in a file of ours it stands in the safetensors metadata."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from zoo.preprocessing import Preprocessing
+
+KEY = "jax-kernel-zoo"  # of the metadata
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightsInfo:
+    """What is known of some weights beside their values. Empty is what is not known.
+
+    Attributes:
+      source: where they were loaded from.
+      model: registry name of the model they are of.
+      options: the keywords of `zoo.create_model` that it was built with, as JSON.
+      classes: names of the classes, in the order of the outputs.
+      vocabulary: what the token ids that the model reads stand for.
+      preprocessing: how an image becomes what the model reads.
+      data: what they were trained on.
+      figures: (name, value) pairs of what they reached, such as ("test accuracy", 0.9918).
+    """
+
+    source: str = ""
+    model: str = ""
+    options: str = "{}"
+    classes: tuple[str, ...] = dataclasses.field(default=(), hash=False)
+    vocabulary: tuple[str, ...] = dataclasses.field(default=(), hash=False)
+    preprocessing: Preprocessing | None = None
+    data: str = ""
+    figures: tuple[tuple[str, float], ...] = ()
+
+    def to_metadata(self) -> dict[str, str]:
+        """As safetensors metadata; the source is left out."""
+        values = {
+            "model": self.model,
+            "options": json.loads(self.options),
+            "classes": self.classes,
+            "vocabulary": self.vocabulary,
+            "preprocessing": self.preprocessing.as_dict() if self.preprocessing else None,
+            "data": self.data,
+            # JSON knows neither NaN nor infinity.
+            "figures": {name: value for name, value in self.figures if math.isfinite(value)},
+        }
+        return {KEY: json.dumps({name: value for name, value in values.items() if value}, ensure_ascii=False)}
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, str], source: str) -> WeightsInfo:
+        """What `to_metadata` wrote; all but the source is empty where the file is not of ours.
+
+        Raises:
+          ValueError: the entry is there, and not what `to_metadata` writes.
+        """
+        if KEY not in metadata:
+            return cls(source)
+        try:
+            values = json.loads(metadata[KEY])
+            preprocessing = values.get("preprocessing")
+            found = cls(
+                source,
+                _text(values.get("model", "")),
+                json.dumps(dict(values.get("options", {})), sort_keys=True),
+                tuple(map(_text, values.get("classes", ()))),
+                tuple(map(_text, values.get("vocabulary", ()))),
+                Preprocessing.from_dict(preprocessing) if preprocessing else None,
+                _text(values.get("data", "")),
+                tuple((str(name), float(value)) for name, value in values.get("figures", {}).items()),
+            )
+        except (ValueError, TypeError, AttributeError) as error:
+            raise ValueError(f"source: {source}: its metadata {KEY} is damaged ({error})") from None
+        return found
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no text")
+    return value
+
+
+def weights_info(model: Any) -> WeightsInfo:
+    """What is known of the weights that were loaded into a model; all empty where none were."""
+    return getattr(model, "zoo_weights", None) or WeightsInfo()
