@@ -1,6 +1,6 @@
 """Executes the compiled code of a kernel: the PTX that Triton makes for a GPU, on the CPU, one instruction at a time.
 
-text reads it; program, steps and instructions make functions of it (arithmetic, movement, warps, tensor_cores, wgmma, copies and
+text reads it; program, steps and instructions make functions of it (arithmetic, movement, warps, tensor_cores, wgmma, copies,
 bulk say what each does); block and grid run threads and blocks; memory holds every access against its array; clocks and shadow
 find races. `launch` runs a launch of one of the operators' kernels, `execute` any kernel, mosaic.execute one of Mosaic GPU;
 errors says what they find.
