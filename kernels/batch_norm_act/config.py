@@ -18,7 +18,7 @@ class Config:
     lag: int  # slices summed ahead of the one being normalized: 1 hides the barrier, and doubles what must stay in L2
 
 
-# All blocks must be resident at once, or the barrier never opens. There is one for each multiprocessor less `launch.RESERVED`,
+# All blocks must be resident at once, or the barrier never opens. There is one for each multiprocessor less `RESERVED`,
 # of at most 512 threads: the assembler gives a block of that size at most 128 registers a thread, so that one always fits;
 # `residency.require_a_core_each` makes sure of it.
 MOST_WARPS = 16

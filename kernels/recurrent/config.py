@@ -3,7 +3,7 @@ time.
 
 A block holds the recurrent weights of a few units for the whole sequence, so that a step reads only the state; in every step it
 waits for the other blocks of its group at a barrier. The barrier opens only if every block of the grid runs, so the grid is
-limited to one block per multiprocessor, and `launch.RESERVED` of those are left to whatever else runs.
+limited to one block per multiprocessor, and `launches.RESERVED` of those are left to whatever else runs.
 `kernels.verification.residency` compares that with the compiled kernel.
 """
 

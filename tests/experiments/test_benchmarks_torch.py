@@ -21,6 +21,7 @@ from experiments.benchmarks import (
     learning,
     lenet5_step,
     parity,
+    ptx_speed,
     recurrent_compiled,
     recurrent_cpu,
 )
@@ -159,3 +160,11 @@ def test_recurrent_kernels_compiled() -> None:
     calls = recurrent_compiled.launches(shape)
     assert recurrent_compiled.taken(calls[0])["spilled"] == 0
     assert recurrent_compiled.ours(shape, 1)["forward_ms"] > 0
+
+
+def test_ptx_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ptx_speed, "CASES", ptx_speed.CASES[:1])
+    ptx_speed.main(["--runs", "1", "--arch", "sm_80"])
+    (figures,) = written("ptx-speed")["kernels"].values()
+    assert figures["instructions"] > 1000
+    assert figures["instructions_per_second"] > 0

@@ -6,7 +6,7 @@ import jax
 import pytest
 
 import kernels
-from kernels.runtime import devices, gpus, launch
+from kernels.runtime import devices, gpus, launches
 from kernels.verification import aot
 from tests.kernels.fake_devices import JaxDevice, nvidia
 
@@ -72,7 +72,7 @@ def test_a_slice_of_a_gpu_has_its_own_cores_and_cache(monkeypatch):
 
             for rows in (1, 4096, 10**6):
                 plan = config.choose(rows, 64, 2, 1)
-                assert plan.blocks <= 16 - launch.RESERVED
+                assert plan.blocks <= 16 - launches.RESERVED
                 assert not plan.resident or rows * 64 * 2 < found.l2_cache
 
 

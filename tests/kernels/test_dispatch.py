@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import pytest
 
 import kernels
-from kernels.runtime import dispatch, gpus, launch, measured
+from kernels.runtime import dispatch, gpus, launch, launches, measured
 
 
 def test_a_named_implementation_that_cannot_run_says_why():
@@ -171,7 +171,7 @@ def test_batch_norm_leaves_multiprocessors_free_on_every_gpu():
 
     for name, gpu in gpus.GPUS.items():
         with kernels.target(name):
-            assert max(config.choose(256 * size * size, 256, 2, 2).blocks for size in (7, 56)) == gpu.cores - launch.RESERVED
+            assert max(config.choose(256 * size * size, 256, 2, 2).blocks for size in (7, 56)) == gpu.cores - launches.RESERVED
 
 
 def test_a_grid_without_a_multiprocessor_for_each_block_is_refused():

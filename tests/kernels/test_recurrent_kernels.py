@@ -8,7 +8,7 @@ import pytest
 import kernels
 from kernels import CellWeights
 from kernels.recurrent import config
-from kernels.runtime import launch
+from kernels.runtime import launch, launches
 from tests.kernels.recurrent_operands import assert_close, exact_results, operands, results
 
 ONE_LAYER = [
@@ -119,7 +119,7 @@ def test_grids_stay_within_the_device():
                     for directions, layers in ((1, 1), (2, 1), (1, 2), (1, 6)):
                         plan = config.plan(gates, hidden, batch, directions, 2, layers)
                         if isinstance(plan, config.Plan):
-                            assert np.prod(plan.grid) <= here.cores - launch.RESERVED
+                            assert np.prod(plan.grid) <= here.cores - launches.RESERVED
                             assert plan.grid[0] * plan.units >= hidden
                             assert plan.grid[1] * plan.batch >= batch
                             assert plan.grid[2] == directions * layers
