@@ -31,13 +31,11 @@ class Ready:
     """One launch with all that it needs.
 
     Attributes:
-      outputs: shape and dtype of each.
       expected: what the interpreter makes of it.
     """
 
     call: launch.Launch
     inputs: tuple[np.ndarray, ...]
-    outputs: tuple[tuple[tuple[int, ...], np.dtype], ...]
     expected: tuple[np.ndarray, ...]
 
     def execute(self, program: ptx.Program, shared_memory: int, **options: Any) -> tuple[Arrays, ptx.Report]:
@@ -47,7 +45,7 @@ class Ready:
             program,
             call.grid,
             self.inputs,
-            self.outputs,
+            self.call.outputs,
             zeroed_outputs=call.zeroed_outputs,
             in_place=call.in_place,
             cooperative=call.cooperative,
@@ -127,43 +125,23 @@ class Executed:
       here: the GPU that is compiled for, and that has so much shared memory for a block.
       tolerance: of an output of a launch against the interpreter, by its dtype.
       seeds: orders of the blocks of a cooperative launch; others run in one.
-      calls: the launches as they are traced.
     """
 
-    def __init__(self, here: devices.Device, tolerance: Callable[[np.dtype], float], seeds: int, calls: list[launch.Launch]):
-        self.here, self.tolerance, self.seeds, self.calls = here, tolerance, seeds, calls
+    def __init__(self, here: devices.Device, tolerance: Callable[[np.dtype], float], seeds: int):
+        self.here, self.tolerance, self.seeds = here, tolerance, seeds
         self.found: dict[str, Found] = {}
         self.ready: list[Ready] = []
         self.refused: str | None = None
         self._done: dict[str, Arrays] = {}
 
-    def __call__(
-        self,
-        kernel: Any,
-        grid: Sequence[int],
-        inputs: Sequence[np.ndarray],
-        outputs: Sequence[tuple[tuple[int, ...], np.dtype]],
-        zeroed_outputs: Sequence[int] = (),
-        constants: dict[str, Any] | None = None,
-        cooperative: bool = False,
-    ) -> Arrays:
+    def __call__(self, call: launch.Launch, inputs: Sequence[np.ndarray]) -> Arrays:
         given = tuple(np.array(a) for a in inputs)
-        call = self._call(kernel, tuple(grid), constants or {}, (*((a.shape, a.dtype) for a in given), *outputs))
         key = hashlib.sha256(repr((call, call.shapes)).encode() + b"".join(a.tobytes() for a in given)).hexdigest()
         if key not in self._done:  # an operator alone, and again where it is differentiated
-            expected = interpret.interpreted(kernel, grid, given, outputs, zeroed_outputs, constants, cooperative)
-            ready = Ready(call, given, tuple(outputs), tuple(expected))
+            ready = Ready(call, given, tuple(interpret.interpreted(call, given)))
             self.ready.append(ready)
             self._done[key] = self._executed(ready)
         return self._done[key]
-
-    def _call(self, kernel: Any, grid: tuple[int, ...], constants: dict[str, Any], arrays: Sequence[Any]) -> launch.Launch:
-        wanted = (kernel, grid, tuple(sorted(constants.items())), [(tuple(s), np.dtype(d)) for s, d in arrays])
-        for call in reversed(self.calls):
-            shaped = [(tuple(s), np.dtype(d)) for s, d in zip(call.shapes, call.dtypes, strict=True)]
-            if (call.kernel, call.grid, call.constants, shaped) == wanted:
-                return call
-        raise RuntimeError(f"a launch of {kernel.fn.__name__} that was not traced")
 
     def _executed(self, ready: Ready) -> Arrays:
         name = ready.call.kernel.fn.__name__
@@ -207,8 +185,8 @@ class Executed:
 @contextlib.contextmanager
 def executing(case: Case, dtype: str, architecture: str, seeds: int = 1) -> Iterator[Executed]:
     """Inside the block implementation="interpret" is what is compiled for the architecture."""
-    with case.circumstances(architecture) as here, launch.recording() as calls:
-        executed = Executed(here, lambda output: case.launch_tolerance(dtype, output), seeds, calls)
+    with case.circumstances(architecture) as here:
+        executed = Executed(here, lambda output: case.launch_tolerance(dtype, output), seeds)
         with interpret.instead(executed):
             yield executed
 

@@ -63,13 +63,11 @@ def launch(
     if implementation == "triton":
         if check is not None:
             check(call)
-        results = _compiled(call, inputs, outputs, zeroed_outputs, in_place, extra_bytes)
+        results = _compiled(call, inputs, outputs, extra_bytes)
     elif implementation == "interpret":
         from kernels.verification import interpret
 
-        made = [(o.shape, np.dtype(o.dtype)) for o in outputs]
-        run = lambda arrays: interpret.launch(kernel, grid, arrays, made, zeroed_outputs, constants, cooperative)
-        results = _on_host(run, inputs, outputs)
+        results = _on_host(functools.partial(interpret.launch, call), inputs, outputs)
     else:
         from kernels.verification import ptx
 
@@ -84,8 +82,6 @@ def _compiled(
     call: Launch,
     inputs: Sequence[jax.Array],
     outputs: Sequence[jax.ShapeDtypeStruct],
-    zeroed_outputs: tuple[int, ...],
-    in_place: tuple[tuple[int, int], ...],
     extra_bytes: int,
 ) -> list[jax.Array]:
     import jax_triton
@@ -100,8 +96,8 @@ def _compiled(
             num_warps=call.num_warps,
             num_stages=call.num_stages,
             compute_capability=10 * major + minor,
-            zeroed_outputs=zeroed_outputs,
-            input_output_aliases=dict(in_place),
+            zeroed_outputs=call.zeroed_outputs,
+            input_output_aliases=dict(call.in_place),
             **dict(call.constants),
         )
 

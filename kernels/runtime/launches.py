@@ -8,6 +8,8 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+
 # A multiplication and an addition become one instruction, as in every version of Triton so far; from 3.9 on it asks to be told.
 os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
 
@@ -40,6 +42,11 @@ class Launch:
     zeroed_outputs: tuple[int, ...] = dataclasses.field(default=(), compare=False)
     in_place: tuple[tuple[int, int], ...] = dataclasses.field(default=(), compare=False)
     cooperative: bool = dataclasses.field(default=False, compare=False)
+
+    @property
+    def outputs(self) -> list[tuple[tuple[int, ...], np.dtype]]:
+        """Shape and dtype of each."""
+        return [(shape, np.dtype(dtype)) for shape, dtype in zip(self.shapes, self.dtypes, strict=True)][self.inputs :]
 
 
 _recorders: list[list[Launch]] = []

@@ -22,7 +22,6 @@ import inspect
 import itertools
 import math
 import threading
-import time
 import types
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -33,12 +32,11 @@ import triton.language as tl
 from triton.runtime import interpreter, jit
 
 from kernels.runtime import precision
+from kernels.runtime.launches import Launch
+from kernels.verification import cooperative
 
 _lock = threading.Lock()  # the interpreter patches triton.language while it runs
 _rewriting = threading.Lock()
-# Seconds for all programs of a grid that run at the same time: longer means that a barrier never opened. Virtual machines have
-# been seen to stand still for a minute.
-_TIMEOUT = 240
 _TRITON_NAMES = {
     np.dtype(ml_dtypes.bfloat16): "bf16",
     np.dtype(np.float16): "fp16",
@@ -227,13 +225,13 @@ def _interpreting(fn: Callable) -> Iterator[None]:
         interpreter.interpreter_builder, interpreter.interpreter_semantic, jit.JITFunction.__call__ = saved
 
 
-# What runs a launch instead, where something does: the last one.
-_instead: list[Callable[..., list[np.ndarray]]] = []
+# What runs launches instead, where something does: the last one.
+_instead: list[Callable[[Launch, Sequence[np.ndarray]], list[np.ndarray]]] = []
 
 
 @contextlib.contextmanager
-def instead(run: Callable[..., list[np.ndarray]]) -> Iterator[None]:
-    """Inside the block a launch's results are those of `run`, which is given the arguments of `launch`."""
+def instead(run: Callable[[Launch, Sequence[np.ndarray]], list[np.ndarray]]) -> Iterator[None]:
+    """Inside the block `launch` gives the results of `run`, which takes the same arguments."""
     _instead.append(run)
     try:
         yield
@@ -241,21 +239,26 @@ def instead(run: Callable[..., list[np.ndarray]]) -> Iterator[None]:
         _instead.pop()
 
 
-def launch(*arguments: Any, **options: Any) -> list[np.ndarray]:
-    """`interpreted`, or what `instead` has put in its place."""
-    return (_instead[-1] if _instead else interpreted)(*arguments, **options)
+def launch(call: Launch, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Runs a launch of an operator's kernel on arrays, or has it run by what `instead` names; its results."""
+    return (_instead[-1] if _instead else interpreted)(call, inputs)
 
 
-def interpreted(
+def interpreted(call: Launch, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Runs a launch in the interpreter. Of what is raised see `execute`."""
+    return execute(call.kernel, call.grid, inputs, call.outputs, call.zeroed_outputs, dict(call.constants), call.cooperative)
+
+
+def execute(
     kernel: Any,
     grid: Sequence[int],
     inputs: Sequence[np.ndarray],
     outputs: Sequence[tuple[tuple[int, ...], np.dtype]],
     zeroed_outputs: Sequence[int] = (),
     constants: dict[str, Any] | None = None,
-    cooperative: bool = False,
+    together: bool = False,
 ) -> list[np.ndarray]:
-    """Run every program of `grid`; `cooperative`: all at the same time, as a kernel with a barrier across the grid needs.
+    """Run every program of `grid`; `together`: all at the same time, as a kernel with a barrier across the grid needs.
 
     The kernel's parameters are the inputs, the outputs (poisoned, or zero where their index is one of `zeroed_outputs`), and
     the constants.
@@ -294,8 +297,8 @@ def interpreted(
         programs = list(itertools.product(*map(range, sizes)))[
             : min((limit for _, limit in _recorders if limit is not None), default=None)
         ]
-        if cooperative:
-            _run_together(program, programs)
+        if together:
+            cooperative.run(program, programs, _builder.abandoned)
         else:
             for index in programs:
                 program(index)
@@ -337,30 +340,3 @@ def accesses(
         finally:
             _builder.nothing_there = False
     return record
-
-
-def _run_together(program: Callable[[tuple[int, ...]], None], indices: list[tuple[int, ...]]) -> None:
-    errors: list[BaseException] = []
-
-    def guarded(index: tuple[int, ...]) -> None:
-        try:
-            with np.errstate(all="ignore"):
-                program(index)
-        except BaseException as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=guarded, args=(index,), daemon=True) for index in indices]
-    for thread in threads:
-        thread.start()
-    deadline = time.monotonic() + _TIMEOUT
-    for thread in threads:
-        while thread.is_alive() and not errors:
-            thread.join(0.05)  # and then see whether another one has failed
-            if thread.is_alive() and not errors and time.monotonic() > deadline:
-                errors.append(TimeoutError(f"a program did not end within {_TIMEOUT} s: its barrier never opened"))
-    if errors:
-        _builder.abandoned.set()
-        for thread in threads:
-            thread.join()
-        _builder.abandoned.clear()
-        raise errors[0]

@@ -14,8 +14,8 @@ import triton.language as tl
 
 import kernels
 from kernels.recurrent import triton as recurrent
-from kernels.runtime import launch
-from kernels.verification import interpret
+from kernels.runtime import launch, launches
+from kernels.verification import cooperative, interpret
 
 
 @triton.jit
@@ -66,7 +66,7 @@ def neighbour_kernel(x, y, shared, counter, BLOCKS: tl.constexpr, BARRIER: tl.co
 
 
 def run(kernel, inputs, outputs, grid=(1,), **options):
-    return interpret.launch(kernel, grid, inputs, outputs, **options)
+    return interpret.execute(kernel, grid, inputs, outputs, **options)
 
 
 def test_a_kernel_within_bounds_runs_and_what_it_leaves_out_is_poison():
@@ -166,7 +166,7 @@ def test_a_barrier_across_the_grid_opens_when_programs_run_together():
     x = np.arange(6, dtype=np.float32)
     outputs = [((6,), np.dtype(np.float32)), ((6,), np.dtype(np.float32)), ((1,), np.dtype(np.int32))]
     constants = {"BLOCKS": 6, "BARRIER": True}
-    y = run(neighbour_kernel, [x], outputs, (6,), zeroed_outputs=(2,), constants=constants, cooperative=True)[0]
+    y = run(neighbour_kernel, [x], outputs, (6,), zeroed_outputs=(2,), constants=constants, together=True)[0]
     np.testing.assert_array_equal(y, np.roll(x, -1))
     with pytest.raises(interpret.UnwrittenError, match="load of what nobody has written, in program"):
         # one after another, a program reads what the next has yet to write
@@ -174,7 +174,7 @@ def test_a_barrier_across_the_grid_opens_when_programs_run_together():
 
 
 def test_a_barrier_that_never_opens_is_reported(monkeypatch):
-    monkeypatch.setattr(interpret, "_TIMEOUT", 0.2)
+    monkeypatch.setattr(cooperative, "TIMEOUT", 0.2)
     outputs = [((1,), np.dtype(np.float32)), ((1,), np.dtype(np.float32)), ((1,), np.dtype(np.int32))]
     with pytest.raises(TimeoutError, match="its barrier never opened"):
         # it waits for two programs, and the grid has one
@@ -184,7 +184,7 @@ def test_a_barrier_that_never_opens_is_reported(monkeypatch):
             outputs,
             zeroed_outputs=(2,),
             constants={"BLOCKS": 2, "BARRIER": True},
-            cooperative=True,
+            together=True,
         )
 
 
@@ -220,16 +220,18 @@ def test_programs_that_run_together_can_rewrite_their_helpers_at_once():
 def test_something_else_may_run_a_launch():
     seen = []
 
-    def other(kernel, grid, inputs, outputs, *rest, **options):
-        seen.append((grid, options))
-        return [result + 1 for result in interpret.interpreted(kernel, grid, inputs, outputs, *rest, **options)]
+    def other(call, inputs):
+        seen.append(call)
+        return [result + 1 for result in interpret.interpreted(call, inputs)]
 
-    x, constants = np.arange(4, dtype=np.float32), {"N": 4, "SHIFT": 0, "BLOCK": 4}
+    x = np.arange(4, dtype=np.float32)
+    constants = (("BLOCK", 4), ("N", 4), ("SHIFT", 0))
+    call = launches.Launch(copy_kernel, (x.dtype, x.dtype), (1,), 4, 3, constants, (x.shape, x.shape), inputs=1)
     with interpret.instead(other):
-        (y,) = run(copy_kernel, [x], [((4,), np.dtype(np.float32))], constants=constants)
+        (y,) = interpret.launch(call, [x])
     np.testing.assert_array_equal(y, x + 1)
-    assert seen == [((1,), {"constants": constants})]
-    (y,) = run(copy_kernel, [x], [((4,), np.dtype(np.float32))], constants=constants)
+    assert seen == [call]
+    (y,) = interpret.launch(call, [x])
     np.testing.assert_array_equal(y, x)
 
 

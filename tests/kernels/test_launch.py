@@ -29,9 +29,7 @@ def executed(monkeypatch):
         handed.append((call, compute_capability))
         assert [a.shape for a in arrays] == list(call.shapes)[: call.inputs]
         assert all(isinstance(a, np.ndarray) for a in arrays)
-        outputs = list(zip(call.shapes, map(np.dtype, call.dtypes), strict=True))[call.inputs :]
-        constants = dict(call.constants)
-        return interpret.launch(call.kernel, call.grid, arrays, outputs, call.zeroed_outputs, constants, call.cooperative)
+        return interpret.launch(call, arrays)
 
     monkeypatch.setattr(verification, "ptx", types.SimpleNamespace(launch=run), raising=False)
     return handed

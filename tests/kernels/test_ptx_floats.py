@@ -114,6 +114,25 @@ def test_arithmetic_rounds_once(name: str, kind: str, flush: bool) -> None:
     same(found, [run(*(value(b, kind) for b in row)) for row in zip(*(s.tolist() for s in sources), strict=True)], kind)
 
 
+@pytest.mark.parametrize("kind", ["f16", "bf16"])
+def test_sixteen_bits_are_added_to_float32(kind: str) -> None:
+    """From compute capability 10.0 on: the narrow sources are exact, the result is rounded once."""
+    a, b, c = draw(kind, 1), draw(kind, 2), draw("f32", 3)
+    rows = list(zip(a.tolist(), b.tolist(), c.tolist(), strict=True))
+    for name, text in (("add", "add.rn.f32.{} {{d}}, {{0}}, {{2}}"), ("fma.rn", "fma.rn.f32.{} {{d}}, {{0}}, {{1}}, {{2}}")):
+        function, plain = ARITHMETIC[name]
+        run = exactly(function, plain, "f32")
+        found = ptx_texts.apply(text.format(kind), [a, b, c], 32)
+        wide = [(value(x, kind), value(y, kind), value(z, "f32")) for x, y, z in rows]
+        same(found, [run(x, z) if name == "add" else run(x, y, z) for x, y, z in wide], "f32")
+
+
+def test_three_are_compared_at_once() -> None:
+    a, b, c = (draw("f32", seed).view(np.float32) for seed in (1, 2, 3))
+    found = ptx_texts.apply("max.f32 {d}, {0}, {1}, {2}", [x.view(np.uint32) for x in (a, b, c)], 32)
+    np.testing.assert_array_equal(found.view(np.float32), np.fmax(np.fmax(a, b), c))
+
+
 def test_a_fused_product_whose_double_rounding_would_be_wrong() -> None:
     """2**-24 + 2**-60 above 1 rounds up; a float64 of the sum has lost the 2**-60, and ties to even would go down."""
     a = np.array([1 + 2**-12, 1.0] * 16, np.float32)

@@ -269,6 +269,23 @@ def test_shuffles(mode: str, width: int) -> None:
     np.testing.assert_array_equal(found[64:], inside)
 
 
+@pytest.mark.parametrize(
+    ("action", "reference"),
+    [
+        ("add.u32", np.add), ("min.s32", np.minimum), ("max.u32", np.maximum), ("and.b32", np.bitwise_and),
+        ("or.b32", np.bitwise_or), ("xor.b32", np.bitwise_xor), ("max.f32", np.fmax), ("min.NaN.f32", np.minimum),
+    ],
+)  # fmt: skip
+def test_reductions_over_a_warp(action: str, reference: np.ufunc) -> None:
+    dtype = {"u": np.uint32, "s": np.int32, "b": np.uint32, "f": np.float32}[action.split(".")[-1][0]]
+    given = np.random.default_rng(5).integers(0, 2**32, 64, np.uint32).view(dtype)
+    if dtype == np.float32:
+        given[7] = np.nan  # in the first warp alone
+    body = PLACES + COPY.format("").replace("st.", f"redux.sync.{action} %r1, %r1, 0xffffffff; st.")
+    (found,), _ = ptx_texts.run(body, [given], [given], threads=64)
+    np.testing.assert_array_equal(found, np.repeat(reference.reduce(given.reshape(2, 32), 1, dtype), 32))
+
+
 def test_addresses_alone_take_no_memory() -> None:
     """2 ** 33 bytes, of which a block touches 128: a 32-bit offset would be elsewhere."""
     body = """

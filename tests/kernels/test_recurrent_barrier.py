@@ -11,7 +11,7 @@ import pytest
 
 from kernels.recurrent import persistent, triton
 from kernels.runtime import launch
-from kernels.verification import interpret
+from kernels.verification import cooperative, interpret
 from tests.kernels.recurrent_operands import exact_results, operands, results
 
 STEPS = 4
@@ -123,7 +123,7 @@ def test_a_doubled_arrival_is_caught(run, shape):
 
 
 def test_a_missing_arrival_ends_in_an_error(run, monkeypatch):
-    monkeypatch.setattr(interpret, "_TIMEOUT", 1)
+    monkeypatch.setattr(cooperative, "TIMEOUT", 1)
     before = threading.active_count()
     with pytest.raises(Exception, match="its barrier never opened"):
         run("one layer", Schedule(arrivals=0))

@@ -53,7 +53,7 @@ def launch(
         compiled,
         call.grid,
         inputs,
-        list(zip(call.shapes, call.dtypes, strict=True))[call.inputs :],
+        call.outputs,
         zeroed_outputs=call.zeroed_outputs,
         in_place=call.in_place,
         shared_memory=shared_memory,

@@ -244,12 +244,6 @@ def _count(name: str, modifiers: list[str], type_: str) -> Operation:
     return Operation(run, (type_,), "u32")
 
 
-def _sign_copied(name: str, modifiers: list[str], type_: str) -> Operation:
-    _only(modifiers)
-    sign = UNSIGNED[width(type_)](1 << (width(type_) - 1))
-    return Operation(lambda a, b: (a & sign) | (b & ~sign), (type_,) * 2, type_)
-
-
 def _absolute_difference(name: str, modifiers: list[str], type_: str) -> Operation:
     _only(modifiers)
     of = kind(type_)
@@ -281,7 +275,6 @@ _INSTRUCTIONS: dict[str, Callable[[str, list[str], str], Operation]] = {
     "selp": _select,
     "mov": _move,
     "prmt": _permute,
-    "copysign": _sign_copied,
     "sad": _absolute_difference,
     "cvt": _convert,
 }

@@ -103,7 +103,7 @@ class Bulk:
 
     # Barriers
 
-    def _zeros(self) -> Any:
+    def nothing_known(self) -> Any:
         return np.zeros(len(self.block.clocks.own), np.int64)
 
     def of(self, address: int, it: Instruction) -> Barrier:
@@ -123,7 +123,7 @@ class Bulk:
             raise ExecutionError(f"{barrier.arrived} arrivals at a barrier for {barrier.count}")
         if barrier.arrived == barrier.count and not barrier.missing:
             barrier.phase += 1
-            barrier.arrived, barrier.over, barrier.known = 0, barrier.known, self._zeros()
+            barrier.arrived, barrier.over, barrier.known = 0, barrier.known, self.nothing_known()
             self.changes += 1
 
     # Loads
@@ -232,7 +232,7 @@ def barrier(program: Layout, it: Instruction) -> Step:
         block.note_barrier(lanes, where, it, made=action == "init")
         for lane, at, count in zip(lanes.tolist(), where.tolist(), counts.tolist(), strict=True):
             if action == "init":
-                block.bulk.barriers[at] = Barrier(count, block.bulk._zeros(), block.bulk._zeros())
+                block.bulk.barriers[at] = Barrier(count, block.bulk.nothing_known(), block.bulk.nothing_known())
             elif announces:
                 block.bulk.arrive(at, lane, 1, count, it)
             else:

@@ -1,4 +1,4 @@
-"""What the threads of a warp do together: shuffles, votes, reductions. Also comparisons of two halves at once."""
+"""What the threads of a warp do together: shuffles and reductions. Also comparisons of two halves at once."""
 
 from __future__ import annotations
 
@@ -71,28 +71,6 @@ def shuffle(program: Layout, it: Instruction) -> Step:
     return Step(it, run, reads=(source, by, clamp, members))
 
 
-def vote(program: Layout, it: Instruction) -> Step:
-    """vote.sync: whether any or all lanes say yes, or which do."""
-    _, sync, mode, _ = it.parts
-    if sync != "sync" or mode not in ("any", "all", "ballot"):
-        raise NotCoveredError("a vote of this form")
-    to = program.slot(it.operands[0], 32 if mode == "ballot" else 1)
-    name = it.operands[1].removeprefix("!")
-    negated, source, members = it.operands[1].startswith("!"), program.slot(name, 1), program.slot(it.operands[2], 32)
-
-    def run(block: Block, mask: Any) -> None:
-        block.whole_warps(mask, it)
-        _require_all_lanes(block, members, it)
-        said = block.full(source) ^ negated
-        if mode == "ballot":
-            value = (said.astype(np.uint32) << LANE.astype(np.uint32)).sum(1, dtype=np.uint32)
-        else:
-            value = said.any(1) if mode == "any" else said.all(1)
-        block.write(to, np.repeat(value, 32), mask)
-
-    return Step(it, run, reads=(source, members))
-
-
 def reduction(program: Layout, it: Instruction) -> Step:
     """redux.sync: one value of all lanes of a warp."""
     _, sync, action, *modifiers, type_ = it.parts
@@ -117,17 +95,6 @@ def reduction(program: Layout, it: Instruction) -> Step:
         block.write(to, np.repeat(of.bits(np.ascontiguousarray(total)), 32), mask)
 
     return Step(it, run, reads=(source, members))
-
-
-def active(program: Layout, it: Instruction) -> Step:
-    to = program.slot(it.operands[0], 32)
-
-    def run(block: Block, mask: Any) -> None:
-        here = np.ones(block.n, np.bool_) if mask is None else mask
-        found = (here.reshape(-1, 32).astype(np.uint32) << LANE.astype(np.uint32)).sum(1, dtype=np.uint32)
-        block.write(to, np.repeat(found, 32), mask)
-
-    return Step(it, run)
 
 
 def compare_halves(program: Layout, it: Instruction) -> Step | None:
