@@ -14,9 +14,9 @@ from typing import Any
 
 from experiments.execution import programs, running
 from experiments.execution.case import Case
-from experiments.execution.cases import batch_norm_act, linear_act
 from experiments.measuring import result
 from kernels.batch_norm_act import config as norm
+from kernels.commands.cases import batch_norm_act, linear_act
 from kernels.linear_act import config as linear
 from kernels.verification import aot, ptx
 

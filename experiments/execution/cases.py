@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from experiments.execution.case import Case
 from kernels.commands import cases
-from kernels.commands.cases import GATES
-from kernels.recurrent.cells import CellWeights
+from kernels.commands.cases import GATES, batch_norm_act, lenet5, linear_act, local_response_norm, loss, max_pool, mlp
 from kernels.runtime import precision
 
 NAN, INFINITY = float("nan"), float("inf")
@@ -20,95 +18,8 @@ STRANGE = (NAN, INFINITY, -INFINITY, -0.0, 0.0, 1e-7, -3e-39)  # 1e-7 is subnorm
 ACTIVATIONS = ("relu", "leaky_relu", "tanh", "gelu", None)
 
 
-def by(shape: tuple[int, ...]) -> str:
-    return "x".join(map(str, shape))
-
-
-def said(options: dict[str, Any]) -> str:
-    """Options in words."""
-    return "".join(f", {name.replace('_', ' ')} {value}" for name, value in options.items())
-
-
-def max_pool(shape: tuple[int, ...], window: int = 3, strides: int = 2, **options: Any) -> cases.Case:
-    given = {"window": window, "strides": strides, **options}
-    return cases.Case("max_pool", f"{by(shape)} {window}/{strides}{said(options)}", {"x": shape}, options=given)
-
-
-def local_response_norm(shape: tuple[int, ...], **options: Any) -> cases.Case:
-    return cases.Case("local_response_norm", f"{by(shape)}{said(options)}", {"x": shape}, options=options)
-
-
-def loss(rows: int, classes: int, smoothing: float = 0.0, labels: np.ndarray | None = None) -> cases.Case:
-    numbers = np.arange(rows, dtype=np.int32) * 5 % classes if labels is None else labels
-    name = f"{rows}x{classes}" + f", smoothing {smoothing}" * bool(smoothing)
-    fixed, options = {"labels": numbers}, {"label_smoothing": smoothing}
-    return cases.Case("softmax_cross_entropy", name, {"logits": (rows, classes)}, fixed, options)
-
-
-def batch_norm_act(
-    shape: tuple[int, ...], activation: str | None = "relu", residual: bool = False, running: bool = False, **options: Any
-) -> cases.Case:
-    channel = shape[-1:]
-    given = {"x": shape, "scale": channel, "bias": channel} | ({"residual": shape} if residual else {})
-    moving = np.random.default_rng(3).standard_normal((2, *channel)).astype(np.float32)
-    fixed = {"running": (jnp.asarray(moving[0]), jnp.abs(jnp.asarray(moving[1])))} if running else {}
-    name = f"{by(shape)} {activation}" + ", residual" * residual + ", running" * running + said(options)
-    # A gradient is a difference of sums over all rows.
-    return cases.Case("batch_norm_act", name, given, fixed, {"activation": activation, **options}, roundings=16)
-
-
-def linear_act(
-    rows: int, inputs: int, outputs: int, activation: str | None = "relu", bias: bool = True, **options: Any
-) -> cases.Case:
-    given = {"x": (rows, inputs), "w": (inputs, outputs)} | ({"b": (outputs,)} if bias else {})
-    name = f"{rows}x{inputs}x{outputs} {activation}" + ", no bias" * (not bias) + said(options)
-    return cases.Case("linear_act", name, given, options={"activation": activation, **options}, roundings=8)
-
-
-def mlp(rows: int, inputs: int, hidden: int, outputs: int, activation: str = "relu", final: str | None = None) -> cases.Case:
-    given = {"x": (rows, inputs), "weights": [(inputs, hidden), (hidden, outputs)], "biases": [(hidden,), (outputs,)]}
-    options = {"activation": activation, "final_activation": final}
-    name = f"{by((rows, inputs, hidden, outputs))} {activation}, {final}"
-    return cases.Case("mlp", name, given, options=options, roundings=8, backward=False)
-
-
-def lenet5(batch: int, channels: int, classes: int) -> cases.Case:
-    weights = [(5, 5, channels, 6), (5, 5, 6, 16), (400, 120), (120, 84), (84, classes)]
-    given = {"x": (batch, 32, 32, channels), "weights": weights, "biases": [(w[-1],) for w in weights]}
-    name = f"batch {batch}, {channels} channels, {classes} classes"
-    return cases.Case("lenet5", name, given, roundings=32, backward=False)  # five layers, the first two not scaled
-
-
-def recurrent(
-    cell: str,
-    batch: int,
-    steps: int,
-    features: int,
-    hidden: int,
-    layers: int = 1,
-    directions: int = 1,
-    lengths: list[int] | None = None,
-    state: bool = True,
-    biases: bool = True,
-    **options: Any,
-) -> cases.Case:
-    columns = GATES[cell] * hidden
-    bias: Any = (columns,) if biases else None
-
-    def weights(inputs: int) -> CellWeights:
-        return CellWeights((inputs, columns), (hidden, columns), bias, bias)  # type: ignore[arg-type]
-
-    stack = [[weights(directions * hidden if layer else features)] * directions for layer in range(layers)]
-    given: dict[str, Any] = {"x": (batch, steps, features), "layers": stack}
-    if state:
-        one = (layers * directions, batch, hidden)
-        given["initial_state"] = (one, one) if cell == "lstm" else one
-    name = f"{batch} of {steps} steps, {features} to {hidden}"
-    name += f", {layers} layers" * (layers > 1) + ", both ways" * (directions == 2) + ", no biases" * (not biases)
-    name += ", lengths" * (lengths is not None) + said({k: v for k, v in options.items() if k != "dropout_key"})
-    fixed = {} if lengths is None else {"seq_lengths": np.array(lengths, np.int32)}
-    # Rounded at every step, and what a state was rounded by comes back through the following ones.
-    return cases.Case(cell, name, given, fixed, options, roundings=16)
+# With states before the first step, which the zoo's models have too.
+recurrent = functools.partial(cases.recurrent, state=True)
 
 
 def alone(what: cases.Case) -> cases.Case:
@@ -138,7 +49,7 @@ def usual() -> list[Case]:
         linear_act(17, 16, 9, "tanh", bias=False),
         linear_act(16, 48, 32, "leaky_relu", dropout_rate=0.3, dropout_seed=3),
         mlp(35, 20, 33, 70, "relu", "tanh"),
-        mlp(67, 100, 130, 40, "leaky_relu"),
+        mlp(67, 100, 130, 40, "leaky_relu", None),
         lenet5(3, 1, 10),
         lenet5(17, 3, 33),
     ]

@@ -16,9 +16,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.execution.case import GPUS, Case
-from experiments.execution.cases import batch_norm_act, lenet5, linear_act, local_response_norm, loss, max_pool, mlp, recurrent
+from experiments.execution.cases import recurrent
 from experiments.execution.running import OUTSIDE, Found
-from kernels.commands.cases import GATES, both_ways
+from kernels.commands.cases import (
+    GATES,
+    batch_norm_act,
+    both_ways,
+    lenet5,
+    linear_act,
+    local_response_norm,
+    loss,
+    max_pool,
+    mlp,
+)
 from kernels.runtime import devices, launch
 from kernels.verification import ptx
 
@@ -34,7 +44,7 @@ def cases() -> list[Case]:
         loss(70_000, 32_000, 0.1, np.zeros(70_000, np.int32)),
         linear_act(9_000_000, 256, 256, "gelu"),
         linear_act(100, 1_100, 2**21, "relu"),
-        mlp(30_000_000, 80, 64, 80),
+        mlp(30_000_000, 80, 64, 80, "relu", None),
         batch_norm_act((1_400, 112, 112, 128), residual=True, running=True),
         lenet5(2_200_000, 1, 10),
         *(recurrent(cell, 16, 9_000_000, 64, 16, reverse=reverse) for cell in GATES for reverse in (False, True)),

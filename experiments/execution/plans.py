@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 
 from experiments.execution.case import Case
-from experiments.execution.cases import batch_norm_act, lenet5, linear_act, local_response_norm, loss, max_pool, mlp, recurrent
+from experiments.execution.cases import recurrent
 from kernels.batch_norm_act import config as batch_norm_config
-from kernels.commands.cases import GATES
+from kernels.commands.cases import GATES, batch_norm_act, lenet5, linear_act, local_response_norm, loss, max_pool, mlp
 from kernels.lenet5 import config as lenet5_config
 from kernels.linear_act import config as linear_config
 from kernels.local_response_norm import config as norm_config

@@ -16,11 +16,11 @@ from rich.table import Table
 
 from experiments.execution import programs, running
 from experiments.execution.case import Case
-from experiments.execution.cases import batch_norm_act, lenet5, linear_act, local_response_norm, loss, max_pool, mlp, recurrent
+from experiments.execution.cases import recurrent
 from experiments.execution.faults import Fault, faults, opposite, spread, watched
 from experiments.execution.flow import Flow
 from kernels.batch_norm_act import config as norm_config
-from kernels.commands.cases import GATES
+from kernels.commands.cases import GATES, batch_norm_act, lenet5, linear_act, local_response_norm, loss, max_pool, mlp
 from kernels.linear_act import config as linear_config
 from kernels.runtime import devices
 from kernels.verification import aot, ptx

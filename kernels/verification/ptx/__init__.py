@@ -17,12 +17,10 @@ import numpy as np
 from kernels.runtime.devices import BASELINE
 from kernels.runtime.launches import Launch
 from kernels.verification.ptx.errors import ExecutionError, NotCoveredError, ProblemsError, Report
-from kernels.verification.ptx.grid import Grid, arrays_of
+from kernels.verification.ptx.grid import LIMIT, Grid, arrays_of
 from kernels.verification.ptx.program import Program
 
 __all__ = ["ExecutionError", "NotCoveredError", "ProblemsError", "Program", "Report", "execute", "launch", "program"]
-
-LIMIT = 5_000_000  # instructions of a block
 
 
 @functools.lru_cache(maxsize=256)

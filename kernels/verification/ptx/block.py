@@ -118,9 +118,6 @@ class Block:
             raise DivergenceError(f"a warp of block {self.index} is divided at {it}")
         return np.flatnonzero(some)
 
-    def require_whole_warps(self, mask: Any, it: Instruction) -> None:
-        self.whole_warps(mask, it)
-
     # What comes before what
 
     def fence(self, mask: Any) -> None:

@@ -183,8 +183,8 @@ class Bulk:
 
     def wait(self, lanes: Any, left: int) -> None:
         """Ends the stores of these threads but for the last `left` groups of each."""
-        ended = [s for s in self.stores if s.lane in lanes and s.group < self.groups[s.lane] - left]
-        self.stores = [s for s in self.stores if s not in ended]
+        over = lambda tile: tile.lane in lanes and tile.group < self.groups[tile.lane] - left
+        ended, self.stores = [s for s in self.stores if over(s)], [s for s in self.stores if not over(s)]
         block, array = self.block, self.block.shared.arrays[0]
         for tile in ended:
             element, at = tile.map.element, tile.where - array.start

@@ -23,13 +23,20 @@ from kernels.verification.ptx.shadow import Shadow
 
 SWITCH = 0.2  # how often another block runs after a barrier; after an access to device memory a quarter of it
 POLLS = 3  # in vain, before a block sleeps
+LIMIT = 5_000_000  # instructions of a block, where no other is given
 
 
 class Grid:
     """One launch. `run` runs it once.
 
     Args:
-      arrays: the inputs, as bytes or shapes: (name, bytes to begin with or None for poison, size, writable, written before).
+      size: of the grid, blocks along x, y and z.
+      arrays: all that is in device memory.
+      parameters: the bytes of each parameter.
+      shared_memory: bytes of it that a block is given at the launch.
+      tracked: whether races and unwritten memory are looked for.
+      limit: instructions after which a block that has not ended hangs.
+      tensor_maps: the descriptors of tiles, by address.
     """
 
     def __init__(

@@ -39,7 +39,7 @@ def _exit(program: Layout, it: Instruction) -> Step:
 
 def _barrier(program: Layout, it: Instruction) -> Step:
     if it.opcode == "bar.warp.sync":
-        return Step(it, lambda block, mask: block.require_whole_warps(mask, it))
+        return Step(it, lambda block, mask: block.whole_warps(mask, it))
     if it.opcode not in ("bar.sync", "barrier.sync", "barrier.sync.aligned", "barrier.cta.sync.aligned"):
         raise NotCoveredError("a barrier of this form")
     if it.operands == ("0",):

@@ -20,11 +20,9 @@ import numpy as np
 from kernels.verification import aot
 from kernels.verification.ptx.bulk import TensorMap
 from kernels.verification.ptx.errors import NotCoveredError, Report
-from kernels.verification.ptx.grid import Grid, arrays_of
+from kernels.verification.ptx.grid import LIMIT, Grid, arrays_of
 from kernels.verification.ptx.program import Program
 from kernels.verification.ptx.steps import PARAMETERS
-
-LIMIT = 5_000_000
 
 
 @dataclasses.dataclass(frozen=True)
