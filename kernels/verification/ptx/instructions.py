@@ -55,8 +55,14 @@ def _copy(program: Layout, it: Instruction) -> Step | None:
 
 
 def _nothing(program: Layout, it: Instruction) -> Step:
-    """What moves registers between warps, for which nothing here has a limit."""
+    """What changes speed alone: registers that move between warps, descriptors that are fetched ahead."""
     return Step(it, lambda block, mask: None)
+
+
+def _prefetch(program: Layout, it: Instruction) -> Step:
+    if it.opcode != "prefetch.tensormap":
+        raise NotCoveredError("the prefetch is not known")
+    return _nothing(program, it)
 
 
 def _fence(program: Layout, it: Instruction) -> Step:
@@ -102,6 +108,7 @@ _DECODERS: dict[str, Decoder] = {
     "mbarrier": bulk.barrier,
     "elect": bulk.elect,
     "setmaxnreg": _nothing,
+    "prefetch": _prefetch,
     "setp": warps.compare_halves,
     "shfl": warps.shuffle,
     "redux": warps.reduction,

@@ -7,7 +7,6 @@ that Mosaic compiles, as it logs it.
 from __future__ import annotations
 
 import dataclasses
-import math
 import pathlib
 import re
 import tempfile
@@ -90,14 +89,13 @@ Descriptor = tuple[int, int, tuple[int, ...], tuple[int, ...], tuple[int, ...], 
 
 def _descriptors(host: str) -> list[Descriptor]:
     """Of each descriptor: its place in the parameter, the number of the kernel's argument, sizes, strides, box, bits, span."""
-    code = host[: host.index("gpu.launch")]
-    made = dict(re.findall(r"^ *(%[\w-]+)(?::\d+)? = (.*)$", code, re.MULTILINE))
+    code, made = host[: host.index("gpu.launch")], _values(host)
     stored: dict[tuple[str, int], str] = {}
     for value, pointer in re.findall(r"llvm\.store (%\w+), (%\w+)", code):
         into = re.match(r"llvm\.getelementptr (%\w+)\[(\d+)\]", made.get(pointer, ""))
         if into is not None:
             stored[into[1], int(into[2])] = value
-    number = lambda name: int(re.match(r"arith\.constant (\d+)", made[name])[1])  # type: ignore[index]
+    number = lambda name: _constant(made, name)
     found = []
     for arguments in re.findall(r"call @mosaic_gpu_init_tma_desc\(([^)]*)\)", code):
         place, pointer, kind, rank, _, _, span, box = arguments.split(", ")
@@ -128,9 +126,21 @@ def _argument(made: dict[str, str], text: str) -> int:
 
 def _launch(host: str) -> tuple[Sequence[int], int]:
     """The grid, and the bytes of shared memory of a block."""
-    found = re.search(r"gpu\.launch .*? in \((.*?)\) threads.*dynamic_shared_memory_size %c(\d+)", host)
+    found = re.search(r"gpu\.launch .*? in \((.*?)\) threads.*dynamic_shared_memory_size (%\w+)", host)
     if found is None:
         raise NotCoveredError("a launch of this form")
-    grid = [int(n) for n in re.findall(r"= %c(\d+)", found[1])]
-    assert math.prod(grid) > 0
-    return grid, int(found[2])
+    made = _values(host)
+    return [_constant(made, name) for name in re.findall(r"= (%\w+)", found[1])], _constant(made, found[2])
+
+
+def _values(host: str) -> dict[str, str]:
+    """By name, what makes each value that is there before the launch."""
+    code = host[: host.index("gpu.launch")]
+    return dict(re.findall(r"^ *(%[\w-]+)(?::\d+)? = (.*)$", code, re.MULTILINE))
+
+
+def _constant(made: dict[str, str], name: str) -> int:
+    found = re.match(r"arith\.constant (\d+)", made.get(name, ""))
+    if found is None:
+        raise NotCoveredError(f"{name}, which is no constant")
+    return int(found[1])
