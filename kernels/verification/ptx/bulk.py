@@ -273,7 +273,8 @@ def copy(program: Layout, it: Instruction) -> Step:
     if it.opcode in ("cp.async.bulk.wait_group", "cp.async.bulk.wait_group.read"):
         left = int(it.operands[0])
         return Step(it, lambda block, mask: block.bulk.wait(set(block.lanes(mask).tolist()), left))
-    load = it.parts[5:] == ["shared::cluster", "global", "mbarrier::complete_tx::bytes"]
+    # A cluster of one block, which every block here is, has no shared memory but the block's.
+    load = it.parts[5] in ("shared::cluster", "shared::cta") and it.parts[6:] == ["global", "mbarrier::complete_tx::bytes"]
     store = it.parts[5:] == ["global", "shared::cta", "bulk_group"]
     if it.parts[3] != "tensor" or not (load or store):
         raise NotCoveredError("a copy of this form")

@@ -90,22 +90,19 @@ Descriptor = tuple[int, int, tuple[int, ...], tuple[int, ...], tuple[int, ...], 
 def _descriptors(host: str) -> list[Descriptor]:
     """Of each descriptor: its place in the parameter, the number of the kernel's argument, sizes, strides, box, bits, span."""
     code, made = host[: host.index("gpu.launch")], _values(host)
-    stored: dict[tuple[str, int], str] = {}
-    for value, pointer in re.findall(r"llvm\.store (%\w+), (%\w+)", code):
-        into = re.match(r"llvm\.getelementptr (%\w+)\[(\d+)\]", made.get(pointer, ""))
-        if into is not None:
-            stored[into[1], int(into[2])] = value
     number = lambda name: _constant(made, name)
     found = []
-    for arguments in re.findall(r"call @mosaic_gpu_init_tma_desc\(([^)]*)\)", code):
-        place, pointer, kind, rank, _, _, span, box = arguments.split(", ")
+    for before, arguments in re.findall(r"(?s)(.*?)call @mosaic_gpu_init_tma_desc\(([^)]*)\)", code):
+        place, pointer, kind, rank, _, _, span, _ = arguments.split(", ")
+        # Sizes, strides and box are stored in this order, an element at a time, right before the call.
+        stored = re.findall(r"(?:llvm|memref)\.store (%\w+), ", before)
         view = _view(made, pointer)
         sizes, strides = (tuple(map(int, text.split(", "))) for text in re.findall(r"(?:sizes|strides): \[([\d, ]+)\]", view))
         bits = {1: 8, 2: 16, 3: 32, 4: 64, 5: 16, 6: 32, 7: 16}.get(number(kind))
         offset = re.match(r"llvm\.getelementptr %\w+\[(\d+)\]", made[place])
         if bits is None or offset is None or len(sizes) != number(rank):
             raise NotCoveredError(f"the descriptor {arguments}")
-        boxes = tuple(number(stored[box, axis]) for axis in range(len(sizes)))
+        boxes = tuple(map(number, stored[-len(sizes) :]))
         found.append((int(offset[1]), _argument(made, view), sizes, strides, boxes, bits, number(span)))
     return found
 
