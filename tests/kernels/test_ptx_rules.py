@@ -252,6 +252,21 @@ def test_registers_of_inner_braces_are_their_own() -> None:
     assert (found == 13).all()
 
 
+def test_bytes_that_nothing_has_written_may_be_moved_but_not_computed_with() -> None:
+    """Compilers pack a value beside a register that they never write, and take the value out again."""
+    store = "add.s64 %d11, %d0, %d10; st.global.b32 [%d11], %r3;"
+    permuted = "prmt.b32 %r2, %r0, %r50, 0x7540; and.b32 %r3, %r2, 255;"
+    joined = "mov.b64 %d20, {%r0, %r50}; cvt.u32.u64 %r3, %d20;"
+    for pack in (permuted, joined):
+        "prmt.b32 %r2, %r0, %r50, 0x7540; and.b32 %r3, %r2, 255;",
+        "mov.b64 %d20, {%r0, %r50}; cvt.u32.u64 %r3, %d20;",
+    ):
+        (found,), _ = ptx_texts.run(PLACES + pack + store, [], [np.zeros(32, np.int32)])
+        np.testing.assert_array_equal(found, np.arange(32))
+    with pytest.raises(errors.UndefinedRegisterError, match="nothing has written"):
+        ptx_texts.run(PLACES + "xor.b32 %r3, %r0, %r50;" + store, [], [np.zeros(32, np.int32)])
+
+
 @pytest.mark.parametrize("mode", ["bfly", "idx", "up", "down"])
 @pytest.mark.parametrize("width", [32, 8])
 def test_shuffles(mode: str, width: int) -> None:

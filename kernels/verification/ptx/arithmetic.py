@@ -230,11 +230,6 @@ def _field(name: str, modifiers: list[str], type_: str) -> Operation:
     return Operation(integers.field(kind(type_)), (type_, "u32", "u32"), type_)
 
 
-def _permute(name: str, modifiers: list[str], type_: str) -> Operation:
-    _only(modifiers)
-    return Operation(integers.permuted, (type_,) * 3, type_)
-
-
 def _count(name: str, modifiers: list[str], type_: str) -> Operation:
     _only(modifiers)
     of = kind(type_)
@@ -274,7 +269,6 @@ _INSTRUCTIONS: dict[str, Callable[[str, list[str], str], Operation]] = {
     "setp": _compare,
     "selp": _select,
     "mov": _move,
-    "prmt": _permute,
     "sad": _absolute_difference,
     "cvt": _convert,
 }

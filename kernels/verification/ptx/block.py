@@ -19,7 +19,7 @@ from kernels.verification.ptx.memory import POISON, Array, Memory
 from kernels.verification.ptx.shadow import Shadow
 from kernels.verification.ptx.steps import SHARED
 from kernels.verification.ptx.text import Instruction
-from kernels.verification.ptx.values import Bits
+from kernels.verification.ptx.values import UNSIGNED, Bits
 from kernels.verification.ptx.wgmma import GROUP_WARPS, Products
 
 if TYPE_CHECKING:
@@ -93,6 +93,14 @@ class Block:
             full[lanes] = value
             value = full
         self.R[slot] = value
+
+    def moved(self, slot: int) -> Bits:
+        """A register of which bytes are only moved: poison where nothing was written.
+
+        Compilers fill words up with registers that they never write, and use the other bytes alone.
+        """
+        value = self.R[slot]
+        return np.array([-1]).astype(UNSIGNED[self.program.bits[slot]]) if value is None else value
 
     def lanes(self, mask: Any) -> Any:
         return self.all_lanes if mask is None else np.flatnonzero(mask)

@@ -103,6 +103,7 @@ _DECODERS: dict[str, Decoder] = {
     "atom": movement.atomic,
     "red": movement.atomic,
     "lop3": _logic,
+    "prmt": movement.permute,
     "cvta": movement.convert_address,
     "cp": _copy,
     "mbarrier": bulk.barrier,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kernels.verification.ptx import text
+from kernels.verification.ptx import integers, text
 from kernels.verification.ptx.errors import NotCoveredError
 from kernels.verification.ptx.steps import Layout, Step
 from kernels.verification.ptx.text import Instruction, width
@@ -193,18 +193,26 @@ def move(program: Layout, it: Instruction) -> Step | None:
         slots = [program.slot(name, part) for name in names]
         joined = program.slot(to, bits)
 
-        # Compilers join a value with a register that they never write, and use the value's half alone.
-        poison: Bits = np.array([(1 << part) - 1], UNSIGNED[part])
-
         def join(block: Block, mask: Any) -> None:
             value = wide(0)
             for i, slot in enumerate(slots):
-                one = poison if block.R[slot] is None else block.R[slot]
-                value = value | (one.astype(wide) << wide(part * i))
+                value = value | (block.moved(slot).astype(wide) << wide(part * i))
             block.write(joined, value, mask)
 
         return Step(it, join)
     return None
+
+
+def permute(program: Layout, it: Instruction) -> Step:
+    """prmt: four bytes of two words."""
+    if it.opcode != "prmt.b32":
+        raise NotCoveredError("a permutation of this form")
+    to, a, b, selector = (program.slot(o, 32) for o in it.operands)
+
+    def run(block: Block, mask: Any) -> None:
+        block.write(to, integers.permuted(block.moved(a), block.moved(b), block.R[selector]), mask)
+
+    return Step(it, run, reads=(selector,))
 
 
 def convert_address(program: Layout, it: Instruction) -> Step:
