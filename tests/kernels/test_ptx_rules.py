@@ -258,9 +258,6 @@ def test_bytes_that_nothing_has_written_may_be_moved_but_not_computed_with() -> 
     permuted = "prmt.b32 %r2, %r0, %r50, 0x7540; and.b32 %r3, %r2, 255;"
     joined = "mov.b64 %d20, {%r0, %r50}; cvt.u32.u64 %r3, %d20;"
     for pack in (permuted, joined):
-        "prmt.b32 %r2, %r0, %r50, 0x7540; and.b32 %r3, %r2, 255;",
-        "mov.b64 %d20, {%r0, %r50}; cvt.u32.u64 %r3, %d20;",
-    ):
         (found,), _ = ptx_texts.run(PLACES + pack + store, [], [np.zeros(32, np.int32)])
         np.testing.assert_array_equal(found, np.arange(32))
     with pytest.raises(errors.UndefinedRegisterError, match="nothing has written"):
