@@ -1,4 +1,4 @@
-"""Operators with hand-written GPU kernels, one public function each; every one also runs as plain JAX.
+"""Operators with hand-written GPU kernels, a public function each; every one also runs as plain JAX.
 
 Imports neither zoo/ nor experiments/: one kernel can be taken alone. Beside the operators' folders: runtime/
 (how an implementation is chosen and launched), verification/ (what proves kernels without a GPU), tuned/ (block sizes).
@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from kernels.avg_pool.api import avg_pool
-from kernels.batch_norm_act.api import batch_norm_act
+from kernels.batch_norm_act.api import batch_norm_act, batch_norm_act_running
 from kernels.conv.api import conv
 from kernels.conv_transpose.api import conv_transpose
 from kernels.gru.api import gru
@@ -34,6 +34,7 @@ __all__ = [
     "available",
     "avg_pool",
     "batch_norm_act",
+    "batch_norm_act_running",
     "conv",
     "conv_transpose",
     "device",

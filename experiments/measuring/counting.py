@@ -21,8 +21,8 @@ from kernels.verification import aot, traffic
 LENET5 = 2 * 416_520  # operations of one image in the kernel that holds the whole network
 _SHAPE = re.compile(r"\b(?:[a-z]+\d+|pred)\[([\d,]*)\]")
 _CONVOLUTION = re.compile(r"custom_call_target=\"__cudnn\$conv(\w+)\"")
-_HAND_WRITTEN = re.compile(r"\b(linear_act|mlp|lenet5)\b.*(?:forward_kernel:|mpmd_map|mosaic)")
-_PERSISTENT = re.compile(r"\b(?:lstm|gru|rnn)\b.*\b(\w+_kernel):")
+_HAND_WRITTEN = re.compile(r"\b(linear_act|mlp|lenet5)\b.*(?:forward_kernel|mpmd_map|mosaic)")
+_PERSISTENT = re.compile(r"\b(?:lstm|gru|rnn)\b.*\b(\w+_kernel)\b")
 # The first pattern found in a kernel's origin names its kind of work; the order matters. The "transpose(" that stands for a
 # gradient in a scope is no transposition.
 KINDS = (

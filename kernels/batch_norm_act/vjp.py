@@ -35,10 +35,10 @@ def normalized(
         return xla.batch_norm_act(x, scale, bias, residual, spec.activation, spec.epsilon)
 
     def forward(x, scale, bias, residual):
-        outputs, kept = _forward(spec, Inputs(x, residual, scale, bias, None))
-        return (outputs.y, *outputs.statistics), kept
+        outputs, residuals = _forward(spec, Inputs(x, residual, scale, bias, None))
+        return (outputs.y, *outputs.statistics), residuals
 
-    return differentiable(plain, forward, lambda kept, given: _backward(spec, kept, *given))(x, scale, bias, residual)
+    return differentiable(plain, forward, lambda residuals, given: _backward(spec, residuals, *given))(x, scale, bias, residual)
 
 
 def normalized_and_moved(
@@ -52,11 +52,11 @@ def normalized_and_moved(
         return y, Running(*jax.lax.stop_gradient(moved))
 
     def forward(x, scale, bias, residual, running):
-        outputs, kept = _forward(spec, Inputs(x, residual, scale, bias, running))
-        return (outputs.y, outputs.running), (kept, running)
+        outputs, residuals = _forward(spec, Inputs(x, residual, scale, bias, running))
+        return (outputs.y, outputs.running), (residuals, running)
 
-    def backward(kept, given):
-        residuals, running = kept
+    def backward(saved, given):
+        residuals, running = saved
         none = jnp.zeros_like(residuals.statistics[0])
         return *_backward(spec, residuals, given[0], none, none), jax.tree.map(jnp.zeros_like, running)
 
@@ -79,8 +79,10 @@ def _forward(spec: Spec, inputs: Inputs) -> tuple[Outputs, Residuals]:
     return outputs, Residuals(inputs.x, inputs.scale, inputs.bias, outputs.statistics, residual, outputs.signs)
 
 
-def _backward(spec: Spec, kept: Residuals, dy: jax.Array, dmean: jax.Array, dvar: jax.Array) -> Gradients:
-    given = Cotangents(kept.x, dy, kept.residual, kept.signs, kept.scale, kept.bias, kept.statistics, dmean, dvar)
+def _backward(spec: Spec, residuals: Residuals, dy: jax.Array, dmean: jax.Array, dvar: jax.Array) -> Gradients:
+    given = Cotangents(
+        residuals.x, dy, residuals.residual, residuals.signs, residuals.scale, residuals.bias, residuals.statistics, dmean, dvar
+    )
     arrays, structure = jax.tree.flatten(given)
     results = Gradients(0, 0, 0, 0 if spec.has_residual else None)  # type: ignore[arg-type]
     run = over_batch(
@@ -91,4 +93,4 @@ def _backward(spec: Spec, kept: Residuals, dy: jax.Array, dmean: jax.Array, dvar
         cooperative=True,
     )
     found = jax.tree.unflatten(jax.tree.structure(results), run(*arrays))
-    return found._replace(scale=found.scale.astype(kept.scale.dtype), bias=found.bias.astype(kept.bias.dtype))
+    return found._replace(scale=found.scale.astype(residuals.scale.dtype), bias=found.bias.astype(residuals.bias.dtype))

@@ -30,6 +30,7 @@ class Case:
       options: what else the operator is called with.
       roundings: the tolerance, in units of `dtypes.ROUNDING`: how many roundings an element of a result or gradient has seen.
       backward: whether its gradients are checked and timed too.
+      function: which of its functions is called, if not the one of its name.
     """
 
     operator: str
@@ -39,6 +40,7 @@ class Case:
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     roundings: float = 4
     backward: bool = True
+    function: str = ""
 
     def draw(self, dtype: Any, seed: int = 0) -> dict[str, Any]:
         """The floating-point arguments."""
@@ -51,7 +53,9 @@ class Case:
         return jax.tree.map(one, dict(self.shapes), is_leaf=_is_shape)
 
     def call(self, arguments: Mapping[str, Any], implementation: str | None) -> Any:
-        return dispatch.function(self.operator)(**arguments, **self.fixed, **self.options, implementation=implementation)
+        return dispatch.function(self.operator, self.function)(
+            **arguments, **self.fixed, **self.options, implementation=implementation
+        )
 
 
 def _is_shape(node: Any) -> bool:
@@ -105,10 +109,11 @@ def batch_norm_act(
     channel = shape[-1:]
     given = {"x": shape, "scale": channel, "bias": channel} | ({"residual": shape} if residual else {})
     moving = np.random.default_rng(3).standard_normal((2, *channel)).astype(np.float32)
-    fixed = {"running": (jnp.asarray(moving[0]), jnp.abs(jnp.asarray(moving[1])))} if running else {}
+    fixed = {"running_mean": jnp.asarray(moving[0]), "running_var": jnp.abs(jnp.asarray(moving[1]))} if running else {}
     name = f"{by(shape)} {activation}" + ", residual" * residual + ", running" * running + said(options)
     # A gradient is a difference of sums over all rows.
-    return Case("batch_norm_act", name, given, fixed, {"activation": activation, **options}, roundings=16)
+    function = "batch_norm_act_running" if running else "batch_norm_act"
+    return Case("batch_norm_act", name, given, fixed, {"activation": activation, **options}, roundings=16, function=function)
 
 
 def linear_act(

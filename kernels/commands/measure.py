@@ -184,6 +184,7 @@ class Recorded:
     """A call of an operator as a function makes it, to be made with random arrays in the place of its own."""
 
     operator: str
+    function: str
     leaves: tuple[Any, ...]
     structure: Any
     backward: bool
@@ -210,7 +211,7 @@ class Recorded:
         given = iter(arguments)
         leaves = [next(given) if _is_floating(leaf) else _stand_in(leaf) for leaf in self.leaves]
         args, kwargs = jax.tree.unflatten(self.structure, leaves)
-        return dispatch.function(self.operator)(*args, **kwargs, implementation=implementation)
+        return dispatch.function(self.operator, self.function)(*args, **kwargs, implementation=implementation)
 
 
 def _is_floating(leaf: Any) -> bool:
@@ -231,14 +232,14 @@ def recorded_calls(fn: Callable[..., Any], args: Sequence[Any]) -> list[Recorded
     with dispatch.calls_made() as calls:
         jax.eval_shape(fn, *args)
     found: dict[Any, Recorded] = {}
-    for operator, positional, named in calls:
+    for operator, function, positional, named in calls:
         named = {name: value for name, value in named.items() if name != "implementation"}
         leaves, structure = jax.tree.flatten((positional, named))
         shapes = tuple(jax.ShapeDtypeStruct(a.shape, a.dtype) if hasattr(a, "dtype") else a for a in leaves)
         # A small network is one kernel forward; differentiated, it is XLA's.
-        call = Recorded(operator, shapes, structure, backward=operator not in ("lenet5", "mlp"))
+        call = Recorded(operator, function, shapes, structure, backward=operator not in ("lenet5", "mlp"))
         if any(_is_floating(leaf) for leaf in shapes):
-            found.setdefault((operator, str(shapes), str(structure)), call)
+            found.setdefault((function, str(shapes), str(structure)), call)
     return list(found.values())
 
 

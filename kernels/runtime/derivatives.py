@@ -40,8 +40,8 @@ def differentiable(
 
     @value.defjvp
     def _(primals: Any, tangents: Any) -> Any:
-        results, kept = run(*primals)
-        return results, _tangents(plain, pull, kept, primals, tangents, results)
+        results, residuals = run(*primals)
+        return results, _tangents(plain, pull, residuals, primals, tangents, results)
 
     @jax.custom_jvp
     def run(*args: Any) -> tuple[Any, Any]:
@@ -49,17 +49,20 @@ def differentiable(
 
     @run.defjvp
     def _(primals: Any, tangents: Any) -> Any:
-        results, kept = run(*primals)
-        return (results, kept), (_tangents(plain, pull, kept, primals, tangents, results), jax.tree.map(_no_tangent, kept))
+        results, residuals = run(*primals)
+        return (results, residuals), (
+            _tangents(plain, pull, residuals, primals, tangents, results),
+            jax.tree.map(_no_tangent, residuals),
+        )
 
     # What `backward` keeps moves with the arguments; its tangents are not asked for, since `plain` knows the arguments.
     @jax.custom_jvp
-    def pull(kept: Any, primals: Any, cotangents: Any) -> Any:
-        return _floating(backward(kept, cotangents), primals)
+    def pull(residuals: Any, primals: Any, cotangents: Any) -> Any:
+        return _floating(backward(residuals, cotangents), primals)
 
     @pull.defjvp
     def _(primals: Any, tangents: Any) -> Any:
-        kept, args, cotangents = primals
+        residuals, args, cotangents = primals
         _, d_args, d_cotangents = tangents
         moving, rest = _split(args)
 
@@ -67,7 +70,7 @@ def differentiable(
             return jax.vjp(lambda moving: plain(*_joined(moving, rest)), moving)[1](cotangents)[0]
 
         d_out = jax.jvp(gradients, (moving, cotangents), (_floating(d_args, args), d_cotangents))[1]
-        return pull(kept, args, cotangents), d_out
+        return pull(residuals, args, cotangents), d_out
 
     def call(*args: Any) -> Any:
         axes = meshes.varying_axes(*jax.tree.leaves(args))
@@ -111,9 +114,9 @@ def _no_tangent(leaf: Any) -> Any:
     return meshes.vary(zero, meshes.varying_axes(leaf))
 
 
-def _tangents(plain: Callable, pull: Callable, kept: Any, primals: Any, tangents: Any, results: Any) -> Any:
+def _tangents(plain: Callable, pull: Callable, residuals: Any, primals: Any, tangents: Any, results: Any) -> Any:
     """The tangents of the results: those of `plain`; transposed, the gradients of `pull`."""
-    fixed, fixed_structure = jax.tree.flatten((kept, primals, results))
+    fixed, fixed_structure = jax.tree.flatten((residuals, primals, results))
     out_structure = jax.tree.structure(results)
 
     def push(fixed: Sequence[Any], moving: Sequence[Any]) -> list[Any]:
@@ -123,12 +126,12 @@ def _tangents(plain: Callable, pull: Callable, kept: Any, primals: Any, tangents
         return jax.tree.leaves(jax.jvp(run, (at,), (list(moving),))[1])
 
     def transpose(fixed: Sequence[Any], cotangents: Sequence[Any]) -> list[Any]:
-        kept, args, _ = jax.tree.unflatten(fixed_structure, fixed)
-        return pull(kept, args, jax.tree.unflatten(out_structure, cotangents))
+        residuals, args, _ = jax.tree.unflatten(fixed_structure, fixed)
+        return pull(residuals, args, jax.tree.unflatten(out_structure, cotangents))
 
     moving = _floating(tangents, primals)
     kinds = tuple(jax.typeof(leaf) for leaf in jax.tree.leaves(results))
-    first = len(jax.tree.leaves(kept))
+    first = len(jax.tree.leaves(residuals))
     owners = tuple(first + i for i, leaf in enumerate(jax.tree.leaves(primals)) if _is_floating(leaf))
     out = _tangent().bind(*fixed, *moving, push=push, transpose=transpose, count=len(fixed), kinds=kinds, owners=owners)
     return jax.tree.unflatten(out_structure, out)

@@ -62,14 +62,14 @@ def use(implementation: str | None) -> Iterator[None]:
         yield
 
 
-_calls: list[list[tuple[str, tuple[Any, ...], dict[str, Any]]]] = []
+_calls: list[list[tuple[str, str, tuple[Any, ...], dict[str, Any]]]] = []
 _choices: list[dict[tuple[str, str], str]] = []
 
 
 @contextlib.contextmanager
-def calls_made() -> Iterator[list[tuple[str, tuple[Any, ...], dict[str, Any]]]]:
-    """The calls of operators that are traced inside the block: name, positional and keyword arguments."""
-    record: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
+def calls_made() -> Iterator[list[tuple[str, str, tuple[Any, ...], dict[str, Any]]]]:
+    """The calls of operators that are traced inside the block: operator, function, positional and keyword arguments."""
+    record: list[tuple[str, str, tuple[Any, ...], dict[str, Any]]] = []
     _calls.append(record)
     try:
         yield record
@@ -98,17 +98,19 @@ def operator(batch_axes: meshes.BatchAxes = 0) -> Callable[[Callable[P, R]], Cal
     """
 
     def decorate(fn: Callable[P, R]) -> Callable[P, R]:
+        package = importlib.import_module(fn.__module__.rpartition(".")[0])
+
         @functools.wraps(fn)
         def named(*args: P.args, **kwargs: P.kwargs) -> R:
             for record in _calls:
-                record.append((fn.__name__, args, kwargs))
+                record.append((package.__name__.rpartition(".")[2], fn.__name__, args, kwargs))
             with jax.named_scope(fn.__name__):
                 mesh, batch = meshes.sharded_axes((args, kwargs))
                 if mesh is not None:
                     return meshes.call(fn, batch_axes, mesh, batch, args, kwargs)
                 return fn(*args, **kwargs)
 
-        named.package = importlib.import_module(fn.__module__.rpartition(".")[0])  # type: ignore[attr-defined]
+        named.package = package  # type: ignore[attr-defined]
         return named
 
     return decorate
@@ -159,9 +161,9 @@ def _api(operator: str) -> types.ModuleType:
     return importlib.import_module(f"kernels.{operator}.api")
 
 
-def function(operator: str) -> Callable[..., Any]:
-    """The public function of an operator."""
-    return getattr(_api(operator), operator)
+def function(operator: str, name: str = "") -> Callable[..., Any]:
+    """The public function of an operator, or another one of its package by name."""
+    return getattr(_api(operator), name or operator)
 
 
 def by_itself(operator: str) -> tuple[str, dict[str, str]]:

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental.xla_metadata import set_xla_metadata
 
 from kernels.runtime import devices, dispatch, launches, meshes
 from kernels.runtime.launches import Launch, recording, unrecorded, usable_cores
@@ -45,8 +46,8 @@ def launch(
       in_place: pairs of an input and an output that may be the same memory: the kernel reads an element before it writes it.
       cooperative: the kernel has a barrier across the grid, so that all its programs must run at the same time; the caller
         keeps the grid within what the device holds.
-      extra_bytes: bytes that the kernel reads from device memory beyond each of its operands once. They stand in the name of
-        the operation, where whoever counts a program's traffic finds them.
+      extra_bytes: bytes that the kernel reads from device memory beyond each of its operands once: an attribute of the
+        operation in the compiled program, for `kernels.verification.traffic`.
       check: called with a launch that is to be compiled for the device, before it is; it raises what keeps it from running.
 
     Raises:
@@ -87,7 +88,7 @@ def _compiled(
     import jax_triton
 
     major, minor = devices.device().compute_capability
-    with jax.named_scope(f"{call.kernel.__name__}:{extra_bytes}"):
+    with jax.named_scope(call.kernel.__name__), set_xla_metadata(extra_bytes=extra_bytes):
         return jax_triton.triton_call(
             *inputs,
             kernel=call.kernel,

@@ -22,8 +22,8 @@ def softmax_cross_entropy(logits: jax.Array, labels: jax.Array, label_smoothing:
         loss, normalizers = over_batch(functools.partial(triton.forward, **static))(logits, labels)
         return loss, (logits, labels, normalizers)
 
-    def backward(kept, dloss):
-        return over_batch(functools.partial(triton.backward, **static))(*kept, dloss)[0], None
+    def backward(residuals, dloss):
+        return over_batch(functools.partial(triton.backward, **static))(*residuals, dloss)[0], None
 
     plain = functools.partial(xla.softmax_cross_entropy, label_smoothing=label_smoothing)
     return differentiable(plain, forward, backward)(logits, labels)

@@ -1,7 +1,8 @@
 """Counts what a compiled GPU program launches and moves, from XLA's optimized HLO.
 
 A kernel's bytes are its operands and results, each once: what it moves through device memory if no cache holds anything from
-one kernel to the next. Hand-written kernels that read something twice say so in their name (`kernels.runtime.launch`).
+one kernel to the next. A hand-written kernel that reads something twice says so in its attribute `extra_bytes`
+(`kernels.runtime.launch`).
 """
 
 from __future__ import annotations
@@ -96,7 +97,7 @@ def _walk(computations: dict[str, list[tuple[str, str]]], name: str, times: int)
         if kind == "copy-start":
             moved = shape_bytes(shape)
         scope = re.search(r'op_name="([^"]*)"', text)
-        again = re.search(r"_kernel:(\d+)", scope[1]) if scope else None
+        again = re.search(r'extra_bytes="(\d+)"', text)
         target = re.search(r'custom_call_target="([^"]+)"', text)
         yield Kernel(
             instruction,

@@ -98,10 +98,8 @@ def test_bad_arguments_are_named():
         kernels.batch_norm_act(x, ones, ones, ones)
     with pytest.raises(ValueError, match="activation: 'swish'"):
         kernels.batch_norm_act(x, ones, ones, activation="swish")
-    with pytest.raises(ValueError, match="running: it is for training"):
-        kernels.batch_norm_act(x, ones, ones, mean=ones, var=ones, running=(ones, ones))
-    with pytest.raises(ValueError, match=r"running\[1\]: shape \(3,\) is not \(4,\)"):
-        kernels.batch_norm_act(x, ones, ones, running=(ones, jnp.ones(3)))
+    with pytest.raises(ValueError, match=r"running_var: shape \(3,\) is not \(4,\)"):
+        kernels.batch_norm_act_running(x, ones, ones, ones, jnp.ones(3))
     with pytest.raises(ValueError, match="mean, var: give both"):
         kernels.batch_norm_act(x, ones, ones, mean=ones)
 
@@ -125,8 +123,12 @@ def test_running_statistics_move_as_torchs_do(implementation, rows, channels, mo
     @jax.jit
     @functools.partial(jax.value_and_grad, has_aux=True)
     def loss(x, *others, running=None):
-        options = {"running": running, "momentum": momentum, "implementation": implementation}
-        y, *statistics = kernels.batch_norm_act(x, *others, activation="tanh", **options)
+        options = {"activation": "tanh", "implementation": implementation}
+        if running is None:
+            y, *statistics = kernels.batch_norm_act(x, *others, **options)
+        else:
+            norm, residual = others[:2], others[2:]
+            y, *statistics = kernels.batch_norm_act_running(x, *norm, *running, *residual, momentum=momentum, **options)
         total = jnp.sum(jnp.sin(y.astype(jnp.float32)))
         return total + (0 if running is None else sum(map(jnp.sum, statistics))), (y, statistics)
 

@@ -237,7 +237,7 @@ def test_something_else_may_run_a_launch():
 
 def test_a_launch_says_what_it_was_launched_with():
     x, channel = jax.ShapeDtypeStruct((40, 24), "bfloat16"), jax.ShapeDtypeStruct((24,), "float32")
-    fn = lambda x, *c: kernels.batch_norm_act(x, *c[:2], running=c[2:], implementation="interpret")
+    fn = lambda x, *c: kernels.batch_norm_act_running(x, *c, implementation="interpret")
     with launch.recording() as calls:
         jax.eval_shape(fn, x, *[channel] * 4)
     (call,) = calls

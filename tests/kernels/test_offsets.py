@@ -27,7 +27,7 @@ def with_gradients(fn, args, inexact):
 
 
 def batch_norm(x, scale, bias, mean, var, residual=None):
-    return kernels.batch_norm_act(x, scale, bias, residual, running=(mean, var), **HAND)[0]
+    return kernels.batch_norm_act_running(x, scale, bias, mean, var, residual, **HAND)[0]
 
 
 def gru(x, *weights):

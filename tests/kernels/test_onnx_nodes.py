@@ -132,7 +132,7 @@ def conv_transpose(attributes, x, w, **how):
 
 
 def batch_norm(attributes, x, scale, bias, mean, var, **how):
-    """The running variance is the mean square itself, where `running=` has torch's unbiased one."""
+    """The running variance is the mean square itself, where `batch_norm_act_running` has torch's unbiased one."""
     training, momentum = attributes.pop("training_mode", 0), attributes.pop("momentum", 0.9)
     given = {} if training else {"mean": mean, "var": var}
     y, new_mean, new_var = kernels.batch_norm_act(

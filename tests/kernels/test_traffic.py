@@ -39,7 +39,7 @@ ENTRY %main (a: f32[8,4], b: f32[100,4]) -> f32[8,4] {
   %a = f32[8,4]{1,0} parameter(0), metadata={op_name="a"}
   %b = f32[100,4]{1,0} parameter(1)
   %fusion = f32[8,4]{1,0} fusion(%a, %b), kind=kLoop, calls=%fused_add, metadata={op_name="jit(step)/add"}
-  %call.1 = (bf16[8,4]{1,0}, u8[8,4]{1,0}) custom-call(%fusion), custom_call_target="triton_kernel_call", metadata={op_name="jit(step)/forward_kernel:1000/triton_kernel_call"}
+  %call.1 = (bf16[8,4]{1,0}, u8[8,4]{1,0}) custom-call(%fusion), custom_call_target="triton_kernel_call", frontend_attributes={extra_bytes="1000"}, metadata={op_name="jit(step)/forward_kernel/triton_kernel_call"}
   %zero = s32[] constant(0)
   %fusion.1 = f32[100,4]{1,0} fusion(%b, %fusion, %zero), kind=kLoop, calls=%fused_update
   %tuple.1 = (s32[], f32[8,4]{1,0}) tuple(%a, %fusion)

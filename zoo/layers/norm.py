@@ -90,20 +90,18 @@ def merged_batch_norm_act(layers: list[BatchNormAct], x: jax.Array, residual: ja
     if not first.use_running_average and count < 2:
         has = "is an empty batch" if count == 0 else "has one value per channel"
         raise ValueError(f"x: shape {x.shape} {has}, batch normalization needs two values or more of each channel in training")
-    statistics: dict[str, Any] = {}
-    if first.use_running_average:
-        statistics = {"mean": joined("mean"), "var": joined("var")}
-    elif len(layers) == 1:  # the operator moves the running statistics too, in the same launch
-        # Those of several layers would first have to be joined: compiled for the H200, an inception module's step then has two
-        # launches more than with the statistics moved below.
-        running = jax.lax.stop_gradient((first.mean[...], first.var[...]))
-        statistics = {"running": running, "momentum": first.momentum}
+    arrays = (x, joined("scale"), joined("bias"))
+    options: dict[str, Any] = {"residual": residual, "activation": first.activation, "epsilon": first.epsilon}
     with implementation_scope(first.implementation):
-        y, mean, var = kernels.batch_norm_act(
-            x, joined("scale"), joined("bias"), residual, first.activation, epsilon=first.epsilon, **statistics
-        )
-    if first.use_running_average:
-        return y
+        if first.use_running_average:
+            return kernels.batch_norm_act(*arrays, **options, mean=joined("mean"), var=joined("var"))[0]
+        if len(layers) == 1:
+            running = jax.lax.stop_gradient((first.mean[...], first.var[...]))
+            y, mean, var = kernels.batch_norm_act_running(*arrays, *running, **options, momentum=first.momentum)
+        else:
+            # The running statistics of several layers would first have to be joined: compiled for the H200, an inception
+            # module's step then has two launches more than with the statistics moved below.
+            y, mean, var = kernels.batch_norm_act(*arrays, **options)
     if len(layers) > 1:
         mean, var = jax.lax.stop_gradient((mean, var * (count / (count - 1))))
     start = 0
