@@ -50,7 +50,7 @@ PINNED := pyproject.toml constraints/common.txt
 
 GPU_PARTS := check test tune compare-operators compare-models guide
 .PHONY: choice train test test-fast test-onnx gpu gpu-found $(GPU_PARTS:%=gpu-%)
-.PHONY: lint format resolve resolve-train resolve-test resolve-onnx clean
+.PHONY: lint dist format resolve resolve-train resolve-test resolve-onnx clean
 
 # Large arrays in huge pages, where glibc knows how: a training step on a CPU then takes less time.
 train: export GLIBC_TUNABLES := glibc.malloc.hugetlb=1
@@ -105,6 +105,12 @@ lint: $(TEST_READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/basedpyright --level error
+
+# The source distribution and the wheel, into dist/.
+dist: $(TEST_READY)
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation --outdir dist
 
 format: $(TEST_READY)
 	$(BIN)/ruff check --fix .

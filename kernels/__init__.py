@@ -8,6 +8,8 @@ A function has the name of the folder it comes from, and hides it: `import kerne
 
 from __future__ import annotations
 
+import pathlib
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -26,6 +28,16 @@ from kernels.recurrent.cells import CellWeights
 from kernels.rnn.api import rnn
 from kernels.runtime.dispatch import ImplementationError, available, device, target, use
 from kernels.softmax_cross_entropy.api import softmax_cross_entropy
+
+DISTRIBUTION = "jax-kernel-zoo"  # by this line zoo tells this package from another that is called kernels too
+__version__ = "0.1.0"
+for _other in pathlib.Path(__file__).parents[1].glob("kernels-*.dist-info"):
+    warnings.warn(
+        f"kernels: {_other.name.removesuffix('.dist-info')}, another distribution whose package is called kernels, is installed in "
+        "the same folder, where the two overwrite each other's files. These are jax-kernel-zoo's, and the other one is broken: "
+        "give each an environment of its own.",
+        stacklevel=2,
+    )
 
 __all__ = [
     "CellWeights",

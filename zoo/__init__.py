@@ -6,6 +6,10 @@ logits = model(images)                        # [batch, 32, 32, 1] -> [batch, 10
 params, state, apply = zoo.functional(model)  # the same as a pure function
 """
 
+from zoo import shadowing
+
+shadowing.check()  # before the first import of kernels
+
 from zoo.export import export_model, export_onnx
 from zoo.features import features
 from zoo.functional import evaluation_view, functional, split, training_view
@@ -20,10 +24,12 @@ from zoo.models.resnet import ResNet
 from zoo.models.vgg import VGG
 from zoo.prediction import Prediction, predict
 from zoo.preprocessing import Preprocessing
-from zoo.registry import ModelInfo, create_model, list_models, model_info
+from zoo.registry import ModelInfo, create_model, list_models, model_info, register
 from zoo.summary import count_macs, count_params, summarize
 from zoo.weights import WeightsInfo, load_weights, save_weights, to_torch_state_dict, weights_info
 from zoo.weights.download import download
+
+__version__ = "0.1.0"
 
 __all__ = [
     "VGG",
@@ -58,6 +64,7 @@ __all__ = [
     "model_info",
     "predict",
     "preprocess",
+    "register",
     "save_weights",
     "split",
     "summarize",

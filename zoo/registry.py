@@ -5,14 +5,27 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import fnmatch
+import inspect
+import re
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import jax.numpy as jnp
 from flax import nnx
 
+from zoo.arguments import as_rngs, whole
+from zoo.model_types import GanName, LanguageModelName, ResNetName, SequenceClassifierName, VGGName
 from zoo.preprocessing import Preprocessing
 from zoo.weights.published import preprocessing_of
+
+if TYPE_CHECKING:
+    from zoo.models.alexnet import AlexNet, AlexNetOriginal
+    from zoo.models.gan import Gan
+    from zoo.models.googlenet import GoogLeNet, GoogLeNetOriginal
+    from zoo.models.lenet import LeNet5, LeNet5Original
+    from zoo.models.recurrent import LanguageModel, SequenceClassifier, Tagger
+    from zoo.models.resnet import ResNet
+    from zoo.models.vgg import VGG
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,6 +105,54 @@ def model_info(name: str) -> ModelInfo:
     return _entry(name)[0]
 
 
+# What other libraries call it -> what it is called here.
+ELSEWHERE = {
+    "in_chans": "in_channels",
+    "pretrained": "weights, such as weights='torchvision://resnet50'",
+    "drop_path_rate": "stochastic_depth",
+    "drop_rate": "dropout",
+    "img_size": "no such option: a model takes images of any size that its stages leave something of",
+    "checkpoint_path": "weights",
+    "progress": "no such option",
+}
+
+
+def _hint(info: ModelInfo, keyword: str) -> str:
+    """What an unknown keyword may have meant."""
+    if keyword in ELSEWHERE:
+        return f"; here it is {ELSEWHERE[keyword]}"
+    model = type(nnx.eval_shape(lambda: create_model(info.name)))
+    known = [name for name in inspect.signature(model.__init__).parameters if name not in ("self", "rngs", "policy")]
+    near = difflib.get_close_matches(keyword, known, n=2, cutoff=0.6)
+    return f"; did you mean {' or '.join(near)}?" if near else ""
+
+
+@overload
+def create_model(name: Literal["lenet5"], **options: Any) -> LeNet5: ...
+@overload
+def create_model(name: Literal["lenet5_original"], **options: Any) -> LeNet5Original: ...
+@overload
+def create_model(name: Literal["alexnet"], **options: Any) -> AlexNet: ...
+@overload
+def create_model(name: Literal["alexnet_original"], **options: Any) -> AlexNetOriginal: ...
+@overload
+def create_model(name: VGGName, **options: Any) -> VGG: ...
+@overload
+def create_model(name: ResNetName, **options: Any) -> ResNet: ...
+@overload
+def create_model(name: Literal["googlenet"], **options: Any) -> GoogLeNet: ...
+@overload
+def create_model(name: Literal["googlenet_original"], **options: Any) -> GoogLeNetOriginal: ...
+@overload
+def create_model(name: LanguageModelName, **options: Any) -> LanguageModel: ...
+@overload
+def create_model(name: SequenceClassifierName, **options: Any) -> SequenceClassifier: ...
+@overload
+def create_model(name: Literal["bilstm_tagger"], **options: Any) -> Tagger: ...
+@overload
+def create_model(name: GanName, **options: Any) -> Gan: ...
+@overload
+def create_model(name: str, **options: Any) -> nnx.Module: ...
 def create_model(
     name: str,
     *,
@@ -101,7 +162,7 @@ def create_model(
     param_dtype: jnp.dtype | type = jnp.float32,
     implementation: str | None = None,
     weights: Any = None,
-    rngs: nnx.Rngs | int = 0,
+    rngs: Any = 0,
     **options: Any,
 ) -> nnx.Module:
     """Build a model in training mode, with freshly drawn parameters or with `weights`.
@@ -114,7 +175,7 @@ def create_model(
       param_dtype: dtype of the parameters; running statistics are kept in at least float32.
       implementation: passed to every operator in kernels/; None takes the best that runs here.
       weights: anything `load_weights` takes, loaded into the new model.
-      rngs: random streams, or a seed.
+      rngs: nnx.Rngs, a seed or a jax.random.key.
       **options: the model's own keywords (dropout, aux_logits, ...).
 
     Returns:
@@ -127,15 +188,12 @@ def create_model(
     info, builder = _entry(name)
     for key, value in (("num_classes", num_classes), ("in_channels", in_channels)):
         if value is not None:
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{key}: {value!r} given, a whole number of at least 1 is needed")
-            options[key] = value
-    rngs = nnx.Rngs(rngs) if isinstance(rngs, int) else rngs
+            options[key] = whole(key, value)
     try:
-        model: Any = builder(dtype=dtype, param_dtype=param_dtype, implementation=implementation, rngs=rngs, **options)
+        model: Any = builder(dtype=dtype, param_dtype=param_dtype, implementation=implementation, rngs=as_rngs(rngs), **options)
     except TypeError as error:
-        if "unexpected keyword" in str(error):
-            raise TypeError(f"{info.name}: {error}") from None
+        if unknown := re.search(r"unexpected keyword argument '(\w+)'", str(error)):
+            raise TypeError(f"{info.name}: {error}{_hint(info, unknown[1])}") from None
         raise
     model.zoo_name = name
     if weights is not None:

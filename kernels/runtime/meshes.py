@@ -62,7 +62,8 @@ def call(fn: Callable[..., Any], batch_axes: BatchAxes, mesh: Any, batch: Any, a
         if isinstance(batch_axes, tuple)
         else of(batch_axes, results)
     )
-    return jax.sharding.auto_axes(run, axes=names, out_sharding=specs)(*given)
+    with jax.sharding.use_abstract_mesh(mesh):  # the arrays may be on a mesh that jax.set_mesh was not told of
+        return jax.sharding.auto_axes(run, axes=names, out_sharding=specs)(*given)
 
 
 def varying_axes(*arrays: Any) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from zoo.arguments import as_rngs, whole
 from zoo.layers.linear import Linear
 from zoo.weights.names import layer_at
 
@@ -54,8 +55,9 @@ class ImageModel(nnx.Module):
         """function(module, *inputs), rematerialized if the stage was named so. `function` reads no module but that one."""
         return (nnx.remat(function) if name in self.remat else function)(module, *inputs)
 
-    def reset_classifier(self, num_classes: int, *, rngs: nnx.Rngs) -> None:
+    def reset_classifier(self, num_classes: int, *, rngs: nnx.Rngs | int | jax.Array) -> None:
         """Replace every layer that has one output per class by a new one with `num_classes`, drawn uniformly as torch does."""
+        num_classes, rngs = whole("num_classes", num_classes), as_rngs(rngs)
         for path in self.classifier_layers:
             holder, _, name = path.rpartition(".")
             parent = layer_at(self, holder) if holder else self

@@ -11,6 +11,7 @@ import numpy as np
 from flax import nnx
 
 import kernels
+from zoo.arguments import as_rngs, whole
 from zoo.layers import initializers
 from zoo.layers.conv import Conv
 from zoo.layers.linear import Linear
@@ -62,16 +63,16 @@ class LeNet5(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         return self.fc3(self.features(x)["fc2"])
 
-    def reset_classifier(self, num_classes: int, *, rngs: nnx.Rngs) -> None:
+    def reset_classifier(self, num_classes: int, *, rngs: nnx.Rngs | int | jax.Array) -> None:
         """Replace the last layer by a new one with `num_classes` outputs."""
         old = self.fc3
         self.fc3 = Linear(
             old.in_features,
-            num_classes,
+            whole("num_classes", num_classes),
             dtype=old.dtype,
             param_dtype=old.kernel.dtype,
             implementation=old.implementation,
-            rngs=rngs,
+            rngs=as_rngs(rngs),
         )
 
 
@@ -164,9 +165,9 @@ class LeNet5Original(nnx.Module):
         targets = self.codes[...].astype(code.dtype)
         return -jnp.square(code[:, None, :] - targets).sum(-1)
 
-    def reset_classifier(self, num_classes: int, *, rngs: nnx.Rngs | None = None) -> None:
+    def reset_classifier(self, num_classes: int, *, rngs: nnx.Rngs | int | jax.Array | None = None) -> None:
         """New target codes for `num_classes` classes; nothing is drawn from `rngs`, for the codes are fixed."""
-        self.codes = nnx.Variable(jnp.asarray(digit_bitmaps(num_classes), self.codes.dtype))
+        self.codes = nnx.Variable(jnp.asarray(digit_bitmaps(whole("num_classes", num_classes)), self.codes.dtype))
 
 
 def _check_input(x: jax.Array, channels: int) -> None:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from zoo.arguments import as_rngs, whole
 from zoo.layers.dropout import drop
 from zoo.layers.dropout import dropout as dropout_layer
 from zoo.layers.embedding import Embedding
@@ -56,16 +57,16 @@ class _SequenceModel(nnx.Module):
         if tokens.ndim != 2 or not jnp.issubdtype(tokens.dtype, jnp.integer):
             raise ValueError(f"x: {tokens.dtype} of shape {tokens.shape} given, integer token ids [batch, time] are needed")
 
-    def reset_classifier(self, num_classes: int, *, rngs: nnx.Rngs) -> None:
+    def reset_classifier(self, num_classes: int, *, rngs: nnx.Rngs | int | jax.Array) -> None:
         """Replace the last layer by a new one with `num_classes` outputs."""
         old = self.head
         self.head = Linear(
             old.in_features,
-            num_classes,
+            whole("num_classes", num_classes),
             dtype=old.dtype,
             param_dtype=old.kernel.dtype,
             implementation=old.implementation,
-            rngs=rngs,
+            rngs=as_rngs(rngs),
         )
 
 

@@ -1,0 +1,25 @@
+"""Another distribution on the market also installs the import package `kernels`: what to say where it lies over ours.
+
+Imports nothing but the standard library, so that it can be asked before anything else of the zoo is imported.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import pathlib
+
+MARK = 'DISTRIBUTION = "jax-kernel-zoo"'  # a line of kernels/__init__.py
+REMEDY = (
+    "both cannot be installed in one environment: `pip uninstall kernels`, then "
+    "`pip install --force-reinstall --no-deps jax-kernel-zoo`, or an environment for each"
+)
+
+
+def check() -> None:
+    """Raise ImportError where `import kernels` would not import the kernels of this project."""
+    spec = importlib.util.find_spec("kernels")
+    origin = spec.origin if spec else None
+    if origin is None:
+        raise ImportError(f"zoo: its package kernels is missing; {REMEDY}")
+    if MARK not in pathlib.Path(origin).read_text("utf-8", errors="replace"):
+        raise ImportError(f"zoo: {origin} belongs to another distribution that is also called kernels; {REMEDY}")
