@@ -33,9 +33,9 @@ DISTRIBUTION = "jax-kernel-zoo"  # by this line zoo tells this package from anot
 __version__ = "0.1.0"
 for _other in pathlib.Path(__file__).parents[1].glob("kernels-*.dist-info"):
     warnings.warn(
-        f"kernels: {_other.name.removesuffix('.dist-info')}, another distribution whose package is called kernels, is installed "
-        "in the same folder, where the two overwrite each other's files. These are jax-kernel-zoo's, and the other one is "
-        "broken: give each an environment of its own.",
+        f"kernels: {_other.name.removesuffix('.dist-info')}, another distribution whose package is called kernels, is "
+        "installed in the same folder, where the two overwrite each other's files. These are jax-kernel-zoo's, and the other "
+        "one is broken: give each an environment of its own.",
         stacklevel=2,
     )
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 import zoo
 from zoo.models.resnet import BasicBlock
@@ -55,6 +56,23 @@ def test_statistics_move_in_training_only(images: jax.Array) -> None:
     assert not np.allclose(new["bn1"]["mean"], state["bn1"]["mean"])
 
 
+def test_all_keys_are_strings_and_lists_keep_their_order() -> None:
+    """With ten members and more, "10" comes before "2" among strings."""
+    model = zoo.ResNet(BasicBlock, (11,), widths=(4,), cifar=True, num_classes=2, rngs=nnx.Rngs(0))
+    params, state, apply = zoo.functional(model)
+    flat = flatten_dict(params, sep="/")
+    assert "layer1/10/conv1/kernel" in flat
+    np.testing.assert_array_equal(flat["layer1/2/conv1/kernel"], model.layer1[2].conv1.kernel[...])
+    for number in (2, 10):  # each array back to where it came from
+        changed = unflatten_dict(flat | {f"layer1/{number}/bn2/bias": jnp.full((4,), 7.0)}, sep="/")
+        other = nnx.clone(model)
+        other.layer1[number].bn2.bias[...] = jnp.full((4,), 7.0)
+        expected, x = zoo.functional(other)[0], jnp.ones((2, 4, 4, 3))
+        jax.tree.map(np.testing.assert_array_equal, changed, expected)
+        np.testing.assert_array_equal(jax.jit(apply)(changed, state, x)[0], jax.jit(apply)(expected, state, x)[0])
+        assert not np.array_equal(jax.jit(apply)(params, state, x)[0], jax.jit(apply)(changed, state, x)[0])
+
+
 def test_vmap_over_models(images: jax.Array) -> None:
     views = [zoo.functional(small(rngs=nnx.Rngs(seed))) for seed in (0, 1)]
     params, state = (jax.tree.map(lambda *leaves: jnp.stack(leaves), *(view[k] for view in views)) for k in (0, 1))
@@ -81,6 +99,7 @@ def test_scan_over_batches(images: jax.Array) -> None:
 SHARDED = """
 import jax, numpy as np
 from flax import nnx
+from flax.traverse_util import flatten_dict, unflatten_dict
 import zoo
 from zoo.models.resnet import BasicBlock
 model = zoo.ResNet(BasicBlock, (1, 1), widths=(8, 16), cifar=True, num_classes=5, rngs=nnx.Rngs(0))

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import typing
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
+from flax import nnx
 
 import zoo
+from zoo import registry
 from zoo.__main__ import main
 
 
@@ -61,3 +66,46 @@ def test_functional_is_pure_and_checks_structure() -> None:
     assert model(x).any()
     with pytest.raises(ValueError, match="params: its structure"):
         apply({"conv1": params["conv1"]}, state, x)
+
+
+def test_names_of_other_libraries_are_told_ours() -> None:
+    for given, ours in {"in_chans": "in_channels", "pretrained": "weights", "drop_path_rate": "stochastic_depth"}.items():
+        with pytest.raises(TypeError, match=rf"resnet18: .*'{given}'; here it is {ours}"):
+            zoo.create_model("resnet18", **{given: 1})
+    with pytest.raises(TypeError, match=r"img_size.*takes images of any size"):
+        zoo.create_model("vgg11", img_size=100)
+    with pytest.raises(TypeError, match=r"'hiden_size'; did you mean hidden_size\?"):
+        zoo.create_model("lstm_classifier", hiden_size=3)
+
+
+def test_seeds_in_every_form() -> None:
+    made = [
+        zoo.functional(zoo.create_model("lenet5", num_classes=classes, rngs=rngs))[0]["fc3"]["kernel"]
+        for rngs, classes in ((3, 7), (np.int64(3), np.int32(7)), (nnx.Rngs(3), 7), (jax.random.key(3), np.uint8(7)))
+    ]
+    for other in made[1:]:
+        np.testing.assert_array_equal(made[0], other)
+    for bad in ("3", 3.0, None, jnp.zeros(3)):
+        with pytest.raises(TypeError, match=r"rngs: .* given, nnx.Rngs, a seed or a jax.random.key is needed"):
+            zoo.create_model("lenet5", rngs=bad)
+    for wrong in (0, -1, 2.0, True, "10", [10]):
+        with pytest.raises(ValueError, match=r"num_classes: .* given, a whole number of at least 1 is needed"):
+            zoo.create_model("lenet5", num_classes=wrong)
+    model = zoo.create_model("lenet5")
+    model.reset_classifier(np.int64(4), rngs=0)
+    assert model.fc3.out_features == 4
+    with pytest.raises(ValueError, match="num_classes: 0 given"):
+        model.reset_classifier(0, rngs=0)
+
+
+def test_type_checkers_know_the_class_of_every_name() -> None:
+    """`make lint` runs two of them over experiments/examples/typed.py; here, that what they are told is true."""
+    told = {}
+    for overload in typing.get_overloads(registry.create_model):
+        parameter, result = overload.__annotations__["name"], overload.__annotations__["return"]
+        names = eval(parameter, vars(registry))
+        if names is not str:
+            told |= dict.fromkeys(typing.get_args(names), getattr(zoo, result))
+    assert sorted(told) == zoo.list_models()
+    for name, kind in told.items():
+        assert type(nnx.eval_shape(lambda name=name: zoo.create_model(name))) is kind
