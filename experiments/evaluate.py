@@ -10,6 +10,7 @@ import argparse
 import dataclasses
 import pathlib
 import sys
+import textwrap
 from typing import Any
 
 import jax
@@ -118,7 +119,9 @@ def draw_mistakes(images: np.ndarray, captions: list[tuple[str, str, str]], path
     for axes in figure.subplots(rows, columns, squeeze=False).flat:
         axes.axis("off")
     names, how = drawable(name for caption in captions for name in caption[:2])
-    lines = [f"{names[2 * i]}, taken for {names[2 * i + 1]}\n{sure}" for i, (_, _, sure) in enumerate(captions)]
+    # An image is as wide as 24 characters.
+    taken = [textwrap.fill(f"{names[2 * i]}, taken for {names[2 * i + 1]}", 24) for i in range(len(captions))]
+    lines = [f"{text}\n{sure}" for text, (_, _, sure) in zip(taken, captions, strict=True)]
     for axes, image, line in zip(figure.axes, np.clip(images, 0, 1), lines, strict=False):
         shown = image[..., 0] if image.shape[-1] == 1 else image
         axes.imshow(shown, cmap="gray_r" if image.shape[-1] == 1 else None, vmin=0, vmax=1)
