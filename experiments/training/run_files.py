@@ -117,7 +117,8 @@ def read_metrics(workdir: pathlib.Path) -> list[dict[str, Any]]:
 def skipped_line(files: list[str]) -> str:
     """What is said of images that could not be read."""
     shown = printable(", ".join(files[:20])) + (f" and {len(files) - 20} more" if len(files) > 20 else "")
-    return f"skip_corrupt: {len(files)} images could not be read and were left out: {shown}"
+    images, were = ("image", "was") if len(files) == 1 else ("images", "were")
+    return f"skip_corrupt: {len(files)} {images} could not be read and {were} left out: {shown}"
 
 
 NOT_DRAWN = ("step", "split", "examples_per_second", "learning_rate")

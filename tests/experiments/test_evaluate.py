@@ -18,6 +18,7 @@ from experiments import evaluate
 from experiments.errors import run
 from experiments.measuring import names
 from experiments.training import progress, run_files
+from experiments.training.loop import train
 
 # Folder names that mathematics, markup, emoji or fonts without the letters would spoil.
 NAMES = ("$x_1$ $y", "[bold]x [x]", "猫 犬", ":smile:", "a\tb")
@@ -102,7 +103,7 @@ def test_unreadable_images_are_named_and_mistakes_show_what_their_captions_name(
     assert f"{bad}: cannot be read as an image" in capsys.readouterr().err
     assert run(evaluate.main, [*given, "--data-options", "skip_corrupt=True"]) == 0
     out = capsys.readouterr().out
-    assert f"skip_corrupt: 1 images could not be read and were left out: {names.printable(str(bad))}" in out
+    assert f"skip_corrupt: 1 image could not be read and was left out: {names.printable(str(bad))}" in out
     assert "accuracy 25.00%" in out
     assert json.loads((tmp_path / "evaluation.json").read_text())["skipped"] == [str(bad)]
     images, captions = drawn
@@ -146,6 +147,19 @@ def test_a_run_on_such_a_folder_says_its_name(tmp_path: pathlib.Path) -> None:
     (tmp_path / "metrics.jsonl").write_text(json.dumps({"step": 1, "split": "test", "loss": 1.0}) + "\n")
     run_files.draw_curves(tmp_path, "lenet5 on imagefolder:/a/$x_ 猫")
     assert (tmp_path / "curves.png").exists()
+
+
+def test_a_run_says_what_it_could_not_read(photographs: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    bad = sorted((photographs / "[bold]x [x]").iterdir())[0]
+    bad.write_bytes(b"no picture")
+    recipe = evaluate.Recipe(
+        "lenet5", f"imagefolder:{photographs}", batch_size=10, steps=2, data_options="size=32,skip_corrupt=True",
+        workdir=str(tmp_path / "run"),
+    )  # fmt: skip
+    out = io.StringIO()
+    summary = train(recipe, Console(file=out, emoji=False))
+    assert summary["skipped"] == [str(bad)]
+    assert f"skip_corrupt: 1 image could not be read and was left out: {bad}\n" in out.getvalue()
 
 
 def test_many_unreadable_images_are_counted() -> None:
