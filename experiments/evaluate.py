@@ -7,46 +7,70 @@ confusion.png, and mistakes.png with the most confident mistakes.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import pathlib
 import sys
+import textwrap
 from typing import Any
 
 import jax
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+import zoo
+from experiments import data as datasets
+from experiments import recipes
 from experiments.errors import UserError, run
+from experiments.measuring.names import drawable, printable
 from experiments.measuring.result import write_json
+from experiments.recipes.recipe import Recipe
 from experiments.training.judge import judge_of
 from experiments.training.restore import Run, build, load_run
+from experiments.training.run_files import skipped_line
 from kernels.runtime.sizes import cdiv
 
 
-def open_model(source: str, model: str | None, data: str | None) -> tuple[Run, pathlib.Path]:
+def open_model(source: str, model: str | None, data: str | None, data_options: str | None = None) -> tuple[Run, pathlib.Path]:
     """The run or weights to evaluate, and the folder for its pictures."""
     path = pathlib.Path(source)
     if path.is_dir():
-        if model or data:
-            raise UserError(f"--model, --data: {source} is a workdir, which says itself what it holds")
+        if model or data or data_options:
+            raise UserError(f"--model, --data, --data-options: {source} is a workdir, which says itself what it holds")
         return load_run(path, judge_of), path
     if not path.exists() and "://" not in source:
         raise UserError(f"source: {source} is neither a workdir nor a weights file")
     if model is None:
         raise UserError(f"--model: needed for a weights file such as {source}")
-    from experiments import recipes
-    from zoo.weights import load_weights  # type: ignore[attr-defined]
-
-    found = build(recipes.find(model, data), judge_of)
+    found = build(recipe_for(model, data, data_options), judge_of)
     loaded = found.task.model(found.stepper.state)
-    load_weights(loaded, source)
+    report = zoo.load_weights(loaded, source)
+    if report.kept:  # a head as it was drawn knows nothing
+        raise UserError(
+            f"--data: {found.recipe.data} has {len(found.dataset.classes)} classes, {source} was trained for others"
+        )
     found.stepper.state = found.task.with_model(found.stepper.state, loaded)
     return found, path.parent if path.exists() else pathlib.Path()
 
 
-def predict(opened: Run, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Class probabilities [examples, classes] and labels [examples] over the test data."""
-    probabilities, labels = [], []
+def recipe_for(model: str, data: str | None, data_options: str | None = None) -> Recipe:
+    """The model's recipe on the data given; images are as large as the model's own."""
+    recipe = recipes.find(model, data)
+    if data is not None:
+        same = recipe.data.partition(":")[0] == data.partition(":")[0]
+        recipe = dataclasses.replace(recipe, data=data, data_options=recipe.data_options if same else "")
+    if data_options is not None:
+        recipe = dataclasses.replace(recipe, data_options=data_options)
+    height, *others = zoo.model_info(model).input_shape
+    if len(others) == 2 and "size" in datasets.options_of(recipe.data) and "size" not in recipe.options("data"):
+        recipe = dataclasses.replace(recipe, data_options=",".join(filter(None, [recipe.data_options, f"size={height}"])))
+    return recipe
+
+
+def predict(opened: Run, batch_size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Class probabilities [examples, classes], labels and places [examples] of the test data that can be read."""
+    probabilities, labels, places = [], [], []
     preprocess, key = opened.dataset.preprocess, jax.random.key(0)
 
     @jax.jit
@@ -54,11 +78,12 @@ def predict(opened: Run, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
         opened_state = jax.tree.unflatten(jax.tree.structure(opened.stepper.state), leaves)
         return jax.nn.softmax(opened.task.model(opened_state)(preprocess(batch, key, False)["image"]))
 
-    for batch in opened.dataset.evaluation_batches(batch_size):
-        real = batch["weight"] > 0
+    for number, batch in enumerate(opened.dataset.evaluation_batches(batch_size)):
+        real = np.flatnonzero(batch["weight"] > 0)
         probabilities.append(np.asarray(forward(opened.stepper.leaves, batch))[real])
         labels.append(batch["label"][real])
-    return np.concatenate(probabilities), np.concatenate(labels)
+        places.append(number * batch_size + real)
+    return np.concatenate(probabilities), np.concatenate(labels), np.concatenate(places)
 
 
 def draw_confusion(counts: np.ndarray, classes: tuple[str, ...], path: pathlib.Path) -> None:
@@ -75,16 +100,17 @@ def draw_confusion(counts: np.ndarray, classes: tuple[str, ...], path: pathlib.P
             if count:
                 colour = "white" if share[row, column] > 0.5 else "#b03a2e" if row != column else "black"
                 axes.text(column, row, str(count), ha="center", va="center", fontsize=8, color=colour)
-        axes.set_xticks(range(len(classes)), classes, rotation=90 if max(map(len, classes)) > 2 else 0)
-        axes.set_yticks(range(len(classes)), classes)
+        names, how = drawable(classes)
+        axes.set_xticks(range(len(classes)), names, rotation=90 if max(map(len, names)) > 2 else 0, **how)
+        axes.set_yticks(range(len(classes)), names, **how)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     axes.set_title(f"{np.trace(counts)} of {counts.sum()} right", fontsize=10)
     figure.savefig(path, dpi=110)
 
 
-def draw_mistakes(images: np.ndarray, captions: list[str], path: pathlib.Path) -> None:
-    """The images [n, height, width, channels], values -1 to 1, each with its caption."""
+def draw_mistakes(images: np.ndarray, captions: list[tuple[str, str, str]], path: pathlib.Path) -> None:
+    """The images [n, height, width, channels], values 0 to 1, each with its class, what it was taken for, and how surely."""
     from matplotlib.figure import Figure
 
     columns = min(8, len(images))
@@ -92,17 +118,21 @@ def draw_mistakes(images: np.ndarray, captions: list[str], path: pathlib.Path) -
     figure = Figure(figsize=(1.5 * columns, 1.75 * rows), layout="constrained")
     for axes in figure.subplots(rows, columns, squeeze=False).flat:
         axes.axis("off")
-    for axes, image, caption in zip(figure.axes, images, captions, strict=False):
+    names, how = drawable(name for caption in captions for name in caption[:2])
+    # An image is as wide as 24 characters.
+    taken = [textwrap.fill(f"{names[2 * i]}, taken for {names[2 * i + 1]}", 24) for i in range(len(captions))]
+    lines = [f"{text}\n{sure}" for text, (_, _, sure) in zip(taken, captions, strict=True)]
+    for axes, image, line in zip(figure.axes, np.clip(images, 0, 1), lines, strict=False):
         shown = image[..., 0] if image.shape[-1] == 1 else image
-        axes.imshow(shown, cmap="gray_r" if image.shape[-1] == 1 else None, vmin=-1, vmax=1)
-        axes.set_title(caption, fontsize=8)
+        axes.imshow(shown, cmap="gray_r" if image.shape[-1] == 1 else None, vmin=0, vmax=1)
+        axes.set_title(line, fontsize=8, **how)
     figure.savefig(path, dpi=110)
 
 
 def classification_report(opened: Run, folder: pathlib.Path, console: Console, worst: int) -> None:
     """Accuracy by class, confusion.png and mistakes.png."""
     classes = opened.dataset.classes
-    probabilities, labels = predict(opened, opened.recipe.batch_size)
+    probabilities, labels, places = predict(opened, opened.recipe.batch_size)
     predicted = probabilities.argmax(1)
     counts = np.zeros((len(classes), len(classes)), int)
     np.add.at(counts, (labels, predicted), 1)
@@ -111,8 +141,9 @@ def classification_report(opened: Run, folder: pathlib.Path, console: Console, w
         for index, name in enumerate(classes):
             others = counts[index].copy()
             others[index] = 0
-            taken = f"{classes[others.argmax()]} ({others.max()})" if others.any() else ""
-            table.add_row(name, str(counts[index].sum()), f"{counts[index, index] / max(counts[index].sum(), 1):.1%}", taken)
+            taken = f"{printable(classes[others.argmax()])} ({others.max()})" if others.any() else ""
+            right = f"{counts[index, index] / counts[index].sum():.1%}" if counts[index].any() else "none to test with"
+            table.add_row(Text(printable(name)), str(counts[index].sum()), right, Text(taken))
         console.print(table)
     draw_confusion(counts, classes, folder / "confusion.png")
     written = [folder / "confusion.png"]
@@ -120,32 +151,36 @@ def classification_report(opened: Run, folder: pathlib.Path, console: Console, w
     wrong = np.flatnonzero(predicted != labels)
     wrong = wrong[np.argsort(confidence[wrong], kind="stable")][:worst]
     if len(wrong):
-        batch = opened.dataset.test.gather(wrong, None) | {"weight": np.ones(len(wrong), np.float32)}
-        low, high = opened.dataset.value_range
-        images = np.asarray(opened.dataset.preprocess(batch, jax.random.key(0), False)["image"])
-        captions = [
-            f"{classes[labels[i]]}, taken for {classes[predicted[i]]}\n{probabilities[i].max():.0%} sure" for i in wrong
-        ]
-        draw_mistakes((images - low) / (high - low) * 2 - 1, captions, folder / "mistakes.png")
+        batch = opened.dataset.test.gather(places[wrong], None) | {"weight": np.ones(len(wrong), np.float32)}
+        images = opened.dataset.preprocess(batch, jax.random.key(0), False)["image"]
+        captions = [(classes[labels[i]], classes[predicted[i]], f"{probabilities[i].max():.0%} sure") for i in wrong]
+        draw_mistakes(np.asarray(opened.dataset.picture(images)), captions, folder / "mistakes.png")
         written.append(folder / "mistakes.png")
-    console.print(f"pictures: {', '.join(map(str, written))}", highlight=False, soft_wrap=True)
+    console.print(f"pictures: {', '.join(map(str, written))}", soft_wrap=True)
 
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m experiments.evaluate", description=__doc__.split("\n\n")[0])
-    parser.add_argument("source", help="a workdir, or a weights file (.safetensors, .pth)")
+    parser.add_argument("source", help="a workdir, or a weights file (.safetensors, or one of torch.save)")
     parser.add_argument("--model", help="the model that a weights file is for")
     parser.add_argument("--data", help="the data to evaluate a weights file on; the model's own if not given")
+    parser.add_argument("--data-options", help="further keywords of that data, as NAME=VALUE,NAME=VALUE: skip_corrupt=True")
     parser.add_argument("--worst", type=int, default=24, help="how many mistakes to draw")
     options = parser.parse_args(arguments)
-    opened, folder = open_model(options.source, options.model, options.data)
-    console = Console()
+    opened, folder = open_model(options.source, options.model, options.data, options.data_options)
+    console = Console(highlight=False, markup=False, emoji=False)  # names are printed as they are
     figures = opened.task.evaluate(opened.stepper)
     shown = ", ".join(f"{name} {value:.2%}" if name == "accuracy" else f"{name} {value:.4f}" for name, value in figures.items())
-    console.print(f"{opened.recipe.model} on the test part of {opened.recipe.data}: {shown}", highlight=False)
+    line = printable(f"{opened.recipe.model} on the test part of {opened.recipe.data}: {shown}")
+    console.print(line, soft_wrap=True)
     if opened.recipe.task == "classification":
         classification_report(opened, folder, console, options.worst)
-    write_json(folder / "evaluation.json", {"step": opened.step} | figures, indent=2)
+    skipped = opened.dataset.skipped
+    if skipped:
+        console.print(skipped_line(skipped), soft_wrap=True)
+    write_json(
+        folder / "evaluation.json", {"step": opened.step} | figures | ({"skipped": skipped} if skipped else {}), indent=2
+    )
     return 0
 
 

@@ -89,7 +89,7 @@ def main(arguments: list[str] | None = None) -> int:
     predict = commands.add_parser("predict", help="what is in an image")
     predict.add_argument("model", metavar="MODEL", help="a name from the list")
     predict.add_argument("images", metavar="IMAGE", nargs="+", help="image files")
-    predict.add_argument("--weights", help="torchvision://NAME, hf://owner/repo, or a file: .safetensors, .pth, .pt, .bin")
+    predict.add_argument("--weights", help="torchvision://NAME, hf://owner/repo, or a file: .safetensors, or one of torch.save")
     predict.add_argument("--cache", help="folder for downloads; $ZOO_CACHE, or one among the user's caches, if not given")
     predict.add_argument("-k", type=int, default=5, help="how many classes to show (5)")
     predict.add_argument("--classes", help="names of the classes, where the weights have none: imagenet, or a file, one a line")

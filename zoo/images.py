@@ -75,6 +75,18 @@ def preprocessing_of(model: nnx.Module | str) -> Preprocessing:
     return found
 
 
+def as_rgb(picture: Image.Image) -> Image.Image:
+    """A picture with 8 bits each of red, green and blue, as `preprocess` reads it: turned as its EXIF data say, 16 bits scaled.
+
+    Raises:
+      ValueError: a picture of floats, or values that 16 bits do not hold.
+    """
+    first, *_ = _read_picture(picture, grey=False)
+    if first.mode == "F":  # 16 bits of grey, from 0 to 1
+        first = pillow().fromarray(np.round(np.asarray(first) * 255).astype(np.uint8)).convert("RGB")
+    return first
+
+
 def pillow() -> Any:
     """The module PIL.Image.
 

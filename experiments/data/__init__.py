@@ -28,6 +28,15 @@ DATA: dict[str, tuple[str, str, str | None]] = {
 }
 
 
+def options_of(spec: str) -> set[str]:
+    """Names of the options that the data set takes; none for an unknown name."""
+    module, function, _ = DATA.get(spec.partition(":")[0], (None, None, None))
+    if module is None or function is None:
+        return set()
+    names = set(inspect.signature(getattr(importlib.import_module(module), function)).parameters) - {"path"}
+    return names - {"changes"} | set(Changes.__annotations__) if "changes" in names else names
+
+
 def load(spec: str, **options: Any) -> Dataset:
     """The data set that `spec`, "NAME" or "NAME:PATH", stands for.
 
@@ -41,9 +50,7 @@ def load(spec: str, **options: Any) -> Dataset:
     if name not in DATA:
         raise UserError(nearest("data", name, DATA))
     module, function, needed = DATA[name]
-    load_ = getattr(importlib.import_module(module), function)
-    parameters = inspect.signature(load_).parameters
-    unknown = set(options) - set(parameters) - set(Changes.__annotations__ if "changes" in parameters else ())
+    unknown = set(options) - options_of(name)
     if unknown:
         raise UserError(f"data: {name} takes no option {', '.join(sorted(unknown))}")
     if needed and not path:
@@ -51,6 +58,6 @@ def load(spec: str, **options: Any) -> Dataset:
     if path and not needed:
         raise UserError(f"data: {name} takes no path, {path!r} given")
     try:
-        return load_(*([path] if path else []), **options)
+        return getattr(importlib.import_module(module), function)(*([path] if path else []), **options)
     except (ValueError, OSError) as error:
         raise UserError(f"data: {error}") from error

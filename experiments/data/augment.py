@@ -104,7 +104,7 @@ def cutmix(batch: Batch, key: jax.Array, alpha: float, classes: int) -> Batch:
 
 def soft_labels(labels: jax.Array, classes: int) -> jax.Array:
     """Class numbers as [batch, classes] of zeros and ones; soft labels as they are."""
-    return labels if labels.ndim == 2 else jax.nn.one_hot(labels, classes)
+    return labels if labels.ndim == 2 else jax.nn.one_hot(labels.astype(jnp.int32), classes)  # 8 bits wrap around at 256
 
 
 def _rectangles(
@@ -179,18 +179,13 @@ class Augmentation:
         first = jax.random.bernoulli(keys[5])
         return jax.tree.map(lambda a, b: jnp.where(first, a, b), blended, cut)
 
-    @property
-    def value_range(self) -> tuple[float, float]:
-        """Least and greatest value after normalization."""
-        pairs = list(zip(self.mean, self.deviation, strict=True))
-        return min(-m / d for m, d in pairs), max((1 - m) / d for m, d in pairs)
+    def picture(self, images: Any) -> Any:
+        """Normalized images with their values from 0 to 1 again."""
+        return images * jnp.array(self.deviation) + jnp.array(self.mean)
 
 
 def image_data(
     name: str, train: Any, test: Any, classes: Sequence[str], shape: tuple[int, ...], augmentation: Augmentation
 ) -> Dataset:
     """Images [*shape] that are augmented and normalized by `augmentation`, whose values they then have."""
-    span = augmentation.value_range
-    return Dataset(
-        name=name, train=train, test=test, classes=tuple(classes), input_shape=shape, preprocess=augmentation, value_range=span
-    )
+    return Dataset(name, train, test, tuple(classes), shape, augmentation, augmentation.picture)

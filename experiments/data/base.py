@@ -58,7 +58,7 @@ class Dataset:
       vocabulary: what the token ids of a tagging data set stand for; for a language model, `classes` says that.
       preprocess: ``(batch, key, train) -> batch``, traced into the jitted step, so that it runs on the device: scaling,
         random shifts and flips. `key` is a jax.random.key.
-      value_range: least and greatest value of an image after `preprocess`.
+      picture: ``images -> images`` from 0 to 1, of images that `preprocess` has normalized.
     """
 
     name: str
@@ -67,8 +67,13 @@ class Dataset:
     classes: tuple[str, ...]
     input_shape: tuple[int, ...]
     preprocess: Callable[[Any, Any, bool], Any] = lambda batch, key, train: batch
-    value_range: tuple[float, float] = (-1.0, 1.0)
+    picture: Callable[[Any], Any] = lambda images: (images + 1) / 2
     vocabulary: tuple[str, ...] = ()
+
+    @property
+    def skipped(self) -> list[str]:
+        """Files that could not be read, and were left out, up to now."""
+        return sorted({str(path) for part in (self.train, self.test) for path in getattr(part, "skipped", ())})
 
     def training_batches(self, batch_size: int, seed: int) -> Batches:
         """Shuffled anew in each epoch; the last, incomplete batch of an epoch is left out."""
@@ -177,10 +182,14 @@ def reader(batches: Batches, steps: int, *, threads: int = 2, ahead: int = 4, pa
 
 
 def stratified_split(labels: Sequence[int] | np.ndarray, every: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Indices for training and for the test: of each class, one in `every` is for the test, chosen by `seed`."""
+    """Indices for training and for the test: of each class, one in `every` is for the test, chosen by `seed`.
+
+    A class of one example is for training: what was never seen cannot be tested.
+    """
     labels = np.asarray(labels)
     rng = np.random.default_rng(seed)
-    test = np.concatenate([rng.permutation(np.flatnonzero(labels == label))[::every] for label in np.unique(labels)])
+    rows = [rng.permutation(np.flatnonzero(labels == label)) for label in np.unique(labels)]
+    test = np.concatenate([row[::every] if len(row) > 1 else row[:0] for row in rows])
     mask = np.zeros(len(labels), bool)
     mask[test] = True
     return np.flatnonzero(~mask), np.flatnonzero(mask)

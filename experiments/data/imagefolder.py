@@ -1,5 +1,7 @@
 """Photographs in folders, one folder per class, as ImageNet is laid out: PATH/train/CLASS/*.JPEG, PATH/val/CLASS/*.JPEG.
 
+Links to folders are followed. What begins with a dot is left out, and what systems leave behind (LITTER).
+
 The reader's threads decode the files (Pillow releases the GIL meanwhile); flips and later augmentations run on the device.
 """
 
@@ -16,8 +18,16 @@ from PIL import Image, UnidentifiedImageError
 
 from experiments.data.augment import Augmentation, Changes, image_data
 from experiments.data.base import Batch, Dataset, stratified_split
+from zoo.images import as_rgb
 
-SUFFIXES = (".jpg", ".jpeg", ".png")
+SUFFIXES = (
+    ".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm"
+)  # fmt: skip
+LITTER = ("__MACOSX", "__pycache__", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found")
+# What the folders of the parts are called, in any case; of the parts to test with, the first that is there.
+TRAINING = ("train", "training")
+HELD_OUT = ("val", "valid", "validation", "dev", "test", "testing")
+_ORIENTATION = 0x0112  # in EXIF data
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's training images
 
 
@@ -76,27 +86,32 @@ class ImageFiles:
 
 
 def read_image(path: pathlib.Path, size: int, rng: np.random.Generator | None) -> np.ndarray:
-    """[size, size, 3], uint8. With `rng` a random part of 8 to 100 % of the area and aspect 3/4 to 4/3, resized.
+    """[size, size, 3], uint8, of the first picture where a file holds several.
 
-    Without, the middle of the image after the shorter side was brought to size * 8 / 7 (256 for 224).
+    With `rng` a random part of 8 to 100 % of the area and aspect 3/4 to 4/3, resized. Without, the middle of the image after
+    the shorter side was brought to size * 8 / 7 (256 for 224).
 
     Raises:
       ValueError: no such file, or one that is cut off, damaged or no image.
     """
     try:
         with Image.open(path) as image:
-            width, height = image.size
+            # A TIFF's size is that of the picture as it will be turned.
+            lying = image.format != "TIFF" and image.getexif().get(_ORIENTATION, 1) >= 5  # its width will be its height
+            width, height = image.size[::-1] if lying else image.size
             if rng is None:
                 side = min(width, height) * 7 / 8
                 left, top, box_width, box_height = (width - side) / 2, (height - side) / 2, side, side
             else:
                 left, top, box_width, box_height = random_box(width, height, rng)
             # A JPEG is decoded at a half, a quarter or an eighth of its size where that is still large enough.
-            image.draft("RGB", (math.ceil(size * width / box_width), math.ceil(size * height / box_height)))
-            zoom_x, zoom_y = image.size[0] / width, image.size[1] / height
+            wanted = math.ceil(size * width / box_width), math.ceil(size * height / box_height)
+            image.draft("RGB", wanted[::-1] if lying else wanted)
+            picture = as_rgb(image)
+            zoom_x, zoom_y = picture.width / width, picture.height / height
             box = (left * zoom_x, top * zoom_y, (left + box_width) * zoom_x, (top + box_height) * zoom_y)
-            box = (box[0], box[1], min(box[2], image.size[0]), min(box[3], image.size[1]))
-            return np.asarray(image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR, box=box))
+            box = (box[0], box[1], min(box[2], picture.width), min(box[3], picture.height))
+            return np.asarray(picture.resize((size, size), Image.Resampling.BILINEAR, box=box))
     except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path}: cannot be read as an image ({error})") from error
 
@@ -113,6 +128,32 @@ def random_box(width: int, height: int, rng: np.random.Generator) -> tuple[float
     return (width - box_width) / 2, (height - box_height) / 2, box_width, box_height
 
 
+def folders(folder: pathlib.Path) -> list[pathlib.Path]:
+    """The folders in a folder, in order, without hidden ones and litter."""
+    return sorted(p for p in folder.iterdir() if p.is_dir() and not _left_out(p.name))
+
+
+def images_below(folder: pathlib.Path) -> list[pathlib.Path]:
+    """The image files of a class, in order; a folder that is linked to twice, or from within itself, is read once."""
+    real = folder.resolve()
+    seen = {real, *real.parents}  # a link to what lies above would bring the other classes in
+    found, waiting = [], [folder]
+    while waiting:
+        for path in waiting.pop().iterdir():
+            if _left_out(path.name):
+                continue
+            if not path.is_dir():
+                found += [path] if path.suffix.lower() in SUFFIXES else []
+            elif path.resolve() not in seen:
+                seen.add(path.resolve())
+                waiting.append(path)
+    return sorted(found)
+
+
+def _left_out(name: str) -> bool:
+    return name.startswith(".") or name in LITTER
+
+
 def list_images(
     folder: pathlib.Path, classes: tuple[str, ...] | None = None
 ) -> tuple[list[pathlib.Path], list[int], tuple[str, ...]]:
@@ -121,7 +162,7 @@ def list_images(
     Raises:
       ValueError: no class folders, a class folder without images, or one that `classes` does not name.
     """
-    names = tuple(sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")))
+    names = tuple(p.name for p in folders(folder))
     if not names:
         raise ValueError(f"{folder}: holds no class folders")
     unknown = sorted(set(names) - set(classes or names))
@@ -130,12 +171,42 @@ def list_images(
     classes = classes or names
     files, labels = [], []
     for name in names:
-        found = sorted(p for p in (folder / name).rglob("*") if p.suffix.lower() in SUFFIXES)
+        found = images_below(folder / name)
         if not found:
             raise ValueError(f"{folder / name}: a class folder with no images ({', '.join(SUFFIXES)})")
         files += found
         labels += [classes.index(name)] * len(found)
     return files, labels, classes
+
+
+def parts(root: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path | None]:
+    """The folder of classes to train with and the one to test with; None where a part of the first is to be held out.
+
+    A folder is a part by its name, in any case, if it holds no images itself: a class may be called train too.
+
+    Raises:
+      ValueError: several folders to train with, a folder to test with alone, or one that is neither beside them.
+    """
+    by_name: dict[str, pathlib.Path] = {}
+    for path in folders(root):
+        name = path.name.lower()
+        if name in (*TRAINING, *HELD_OUT) and not any(_is_image(file) for file in path.iterdir()):
+            if name in by_name or (name in TRAINING and by_name.keys() & set(TRAINING)):
+                raise ValueError(f"{root}: holds {by_name.get(name, path).name} and {path.name}, one of them is needed")
+            by_name[name] = path
+    if not by_name:
+        return root, None
+    train = next((by_name[name] for name in TRAINING if name in by_name), None)
+    if train is None:
+        raise ValueError(f"{root}: holds {', '.join(p.name for p in by_name.values())} and no train")
+    others = [path.name for path in folders(root) if path not in by_name.values()]
+    if others and len(by_name) == 1:
+        raise ValueError(f"{root}: {others[0]} beside {train.name}, a folder of class folders is needed: {', '.join(HELD_OUT)}")
+    return train, next((by_name[name] for name in HELD_OUT if name in by_name), None)
+
+
+def _is_image(path: pathlib.Path) -> bool:
+    return path.suffix.lower() in SUFFIXES and not _left_out(path.name) and path.is_file()
 
 
 def load(
@@ -149,19 +220,25 @@ def load(
     """Images [size, size, 3], normalized as ImageNet; random resized crops and flips in training.
 
     Args:
-      path: folder with train/ and val/ (or test/), or of class folders, of which a stratified fifth is then the test data.
+      path: folder with train/ and val/ (valid, validation, dev or test; any case), or of class folders, of which a stratified
+        fifth is then the test data; a single image of a class is trained with.
       skip_corrupt: leave out images that cannot be read, and count them, instead of stopping.
+
+    Raises:
+      ValueError: a folder is missing, empty or ambiguous, or every class has a single image, so that none is left to test with.
     """
     root = pathlib.Path(path)
     if not root.is_dir():
         raise ValueError(f"{path}: no such folder")
-    test_folder = next((root / name for name in ("val", "test") if (root / name).is_dir()), None)
-    if (root / "train").is_dir() and test_folder is not None:
-        files, labels, classes = list_images(root / "train")
+    train_folder, test_folder = parts(root)
+    files, labels, classes = list_images(train_folder)
+    if test_folder is not None:
         test_files, test_labels, _ = list_images(test_folder, classes)
     else:
-        every, every_label, classes = list_images(root)
+        every, every_label = files, labels
         train_rows, test_rows = stratified_split(every_label, 5, seed=0)
+        if not len(test_rows):
+            raise ValueError(f"{train_folder}: a single image of each class, which leaves none to test with")
         files, labels = [every[i] for i in train_rows], [every_label[i] for i in train_rows]
         test_files, test_labels = [every[i] for i in test_rows], [every_label[i] for i in test_rows]
     part = lambda names, numbers: ImageFiles(names, np.array(numbers, np.int32), size, skip_corrupt)

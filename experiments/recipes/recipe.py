@@ -70,7 +70,9 @@ class Recipe:
     data_options: str = ""
     """Further keywords of the data set, in the same form."""
     task_options: str = ""
-    """Further keywords of the task, in the same form."""
+    """Further keywords of the task, in the same form. Of a GAN: loss=non_saturating, least_squares, hinge or wasserstein_gp;
+    d_steps, discriminator steps for each one of the generator; fresh_latents=True, other latent vectors for the generator's
+    step; penalty and r1, weights of gradient penalties; conditional=True, labels for both networks; judge, a workdir."""
 
     def __post_init__(self) -> None:
         positive = (

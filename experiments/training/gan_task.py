@@ -57,9 +57,15 @@ def joined(generator: nnx.State, discriminator: nnx.State) -> nnx.State:
 class GanTask:
     """A zoo model with `generator` and `discriminator`, trained in turn.
 
-    Task options: loss (a key of LOSSES), d_steps (discriminator steps for each one of the generator), penalty (weight of the
-    gradient penalty), r1 (weight of half the squared gradient at real images, Mescheder et al. 2018), conditional (give both
-    networks the labels), judge (workdir of a trained lenet5 to measure with).
+    Task options:
+      loss: a key of LOSSES.
+      d_steps: discriminator steps for each one of the generator.
+      fresh_latents: draw other latent vectors for the generator's step than for the discriminator's, as algorithm 1 of
+        Goodfellow et al. 2014 does. Without, the same images serve both, which saves the generator's second pass.
+      penalty: weight of the gradient penalty.
+      r1: weight of half the squared gradient at real images, Mescheder et al. 2018.
+      conditional: give both networks the labels.
+      judge: workdir of a trained lenet5 to measure with.
     """
 
     metric_names: tuple[str, ...] = ("loss", "finite", "generator_loss", "discriminator_loss", "score_of_real", "score_of_fake")
@@ -73,7 +79,7 @@ class GanTask:
         judge: Callable[[Recipe, Dataset], Judge] | None = None,
     ):
         options: dict[str, Any] = {"loss": "non_saturating", "d_steps": 1, "penalty": 10.0, "r1": 0.0}
-        options |= {"conditional": False, "judge": None}
+        options |= {"conditional": False, "judge": None, "fresh_latents": False}
         unknown = set(recipe.options("task")) - set(options)
         if unknown:
             raise UserError(f"task_options: {', '.join(sorted(unknown))} not known; known: {', '.join(options)}")
@@ -85,7 +91,10 @@ class GanTask:
         self.recipe, self.dataset, self.steps = recipe, dataset, steps
         self.loss_name, self.d_steps = options["loss"], options["d_steps"]
         self.penalty, self.r1 = float(options["penalty"]), float(options["r1"])
-        self.conditional = bool(options["conditional"])
+        for name in ("conditional", "fresh_latents"):
+            if not isinstance(options[name], bool):
+                raise UserError(f"{name}: {options[name]!r} given, True or False is needed")
+        self.conditional, self.fresh_latents = options["conditional"], options["fresh_latents"]
         self.schedule = make_schedule(recipe, steps, per_epoch)
         self.optimizer = make_optimizer(recipe, self.schedule)
         self._check_images()
@@ -140,6 +149,11 @@ class GanTask:
         """Both networks in evaluation mode; the generator's weights are the averaged ones where there are such."""
         return nnx.merge(self.test_graph, state.params if state.ema is None else state.ema, state.rest)
 
+    def with_model(self, state: TrainState, model: zoo.Gan) -> TrainState:
+        """The state with the parameters and statistics of `model`, such as one that weights were loaded into."""
+        _, params, rest = zoo.split(model)
+        return state._replace(params=params, rest=rest, ema=None if state.ema is None else params)
+
     def prepare(self, state: TrainState, batches: list[Batch]) -> list[Batch]:
         """The batches of the next steps, each with its random keys and latent vectors: drawn for all of them at once, which
         takes a CPU a fraction of the time, and the same as if each step drew its own."""
@@ -147,8 +161,13 @@ class GanTask:
         key = jax.random.key(self.recipe.seed)
         keys = jax.vmap(lambda step: jax.random.split(jax.random.fold_in(key, step), 3))(steps)
         shape = (len(batches[0]["image"]), self.latent_size)
-        z = jax.vmap(lambda key: jax.random.normal(key, shape))(keys[:, 1])
-        return [batch | {"keys": keys[i], "latent": z[i]} for i, batch in enumerate(batches)]
+        draw = jax.vmap(lambda key: jax.random.normal(key, shape))
+        z = draw(keys[:, 1])
+        prepared = [batch | {"keys": keys[i], "latent": z[i]} for i, batch in enumerate(batches)]
+        if not self.fresh_latents:
+            return prepared
+        fresh = draw(jax.vmap(lambda key: jax.random.fold_in(key, 1))(keys[:, 1]))
+        return [batch | {"fresh_latent": fresh[i]} for i, batch in enumerate(prepared)]
 
     def train_step(self, state: TrainState, batch: Batch) -> tuple[TrainState, jax.Array]:
         """One discriminator step and, after every `d_steps` of them, one generator step, on a batch that `prepare` made.
@@ -157,14 +176,14 @@ class GanTask:
         batch = self.dataset.preprocess(batch, keys[0], True)
         real, labels = batch["image"], batch["label"] if self.conditional else None
         discriminator_loss, generator_loss = LOSSES[self.loss_name]
-        params, rest, (optimizer_g, optimizer_d) = state.params, state.rest, state.optimizer
+        params, (optimizer_g, optimizer_d) = state.params, state.optimizer
 
-        # The generator runs once; its images serve the discriminator's step, and their gradient the generator's own.
-        def generate(params_g: nnx.State) -> tuple[jax.Array, nnx.State]:
+        def generate(params_g: nnx.State, z: jax.Array, rest: nnx.State) -> tuple[jax.Array, nnx.State]:
             model = self._merge(params_g, params["discriminator"], rest)
             return model.generator(z, labels), zoo.split(model)[2]
 
-        fake, pull_back, rest = jax.vjp(generate, params["generator"], has_aux=True)
+        # The generator's images serve the discriminator's step; without fresh ones, their gradient serves the generator's own.
+        fake, pull_back, rest = jax.vjp(lambda p: generate(p, z, state.rest), params["generator"], has_aux=True)
 
         def loss_d(params_d: nnx.State) -> tuple[jax.Array, tuple]:
             model = self._merge(params["generator"], params_d, rest)
@@ -195,27 +214,31 @@ class GanTask:
         updates, optimizer_d = self.optimizer.update(gradient_d, optimizer_d, params["discriminator"])
         params_d = optax.apply_updates(params["discriminator"], updates)
 
-        def loss_g(images: jax.Array) -> tuple[jax.Array, nnx.State]:
+        def loss_g(images: jax.Array, rest: nnx.State) -> tuple[jax.Array, nnx.State]:
             model = self._merge(params["generator"], params_d, rest)
             return generator_loss(model.discriminator(images, labels)), zoo.split(model)[2]
 
-        def step_g(params_g: nnx.State, optimizer_g: Any) -> tuple[nnx.State, Any, jax.Array, jax.Array]:
-            (value, _), pull = jax.value_and_grad(loss_g, has_aux=True)(fake)
-            (gradient,) = pull_back(pull)
-            updates, optimizer_g = self.optimizer.update(gradient, optimizer_g, params_g)
-            return optax.apply_updates(params_g, updates), optimizer_g, value, total(gradient)
+        Generated = tuple[nnx.State, Any, nnx.State, jax.Array, jax.Array]
 
+        def step_g(params_g: nnx.State, optimizer_g: Any, rest: nnx.State) -> Generated:
+            images, pull_images = fake, pull_back
+            if self.fresh_latents:
+                generated = lambda p: generate(p, batch["fresh_latent"], rest)
+                images, pull_images, rest = jax.vjp(generated, params_g, has_aux=True)
+            (value, rest), pull = jax.value_and_grad(loss_g, has_aux=True)(images, rest)
+            (gradient,) = pull_images(pull)
+            updates, optimizer_g = self.optimizer.update(gradient, optimizer_g, params_g)
+            return optax.apply_updates(params_g, updates), optimizer_g, rest, *map(jnp.float32, (value, total(gradient)))
+
+        def wait_g(params_g: nnx.State, optimizer_g: Any, rest: nnx.State) -> Generated:
+            return params_g, optimizer_g, rest, jnp.float32(loss_g(fake, rest)[0]), jnp.float32(0)
+
+        before = params["generator"], optimizer_g, rest
         if self.d_steps == 1:
-            params_g, optimizer_g, value_g, sum_g = step_g(params["generator"], optimizer_g)
+            params_g, optimizer_g, rest, value_g, sum_g = step_g(*before)
         else:
-            zero = jnp.zeros((), fake.dtype)
-            params_g, optimizer_g, value_g, sum_g = jax.lax.cond(
-                state.step % self.d_steps == self.d_steps - 1,
-                step_g,
-                lambda p, o: (p, o, loss_g(fake)[0], zero),
-                params["generator"],
-                optimizer_g,
-            )
+            due = state.step % self.d_steps == self.d_steps - 1
+            params_g, optimizer_g, rest, value_g, sum_g = jax.lax.cond(due, step_g, wait_g, *before)
         params = joined(params_g, params_d)
         ema = averaged(self.recipe.ema, state.ema, params, state.step)
         finite = jnp.isfinite(value_d) & jnp.isfinite(value_g) & jnp.isfinite(total(gradient_d) + sum_g)

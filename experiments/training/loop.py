@@ -160,7 +160,7 @@ def train(
       StoppedError: a signal arrived and the run was saved.
     """
     first = jax.process_index() == 0
-    console = console or Console(quiet=not first)
+    console = console or Console(quiet=not first, emoji=False)
     workdir = pathlib.Path(recipe.directory)
     if not recipe.resume and first:
         run_files.clear(workdir)
@@ -199,7 +199,7 @@ def train(
         now = Progress(extra["step"], extra["seconds"], extra["evaluation"])
         feed.set_state(extra["feed"])
         for line in damaged:
-            console.print(f"warning: {line}", highlight=False, soft_wrap=True)
+            console.print(f"warning: {line}", highlight=False, markup=False, soft_wrap=True)
         console.print(f"continuing at step {now.step} of {steps}", highlight=False)
 
     # The reader is ahead of the loop by one batch; a checkpoint needs its position for the step it is of.
@@ -303,6 +303,7 @@ def finish(run: Context, now: Progress, stepper: Stepper, console: Console) -> d
         "epochs": round(run.steps / run.per_epoch, 3),
         "seconds": round(now.total_seconds, 2),
         **run.task.conclude(run.workdir, now.evaluation),
+        **({"skipped": run.dataset.skipped} if run.dataset.skipped else {}),
         "parameters": sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params)),
         "parameters_sha256": digest(named_leaves(params)),
     }
@@ -310,6 +311,8 @@ def finish(run: Context, now: Progress, stepper: Stepper, console: Console) -> d
         write_json(run.workdir / "summary.json", summary, indent=2)
         run_files.draw_curves(run.workdir, f"{run.recipe.model} on {run.recipe.data}")
         print_summary(console, summary, "Finished")
+        if run.dataset.skipped:
+            console.print(run_files.skipped_line(run.dataset.skipped), highlight=False, markup=False, soft_wrap=True)
         files = "summary.json, metrics.jsonl, curves.png, checkpoints/"
-        console.print(f"results in {run.workdir}/ ({files})", highlight=False)
+        console.print(f"results in {run.workdir}/ ({files})", highlight=False, markup=False)
     return summary

@@ -8,7 +8,9 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
+from experiments.measuring.names import printable
 from kernels.runtime.sizes import cdiv
 
 
@@ -62,9 +64,11 @@ def print_summary(console: Console, summary: dict[str, Any], title: str) -> None
     table.add_column()
     table.add_column(overflow="fold")
     for name, value in summary.items():
+        if name == "skipped":  # said in a line of its own
+            continue
         if isinstance(value, float):
             text = f"{value:.2%}" if name.endswith("accuracy") else f"{value:,.4g}"
         else:
             text = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
-        table.add_row(name.replace("_", " "), text)
+        table.add_row(name.replace("_", " "), Text(printable(text)))
     console.print(table)

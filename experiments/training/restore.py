@@ -32,6 +32,8 @@ class Run(NamedTuple):
 def build(recipe: Recipe, judge: Callable[[Recipe, data.Dataset], Judge] | None = None) -> Run:
     """The recipe's task, with a GAN's judge, and its state before the first step."""
     dataset = data.load(recipe.data, **recipe.options("data"))
+    if not hasattr(dataset.train, "training_batches"):  # data may be fewer than a training step takes
+        recipe = dataclasses.replace(recipe, batch_size=min(recipe.batch_size, len(dataset.train)))
     batches = dataset.training_batches(recipe.batch_size, recipe.seed)
     steps = recipe.steps or max(1, round(recipe.epochs * batches.per_epoch))
     task = make_task(recipe, dataset, steps, batches.per_epoch, judge)

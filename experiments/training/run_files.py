@@ -8,6 +8,7 @@ import shutil
 from typing import Any
 
 from experiments.errors import UserError
+from experiments.measuring.names import drawable, printable
 from kernels.runtime.sizes import cdiv
 
 CHECKPOINTS = "checkpoints"
@@ -113,6 +114,13 @@ def read_metrics(workdir: pathlib.Path) -> list[dict[str, Any]]:
     return rows
 
 
+def skipped_line(files: list[str]) -> str:
+    """What is said of images that could not be read."""
+    shown = printable(", ".join(files[:20])) + (f" and {len(files) - 20} more" if len(files) > 20 else "")
+    images, were = ("image", "was") if len(files) == 1 else ("images", "were")
+    return f"skip_corrupt: {len(files)} {images} could not be read and {were} left out: {shown}"
+
+
 NOT_DRAWN = ("step", "split", "examples_per_second", "learning_rate")
 
 
@@ -137,7 +145,8 @@ def draw_curves(workdir: pathlib.Path, title: str) -> None:
         unused.axis("off")
     for axes, name in zip(panels, figures, strict=False):
         _draw_figure(axes, name, rows)
-    figure.suptitle(title, fontsize=11)
+    (title,), how = drawable([title])
+    figure.suptitle(title, fontsize=11, **how)
     figure.savefig(workdir / "curves.png", dpi=110)
 
 

@@ -121,8 +121,11 @@ class SupervisedTask:
         return nnx.merge(self.test_graph, state.ema if state.ema is not None else state.params, state.rest)
 
     def with_model(self, state: TrainState, model: nnx.Module) -> TrainState:
-        """The state with the parameters and statistics of `model`, such as one that weights were loaded into."""
-        _, params, rest = zoo.split(model)
+        """The state with the parameters and statistics of `model`, such as one that weights were loaded into.
+
+        What they changed in the model itself, such as the range of its input, is evaluated too.
+        """
+        self.test_graph, params, rest = zoo.split(zoo.evaluation_view(model))
         return state._replace(params=params, rest=rest, ema=None if state.ema is None else params)
 
     def prepare(self, state: TrainState, batches: list[dict[str, jax.Array]]) -> list[dict[str, jax.Array]]:

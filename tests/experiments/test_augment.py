@@ -132,9 +132,10 @@ def test_everything_together(images: jax.Array) -> None:
     batch = {"image": jnp.round(images * 255).astype(jnp.uint8), "label": jnp.arange(16) % 5}
     trained = jax.jit(preprocess, static_argnums=2)(batch, KEY, True)
     assert trained["label"].shape == (16, 5)
-    low, high = preprocess.value_range
-    assert low - 1e-5 <= float(trained["image"].min())
-    assert float(trained["image"].max()) <= high + 1e-5
+    shown = preprocess.picture(trained["image"])
+    assert float(shown.min()) >= -1e-5
+    assert float(shown.max()) <= 1 + 1e-5
     plain = preprocess(batch, KEY, False)
+    np.testing.assert_allclose(preprocess.picture(plain["image"]), batch["image"] / 255, atol=1e-6)
     np.testing.assert_allclose(plain["image"], (images - jnp.array([0.5, 0.4, 0.3])) / 0.2, atol=1e-5)
     np.testing.assert_array_equal(plain["label"], batch["label"])

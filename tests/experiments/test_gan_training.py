@@ -14,6 +14,7 @@ import scipy.linalg
 from PIL import Image
 from rich.console import Console
 
+import experiments.train
 import zoo
 from experiments import data, generate
 from experiments.data.base import ArraySource
@@ -124,6 +125,27 @@ def test_discriminator_steps_between_generator_steps() -> None:
     assert moved == [False, False, True, False, False, True]
 
 
+@pytest.mark.parametrize("model", ["gan_mlp", "dcgan"])
+@pytest.mark.parametrize("options", ["d_steps=2", "d_steps=2,fresh_latents=True,loss=hinge"])
+def test_a_step_in_bfloat16_gives_back_a_state_of_the_same_types(options: str, model: str) -> None:
+    built = task(model, precision="bfloat16", task_options=options)
+    state = jax.eval_shape(built.init)
+    batch = built.dataset.training_batches(16, 0)[0]
+    after, _ = jax.eval_shape(lambda state: built.train_step(state, *built.prepare(state, [batch])), state)
+    types = lambda tree: [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(tree)]
+    assert types(after) == types(state)
+
+
+def test_every_loss_is_named_in_help_and_docs(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        experiments.train.main(["gan_mlp", "--help"])
+    page = (pathlib.Path(__file__).parents[2] / "docs" / "training.md").read_text()
+    helped = "".join(char for char in capsys.readouterr().out if char.isalnum() or char in "_=")  # without borders
+    for name in (*LOSSES, "d_steps", "fresh_latents", "penalty", "r1", "conditional", "judge"):
+        assert name in helped
+        assert f"`loss={name}`" in page or f"`{name}=" in page
+
+
 def test_what_a_run_leaves(finished: pathlib.Path) -> None:
     assert {"samples.png", "samples.gif", "curves.png", "summary.json"} <= {p.name for p in finished.iterdir()}
     with Image.open(finished / "samples.gif") as animation:
@@ -154,6 +176,7 @@ def test_a_collapsed_generator_is_named(tmp_path: pathlib.Path, finished: pathli
     [
         ({"task_options": "loss=bce"}, "loss: 'bce' given, it is one of non_saturating"),
         ({"task_options": "d_steps=0"}, "d_steps: 0 given"),
+        ({"task_options": "fresh_latents=2"}, "fresh_latents: 2 given, True or False"),
         ({"task_options": "steps=3"}, "task_options: steps not known"),
         ({"model": "lenet5"}, "model: lenet5 is no GAN"),
         ({"data_options": "size=32"}, r"data: digits has images \(32, 32, 1\), gan_mlp makes \(28, 28, 1\)"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
@@ -20,6 +21,8 @@ from zoo.layers.pooling import adaptive_avg_pool, global_avg_pool
 from zoo.models.base import ImageModel
 from zoo.registry import register
 from zoo.weights.published import published
+
+logger = logging.getLogger(__name__)
 
 PAPER = "Szegedy, Liu, Jia, Sermanet, Reed, Anguelov, Erhan, Vanhoucke, Rabinovich 2014, Going deeper with convolutions"
 
@@ -175,10 +178,21 @@ class GoogLeNet(ImageModel):
         if deterministic is not None:
             self.deterministic = deterministic
 
-    def loaded_from_torchvision(self) -> None:
-        """Called when torchvision's weights were loaded: they were trained on inputs from -1 to 1."""
-        if self.transform_input is None:
-            self.transform_input = self.conv1.conv.in_channels == 3
+    def weights_loaded(self, from_torchvision: bool, *, described: bool) -> None:
+        """Called when weights were loaded. Torchvision's were trained on inputs from -1 to 1; others may come from those.
+
+        Args:
+          described: whether the file says itself with which options its model was built.
+        """
+        if self.transform_input is not None or self.conv1.conv.in_channels != 3:
+            return
+        if from_torchvision:
+            self.transform_input = True
+        elif self.norm and not described:
+            logger.warning(
+                "transform_input: not given, False taken. Weights that torchvision published, and what was trained from them, "
+                "need zoo.create_model(..., transform_input=True); give False where they are others, as torchvision does"
+            )
 
     def torch_ignored(self) -> tuple[str, ...]:
         """Names that weights may have and this model need not: those of the auxiliary heads, where it has none."""

@@ -20,10 +20,13 @@ from kernels.runtime.sizes import cdiv
 from zoo.weights.download import download, fetch_hub, fetch_torchvision
 from zoo.weights.info import WeightsInfo
 from zoo.weights.names import TorchTensor, layer_at, torch_tensors, zoo_tensors
-from zoo.weights.pth import WeightsFileError, read_pth
+from zoo.weights.pth import WeightsFileError, read_checkpoint
 from zoo.weights.published import imagenet_classes, is_published, preprocessing_of
+from zoo.weights.state_dicts import StateDict, find_state_dict, likeliest_prefix, listed, without_prefix
 
 logger = logging.getLogger(__name__)
+# What torch.save's files are called.
+TORCH_FILES = (".pth", ".pt", ".bin", ".ckpt", ".pth.tar", ".pt.tar")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,15 +37,28 @@ class LoadReport:
       loaded: tensors taken over as they are.
       adapted: kernels of the first layer, summed or repeated for another number of channels.
       kept: tensors of a classifier with another number of classes, which the model keeps as they were drawn.
+      skipped: what else the source holds: a checkpoint's epoch, optimizer, settings.
     """
 
     loaded: tuple[str, ...]
     adapted: tuple[str, ...] = ()
     kept: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
 
 
 class WeightsMismatchError(ValueError):
-    """The weights are not those of this model; the message lists every difference."""
+    """The weights are not those of this model; the message names the first few differences.
+
+    Attributes:
+      missing, unexpected: every name that the weights lack, or have beyond the model's.
+      misshapen: every tensor of another shape or kind, with both.
+    """
+
+    def __init__(self, model: str, missing: list[str], unexpected: list[str], misshapen: list[str], prefix: str):
+        parts = [("missing", missing), ("unexpected", unexpected), ("misshapen", misshapen)]
+        lines = [f"{what}: {listed(names)}" for what, names in parts if names]
+        super().__init__("; ".join([f"source: not the weights of this {model}", *lines, *([prefix] if prefix else [])]))
+        self.missing, self.unexpected, self.misshapen = missing, unexpected, misshapen
 
 
 def load_weights(
@@ -50,6 +66,7 @@ def load_weights(
     source: Any,
     *,
     adapt: bool = True,
+    prefix: str | None = None,
     cache: str | os.PathLike | None = None,
     sha256: str | None = None,
     progress: bool | None = None,
@@ -57,32 +74,37 @@ def load_weights(
     """Set every parameter, running statistic and counter of `model` from `source`, or none of them.
 
     Args:
-      source: a .safetensors file in torch's layout or the zoo's own (`save_weights` writes both); a .pth, .pt or .bin file
-        that torch.save wrote, read without torch and without running code from it; a torch state_dict, or any mapping from
-        torch's names to arrays; "torchvision://NAME" (`model_info(...).weights` lists the names);
+      source: a .safetensors file in torch's layout or the zoo's own (`save_weights` writes both); a file that torch.save
+        wrote (.pth, .pt, .pth.tar, .ckpt, .bin), read without torch and without running code from it; a torch state_dict, or
+        any mapping from torch's names to arrays; a checkpoint, file or mapping, that holds a state_dict beside other things,
+        which are left out: averaged weights before others; "torchvision://NAME" (`model_info(...).weights` lists the names);
         "hf://owner/repo[/file][@revision]"; an https:// URL of a file.
       adapt: whether a model may differ from the weights in its ends. A classifier with another number of classes then keeps
         what was drawn for it, and the first kernel is fitted to another number of channels as timm does: summed for one
         channel, else repeated and scaled by the ratio. Both are logged. Without, such a difference is an error.
+      prefix: what stands before each name in the weights and not in the model, such as "backbone."; the tensors without are
+        left out. None takes off what torch.compile, data parallelism, averaging and training scripts put there; "" nothing.
       cache: folder for what is downloaded; None for $ZOO_CACHE, or the user's own. A file that is there needs no network.
       sha256: of the file at a URL, needed where its name does not end in the first eight hex digits.
       progress: whether a download shows a bar; None for where standard error is a terminal.
 
     Returns:
-      What was loaded, adapted and kept.
+      What was loaded, adapted, kept and left out.
 
     Raises:
-      WeightsMismatchError: names are missing or unexpected, or shapes differ: all in one message, and the model untouched.
+      WeightsMismatchError: names are missing or unexpected, or shapes differ: all at once, and the model untouched.
       WeightsFileError: the file is damaged, or is no file of weights.
       DownloadError: the file cannot be fetched, or is not the one published.
-      ValueError: `source` is none of the above.
+      ValueError: `source` is none of the above, or no name in it begins with `prefix`.
     """
-    given, info = _read(source, cache, sha256, progress)
-    if all(name.startswith("module.") for name in given):  # saved from torch's DataParallel
-        given = {name.removeprefix("module."): value for name, value in given.items()}
+    read, info = _read(source, cache, sha256, progress)
+    by_name, own = torch_tensors(model), zoo_tensors(model)
+    found = without_prefix(read.tensors, by_name.keys() | own.keys(), prefix)
+    # torch.optim.swa_utils.AveragedModel counts what it averaged.
+    counters = tuple(name for name in found.tensors if name.endswith("n_averaged") and name not in by_name)
+    given = {name: value for name, value in found.tensors.items() if name not in counters}
     if hasattr(model, "rename_foreign"):
         given = model.rename_foreign(given)
-    by_name, own = torch_tensors(model), zoo_tensors(model)
     wanted = by_name
     if len(own.keys() & given.keys()) > len(by_name.keys() & given.keys()):
         layouts = {id(tensor.variable): tensor for tensor in by_name.values()}
@@ -111,9 +133,8 @@ def load_weights(
         except (ValueError, OverflowError) as error:
             misshapen.append(f"{name} ({error})")
     if missing or unexpected or misshapen:
-        parts = [("missing", missing), ("unexpected", unexpected), ("misshapen", misshapen)]
-        lines = [f"{what}: {', '.join(names)}" for what, names in parts if names]
-        raise WeightsMismatchError(f"source: not the weights of this {type(model).__name__}; " + "; ".join(lines))
+        hint = "" if prefix else likeliest_prefix(given, wanted)
+        raise WeightsMismatchError(type(model).__name__, missing, unexpected, misshapen, hint)
 
     for name, value in values.items():
         _assign(wanted[name].variable, value)
@@ -121,10 +142,14 @@ def load_weights(
         logger.warning("the classifier has another number of classes than the weights: %s not loaded", ", ".join(kept))
     if adapted:
         logger.warning("%s fitted to another number of input channels", ", ".join(adapted))
-    if info.source and _is_torchvisions(info.source) and hasattr(model, "loaded_from_torchvision"):
-        model.loaded_from_torchvision()
+    skipped = (*read.skipped, *found.skipped, *counters)
+    if skipped:
+        taken = "".join(f" {part!r}" for part in (read.entry, found.prefix) if part)
+        logger.warning("%s: weights taken%s; left out: %s", info.source or "source", taken and f" from{taken}", listed(skipped))
+    if hasattr(model, "weights_loaded"):
+        model.weights_loaded(bool(info.source) and _is_torchvisions(info.source), described=bool(info.model))
     _describe(model, info, kept)
-    return LoadReport(tuple(n for n in values if n not in adapted), tuple(adapted), tuple(kept))
+    return LoadReport(tuple(n for n in values if n not in adapted), tuple(adapted), tuple(kept), skipped)
 
 
 def save_weights(model: nnx.Module, path: str | os.PathLike, *, layout: Literal["torch", "zoo"] = "torch") -> None:
@@ -186,15 +211,16 @@ def _describe(model: Any, info: WeightsInfo, kept: tuple[str, ...]) -> None:
 
 def _read(
     source: Any, cache: str | os.PathLike | None, sha256: str | None, progress: bool | None
-) -> tuple[dict[str, np.ndarray], WeightsInfo]:
+) -> tuple[StateDict, WeightsInfo]:
     """The tensors of a source, and what is known of them."""
     if isinstance(source, Mapping):
-        if not source:
-            raise ValueError("source: an empty mapping given")
-        return {str(name): _as_numpy(str(name), value) for name, value in source.items()}, WeightsInfo()
+        found = find_state_dict(source, _is_tensor)
+        if not found.tensors:
+            raise ValueError(f"source: a mapping of {len(source)} entries given that holds no arrays by name")
+        return found._replace(tensors={n: _as_numpy(n, value) for n, value in found.tensors.items()}), WeightsInfo()
     if isinstance(source, str) and source.startswith("torchvision://"):
         name = source.removeprefix("torchvision://")
-        return read_pth(fetch_torchvision(name, cache, progress)), _published_info(name, source)
+        return read_checkpoint(fetch_torchvision(name, cache, progress)), _published_info(name, source)
     if isinstance(source, str) and source.startswith("hf://"):
         return _read_file(fetch_hub(source.removeprefix("hf://"), cache), source)
     if isinstance(source, str) and source.startswith(("https://", "http://")):
@@ -214,12 +240,12 @@ def _published_info(name: str, source: str) -> WeightsInfo:
     return WeightsInfo(source, classes=imagenet_classes(), preprocessing=preprocessing_of(name), data="ImageNet-1k")
 
 
-def _read_file(path: pathlib.Path, source: str) -> tuple[dict[str, np.ndarray], WeightsInfo]:
-    if path.suffix in (".pth", ".pt", ".bin"):
-        return read_pth(path), _published_info(path.stem, source) if is_published(path.name) else WeightsInfo(source)
-    if path.suffix != ".safetensors":
-        raise ValueError(f"source: {str(path)!r} given, a file that ends in .safetensors, .pth, .pt or .bin is needed")
-    return read_safetensors(path), read_info(path, source)
+def _read_file(path: pathlib.Path, source: str) -> tuple[StateDict, WeightsInfo]:
+    if path.name.lower().endswith(TORCH_FILES):
+        return read_checkpoint(path), _published_info(path.stem, source) if is_published(path.name) else WeightsInfo(source)
+    if path.suffix.lower() != ".safetensors":
+        raise ValueError(f"source: {str(path)!r} given, a file that ends in .safetensors, {', '.join(TORCH_FILES)} is needed")
+    return StateDict(dict(read_safetensors(path))), read_info(path, source)
 
 
 def read_info(path: pathlib.Path, source: str) -> WeightsInfo:
@@ -253,6 +279,11 @@ def read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
         return {name: np.frombuffer(e["data"], dtypes[e["dtype"]]).reshape(e["shape"]) for name, e in entries}
     except (safetensors.SafetensorError, KeyError, ValueError) as error:
         raise WeightsFileError(f"source: {path}: damaged or no safetensors file ({error})") from error
+
+
+def _is_tensor(value: Any) -> bool:
+    """Whether it is an array of torch, NumPy or JAX; NumPy's scalars are figures that stand beside them."""
+    return hasattr(value, "shape") and hasattr(value, "dtype") and not isinstance(value, np.generic | Mapping)
 
 
 def _as_numpy(name: str, value: Any) -> np.ndarray:

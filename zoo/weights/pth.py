@@ -1,7 +1,8 @@
 """Reader of torch's .pth files that needs no torch and runs no code from the file.
 
-A file is a pickle that says how storages (raw bytes) become tensors. The unpickler here knows the few names that do so, and
-refuses every other one; what a tensor is made of is checked against the size of its storage.
+A file is a pickle that says how storages (raw bytes) become tensors. The unpickler here knows the few names that do so. For
+other objects beside the tensors something stands in that does nothing (`foreign`); names that only code to be run has a need of
+are refused. What a tensor is made of is checked against the size of its storage.
 
 Layouts: the zip archive of torch >= 1.6 (archive/data.pkl, archive/data/KEY), and the older one of five pickles in a row.
 """
@@ -20,6 +21,9 @@ from typing import Any, BinaryIO
 import ml_dtypes
 import numpy as np
 
+from zoo.weights.foreign import Foreign, stand_in
+from zoo.weights.state_dicts import StateDict, find_state_dict
+
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _STORAGES: dict[str, Any] = {
     "FloatStorage": np.float32,
@@ -32,6 +36,8 @@ _STORAGES: dict[str, Any] = {
     "CharStorage": np.int8,
     "ByteStorage": np.uint8,
     "BoolStorage": np.bool_,
+    "ComplexFloatStorage": np.complex64,
+    "ComplexDoubleStorage": np.complex128,
 }
 
 
@@ -77,7 +83,16 @@ class _ParameterDict(collections.OrderedDict):
     """An OrderedDict that accepts the attributes (`_metadata`) a pickled state_dict sets."""
 
 
-def _rebuild_tensor(storage: Any, offset: int, shape: tuple, strides: tuple, *_: Any) -> _Tensor:
+class _FactoryDict(_ParameterDict):
+    """A defaultdict without what makes its values."""
+
+    def __init__(self, *_: Any) -> None:
+        super().__init__()
+
+
+def _rebuild_tensor(storage: Any, offset: int, shape: tuple, strides: tuple, *_: Any) -> Any:
+    if isinstance(storage, Foreign):
+        return Foreign()
     if not isinstance(storage, _Storage):
         raise WeightsFileError("a tensor without a storage")
     return _Tensor(storage, offset, tuple(shape), tuple(strides))
@@ -85,6 +100,21 @@ def _rebuild_tensor(storage: Any, offset: int, shape: tuple, strides: tuple, *_:
 
 def _rebuild_parameter(tensor: Any, *_: Any) -> Any:
     return tensor
+
+
+def _rebuild_from_type(rebuild: Any, _type: Any, arguments: tuple, *_: Any) -> Any:
+    """A tensor with attributes, which are left out."""
+    return rebuild(*arguments) if rebuild in (_rebuild_tensor, _rebuild_parameter) else Foreign()
+
+
+_DICTS = {"OrderedDict": _ParameterDict, "Counter": _ParameterDict, "defaultdict": _FactoryDict}
+_REBUILDERS = {
+    "torch._utils._rebuild_tensor": _rebuild_tensor,
+    "torch._utils._rebuild_tensor_v2": _rebuild_tensor,
+    "torch._utils._rebuild_parameter": _rebuild_parameter,
+    "torch._utils._rebuild_parameter_with_state": _rebuild_parameter,
+    "torch._tensor._rebuild_from_type_v2": _rebuild_from_type,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,16 +128,16 @@ class _Unpickler(pickle.Unpickler):
         self._load_storage = load_storage
 
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) == ("collections", "OrderedDict"):
-            return _ParameterDict
-        if module == "torch._utils":
-            if name in ("_rebuild_tensor", "_rebuild_tensor_v2"):
-                return _rebuild_tensor
-            if name == "_rebuild_parameter":
-                return _rebuild_parameter
-        if module in ("torch", "torch.storage") and name in _STORAGES:
+        if module == "collections" and name in _DICTS:
+            return _DICTS[name]
+        if f"{module}.{name}" in _REBUILDERS:
+            return _REBUILDERS[f"{module}.{name}"]
+        if module in ("torch", "torch.storage", "torch.cuda") and name in _STORAGES:
             return _StorageType(np.dtype(_STORAGES[name]))
-        raise WeightsFileError(f"it asks for {module}.{name}, which a file of weights has no need of; nothing was run")
+        found = stand_in(module, name)
+        if found is None:
+            raise WeightsFileError(f"it asks for {module}.{name}, which a file of weights has no need of; nothing was run")
+        return found
 
     def persistent_load(self, identity: Any) -> Any:
         return self._load_storage(identity)
@@ -116,8 +146,10 @@ class _Unpickler(pickle.Unpickler):
 def _zip_storages(archive: zipfile.ZipFile, folder: str) -> Any:
     storages: dict[str, _Storage] = {}
 
-    def load(identity: Any) -> _Storage:
+    def load(identity: Any) -> _Storage | Foreign:
         kind, storage_type, key, _location, elements = identity
+        if isinstance(storage_type, type) and issubclass(storage_type, Foreign):
+            return storage_type()  # of elements that NumPy does not know
         if kind != "storage" or not isinstance(storage_type, _StorageType):
             raise WeightsFileError("it holds something that is not a tensor")
         if key not in storages:
@@ -181,11 +213,16 @@ def _finished(value: Any) -> Any:
 
 
 def read_pth(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """The tensors of a state_dict that torch.save wrote; a checkpoint's "state_dict" or "model" entry is looked into.
+    """The tensors of a state_dict that torch.save wrote; in a checkpoint, the entry that holds it is looked for.
 
     Raises:
       WeightsFileError: damaged, cut off, not a file of weights, or one that asks for code to be run.
     """
+    return read_checkpoint(path).tensors
+
+
+def read_checkpoint(path: str | os.PathLike) -> StateDict:
+    """As `read_pth`, with what else the file holds."""
     path = pathlib.Path(path)
     with path.open("rb") as stream:
         try:
@@ -194,7 +231,7 @@ def read_pth(path: str | os.PathLike) -> dict[str, np.ndarray]:
             else:
                 stream.seek(0)
                 value = _read_legacy(stream)
-            value = _finished(value)
+            found = find_state_dict(_finished(value), lambda item: isinstance(item, np.ndarray))
         except WeightsFileError as error:
             raise WeightsFileError(f"source: {path}: {error}") from None
         except (
@@ -209,11 +246,9 @@ def read_pth(path: str | os.PathLike) -> dict[str, np.ndarray]:
             UnicodeDecodeError,
             OverflowError,
             MemoryError,
+            RecursionError,
         ) as error:
             raise WeightsFileError(f"source: {path}: damaged or no file of weights ({type(error).__name__}: {error})") from None
-    for entry in ("state_dict", "model"):
-        if isinstance(value, dict) and isinstance(value.get(entry), dict):
-            value = value[entry]
-    if not isinstance(value, dict) or not value or not all(isinstance(v, np.ndarray) for v in value.values()):
+    if not found.tensors:
         raise WeightsFileError(f"source: {path}: it holds no state_dict of tensors")
-    return {str(name): array for name, array in value.items()}
+    return found
