@@ -68,7 +68,9 @@ def test_the_source_distribution_is_the_checkout(built: pathlib.Path, tmp_path: 
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
     missing = [name for name in listed if not (root / name).exists()]
     assert missing in ([], [".gitignore"])
-    done = run(root, root, "-m", "pytest", "-q", "tests/zoo/test_registry.py", "-p", "no:cacheprovider")
+    done = run(
+        root, root, "-m", "pytest", "-q", "tests/zoo/test_registry.py", "-k", "patterns or nearest", "-p", "no:cacheprovider"
+    )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
 
 
