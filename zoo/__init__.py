@@ -9,6 +9,7 @@ params, state, apply = zoo.functional(model)  # the same as a pure function
 from zoo.export import export_model, export_onnx
 from zoo.features import features
 from zoo.functional import evaluation_view, functional, split, training_view
+from zoo.hub import push_to_hub
 from zoo.images import preprocess
 from zoo.layers.recurrent import Recurrent
 from zoo.models.alexnet import AlexNet, AlexNetOriginal
@@ -21,6 +22,7 @@ from zoo.models.vgg import VGG
 from zoo.prediction import Prediction, predict
 from zoo.preprocessing import Preprocessing
 from zoo.registry import ModelInfo, create_model, list_models, model_info
+from zoo.saving import load_model, save_model
 from zoo.summary import count_macs, count_params, summarize
 from zoo.weights import WeightsInfo, load_weights, save_weights, to_torch_state_dict, weights_info
 from zoo.weights.download import download
@@ -54,10 +56,13 @@ __all__ = [
     "features",
     "functional",
     "list_models",
+    "load_model",
     "load_weights",
     "model_info",
     "predict",
     "preprocess",
+    "push_to_hub",
+    "save_model",
     "save_weights",
     "split",
     "summarize",

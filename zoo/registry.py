@@ -11,6 +11,7 @@ from typing import Any
 import jax.numpy as jnp
 from flax import nnx
 
+from zoo.options import options_json
 from zoo.preprocessing import Preprocessing
 from zoo.weights.published import preprocessing_of
 
@@ -137,7 +138,9 @@ def create_model(
         if "unexpected keyword" in str(error):
             raise TypeError(f"{info.name}: {error}") from None
         raise
+    defaults = {"num_classes": info.num_classes, "in_channels": info.input_shape[-1]}
     model.zoo_name = name
+    model.zoo_options = options_json(builder, defaults, options | {"dtype": dtype, "param_dtype": param_dtype})
     if weights is not None:
         from zoo.weights import load_weights  # type: ignore[attr-defined]
 

@@ -22,6 +22,7 @@ from zoo.weights.info import WeightsInfo
 from zoo.weights.names import TorchTensor, layer_at, torch_tensors, zoo_tensors
 from zoo.weights.pth import WeightsFileError, read_pth
 from zoo.weights.published import imagenet_classes, is_published, preprocessing_of
+from zoo.weights.runs import read_checkpoint, weights_in
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +61,8 @@ def load_weights(
       source: a .safetensors file in torch's layout or the zoo's own (`save_weights` writes both); a .pth, .pt or .bin file
         that torch.save wrote, read without torch and without running code from it; a torch state_dict, or any mapping from
         torch's names to arrays; "torchvision://NAME" (`model_info(...).weights` lists the names);
-        "hf://owner/repo[/file][@revision]"; an https:// URL of a file.
+        "hf://owner/repo[/file][@revision]"; an https:// URL of a file; the folder of `zoo.save_model` or of a training run,
+        whose newest checkpoint is taken while it is not finished, or the folder of one checkpoint.
       adapt: whether a model may differ from the weights in its ends. A classifier with another number of classes then keeps
         what was drawn for it, and the first kernel is fitted to another number of channels as timm does: summed for one
         channel, else repeated and scaled by the ratio. Both are logged. Without, such a difference is an error.
@@ -127,11 +129,18 @@ def load_weights(
     return LoadReport(tuple(n for n in values if n not in adapted), tuple(adapted), tuple(kept))
 
 
-def save_weights(model: nnx.Module, path: str | os.PathLike, *, layout: Literal["torch", "zoo"] = "torch") -> None:
+def save_weights(
+    model: nnx.Module,
+    path: str | os.PathLike,
+    *,
+    layout: Literal["torch", "zoo"] = "torch",
+    info: WeightsInfo | None = None,
+) -> None:
     """Write every parameter, running statistic and counter to a .safetensors file, in one step or not at all.
 
     Args:
       layout: "torch" for torch's names and layouts, so that torch's load_state_dict takes them; "zoo" for the model's own.
+      info: what the file's metadata say of them; `zoo.save_model` gathers it.
 
     Raises:
       ValueError: the path does not end in .safetensors, or the layout is unknown.
@@ -144,9 +153,10 @@ def save_weights(model: nnx.Module, path: str | os.PathLike, *, layout: Literal[
     if layout not in ("torch", "zoo"):
         raise ValueError(f"layout: {layout!r} given, 'torch' or 'zoo' is needed")
     arrays = torch_arrays(model) if layout == "torch" else {n: t.export() for n, t in zoo_tensors(model).items()}
+    metadata = {"format": "pt" if layout == "torch" else "zoo"} | (info.to_metadata() if info else {})
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, suffix=".part", delete=False) as stream:
         try:
-            stream.write(safetensors.numpy.save(arrays, {"format": "pt" if layout == "torch" else "zoo"}))
+            stream.write(safetensors.numpy.save(arrays, metadata))
             stream.close()
             os.replace(stream.name, path)
         except BaseException:
@@ -200,9 +210,11 @@ def _read(
     if isinstance(source, str) and source.startswith(("https://", "http://")):
         return _read_file(download(source, sha256=sha256, cache=cache, progress=progress), source)
     if isinstance(source, str | os.PathLike):
-        return _read_file(pathlib.Path(source), str(source))
+        path = pathlib.Path(source)
+        path = weights_in(path) if path.is_dir() else path
+        return (read_checkpoint(path), WeightsInfo(str(path))) if path.is_dir() else _read_file(path, str(path))
     raise ValueError(
-        f"source: {type(source).__name__} given, a file, a state_dict, 'torchvision://NAME' or 'hf://owner/repo' is needed"
+        f"source: {type(source).__name__} given, a file, a folder of a model or run, a state_dict, 'torchvision://NAME' or 'hf://owner/repo' is needed"
     )
 
 
