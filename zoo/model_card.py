@@ -37,8 +37,7 @@ def model_card(info: WeightsInfo, place: str = PLACE) -> str:
     parts = [
         "\n".join(["---", *head, "tags:", "- jax", "- flax", f"- {info.model}", "---"]),
         f"# {info.model}" + (f", trained on {_plain(info.data)}" if info.data else ""),
-        f"`{info.model}` of jax-kernel-zoo ({known.paper}), in Flax NNX"
-        + (f", built with `{options}`." if options else "."),
+        f"`{info.model}` of jax-kernel-zoo ({known.paper}), in Flax NNX" + (f", built with `{options}`." if options else "."),
     ]
     if info.figures:
         rows = [f"| {_plain(name)} | {_figure(name, value)} |" for name, value in info.figures]

@@ -26,6 +26,8 @@ def options_json(builder: Callable[..., Any], defaults: Mapping[str, Any], optio
     shown = {name: p.default for name, p in inspect.signature(builder).parameters.items()}
     known = {"dtype": None, "param_dtype": jnp.float32} | dict(defaults) | shown
     plain = {name: _plain(name, value) for name, value in options.items()}
+    if plain.get("dtype") == plain.get("param_dtype", "float32"):
+        del plain["dtype"]  # as without
     return json.dumps({n: v for n, v in sorted(plain.items()) if n not in known or v != _plain(n, known[n])})
 
 

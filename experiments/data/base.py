@@ -11,6 +11,7 @@ import grain
 import numpy as np
 
 from kernels.runtime.sizes import cdiv
+from zoo.preprocessing import Preprocessing
 
 Batch = dict[str, np.ndarray]
 
@@ -59,6 +60,7 @@ class Dataset:
       preprocess: ``(batch, key, train) -> batch``, traced into the jitted step, so that it runs on the device: scaling,
         random shifts and flips. `key` is a jax.random.key.
       value_range: least and greatest value of an image after `preprocess`.
+      preprocessing: how an image file becomes what the model sees of a test image; None where that is no image.
     """
 
     name: str
@@ -69,6 +71,7 @@ class Dataset:
     preprocess: Callable[[Any, Any, bool], Any] = lambda batch, key, train: batch
     value_range: tuple[float, float] = (-1.0, 1.0)
     vocabulary: tuple[str, ...] = ()
+    preprocessing: Preprocessing | None = None
 
     def training_batches(self, batch_size: int, seed: int) -> Batches:
         """Shuffled anew in each epoch; the last, incomplete batch of an epoch is left out."""

@@ -214,7 +214,8 @@ def _read(
         path = weights_in(path) if path.is_dir() else path
         return (read_checkpoint(path), WeightsInfo(str(path))) if path.is_dir() else _read_file(path, str(path))
     raise ValueError(
-        f"source: {type(source).__name__} given, a file, a folder of a model or run, a state_dict, 'torchvision://NAME' or 'hf://owner/repo' is needed"
+        f"source: {type(source).__name__} given, a file, a folder of a model or a run, a state_dict, 'torchvision://NAME' or "
+        "'hf://owner/repo' is needed"
     )
 
 
