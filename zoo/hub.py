@@ -55,5 +55,6 @@ def push_to_hub(folder: str | os.PathLike, repo: str, *, token: str | None = Non
         api.create_repo(repo, private=private, exist_ok=True)
         api.create_commit(repo, files, commit_message=f"{info.model} by zoo.push_to_hub")
     except Exception as error:  # the client's errors share no base class but this
-        raise UploadError(f"repo: {place}: {' '.join(str(error).split())}") from error
+        reason = f"{error} {error.__cause__ or ''}"  # what the client wraps an error of the server in says nothing of it
+        raise UploadError(f"repo: {place}: {' '.join(reason.split())}") from error
     return place

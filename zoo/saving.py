@@ -133,7 +133,7 @@ def _find(source: str | os.PathLike, cache: str | os.PathLike | None) -> tuple[p
     """The local file of a source, and what to call it."""
     if isinstance(source, str) and source.startswith("hf://"):
         repo, at, revision = source.removeprefix("hf://").partition("@")
-        file = repo if repo.count("/") > 1 else f"{repo}/{MODEL}"
+        file = f"{repo}/{MODEL}" if repo.count("/") == 1 else repo
         return fetch_hub(file + at + revision, cache), source
     if not isinstance(source, str | os.PathLike):
         raise ValueError(f"source: {type(source).__name__} given, a folder, a file or 'hf://owner/name' is needed")
@@ -163,12 +163,12 @@ def _buildable(model: Any) -> dict[str, Any]:
     options = json.loads(model.zoo_options)
     if getattr(model, "transform_input", None) is not None:  # which torchvision's weights may have turned on
         options["transform_input"] = model.transform_input
-    shapes = _shapes(model)
-    differing = {n: shape for n, shape in shapes.items() if _built_shapes(model.zoo_name, options).get(n) != shape}
+    shapes, built = _shapes(model), _built_shapes(model.zoo_name, options)
+    differing = {name: shape for name, shape in shapes.items() if built.get(name) != shape}
     first = {shape[0] for shape in differing.values() if shape}
     if len(first) == 1:  # torch's layouts begin with the outputs
         options["num_classes"] = first.pop()
-    if differing and _built_shapes(model.zoo_name, options) != shapes:
+    if built != shapes and _built_shapes(model.zoo_name, options) != shapes:
         raise ValueError(
             f"model: not as zoo.create_model made it ({', '.join(list(differing)[:3])} differ), so a file could not say how to "
             "build it; zoo.save_weights writes the values alone"

@@ -7,7 +7,6 @@ import logging
 import os
 import pathlib
 import sys
-import tempfile
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -23,6 +22,7 @@ from zoo.weights.names import TorchTensor, layer_at, torch_tensors, zoo_tensors
 from zoo.weights.pth import WeightsFileError, read_pth
 from zoo.weights.published import imagenet_classes, is_published, preprocessing_of
 from zoo.weights.runs import read_checkpoint, weights_in
+from zoo.weights.writing import write_safetensors
 
 logger = logging.getLogger(__name__)
 
@@ -145,8 +145,6 @@ def save_weights(
     Raises:
       ValueError: the path does not end in .safetensors, or the layout is unknown.
     """
-    import safetensors.numpy
-
     path = pathlib.Path(path)
     if path.suffix != ".safetensors":
         raise ValueError(f"path: {str(path)!r} given, a name that ends in .safetensors is needed")
@@ -154,14 +152,7 @@ def save_weights(
         raise ValueError(f"layout: {layout!r} given, 'torch' or 'zoo' is needed")
     arrays = torch_arrays(model) if layout == "torch" else {n: t.export() for n, t in zoo_tensors(model).items()}
     metadata = {"format": "pt" if layout == "torch" else "zoo"} | (info.to_metadata() if info else {})
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, suffix=".part", delete=False) as stream:
-        try:
-            stream.write(safetensors.numpy.save(arrays, metadata))
-            stream.close()
-            os.replace(stream.name, path)
-        except BaseException:
-            os.unlink(stream.name)
-            raise
+    write_safetensors(path, arrays, metadata)
 
 
 def torch_arrays(model: nnx.Module) -> dict[str, np.ndarray]:
