@@ -13,6 +13,7 @@ shadowing.check()  # before the first import of kernels
 from zoo.export import export_model, export_onnx
 from zoo.features import features
 from zoo.functional import evaluation_view, functional, split, training_view
+from zoo.hub import push_to_hub
 from zoo.images import preprocess
 from zoo.layers.recurrent import Recurrent
 from zoo.models.alexnet import AlexNet, AlexNetOriginal
@@ -25,6 +26,7 @@ from zoo.models.vgg import VGG
 from zoo.prediction import Prediction, predict
 from zoo.preprocessing import Preprocessing
 from zoo.registry import ModelInfo, create_model, list_models, model_info, register
+from zoo.saving import load_model, save_model
 from zoo.summary import count_macs, count_params, summarize
 from zoo.weights import WeightsInfo, load_weights, save_weights, to_torch_state_dict, weights_info
 from zoo.weights.download import download
@@ -60,11 +62,14 @@ __all__ = [
     "features",
     "functional",
     "list_models",
+    "load_model",
     "load_weights",
     "model_info",
     "predict",
     "preprocess",
+    "push_to_hub",
     "register",
+    "save_model",
     "save_weights",
     "split",
     "summarize",

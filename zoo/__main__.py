@@ -1,4 +1,5 @@
-"""`python -m zoo list [PATTERN]`, `python -m zoo info NAME` and `python -m zoo predict MODEL IMAGE --weights WEIGHTS`."""
+"""`python -m zoo list [PATTERN]`, `python -m zoo info NAME`, `python -m zoo predict NAME IMAGE --weights WEIGHTS` and
+`python -m zoo predict RUN IMAGE`."""
 
 from __future__ import annotations
 
@@ -45,6 +46,11 @@ BAR = 30  # characters of a probability of one
 
 def _open(name: str, weights: str | None, cache: str | None) -> nnx.Module:
     """The model to predict with, all of its weights loaded."""
+    path = pathlib.Path(name)
+    if name not in zoo.list_models() and (name.startswith("hf://") or path.suffix == ".safetensors" or path.exists()):
+        if weights is not None:
+            raise ValueError(f"--weights: {weights} given, and {name} has its own")
+        return zoo.load_model(name, cache=cache)
     info = zoo.model_info(name)
     if weights is None:
         published = f"; torchvision://{info.weights[0]} is published" if info.weights else ""
@@ -87,7 +93,7 @@ def main(arguments: list[str] | None = None) -> int:
     info = commands.add_parser("info", help="one model: parameters, multiply-adds, layers")
     info.add_argument("name")
     predict = commands.add_parser("predict", help="what is in an image")
-    predict.add_argument("model", metavar="MODEL", help="a name from the list")
+    predict.add_argument("model", metavar="MODEL", help="a name from the list; or a run, a saved model, hf://owner/name")
     predict.add_argument("images", metavar="IMAGE", nargs="+", help="image files")
     predict.add_argument("--weights", help="torchvision://NAME, hf://owner/repo, or a file: .safetensors, or one of torch.save")
     predict.add_argument("--cache", help="folder for downloads; $ZOO_CACHE, or one among the user's caches, if not given")

@@ -15,6 +15,7 @@ from flax import nnx
 
 from zoo.arguments import as_rngs, whole
 from zoo.model_types import GanName, LanguageModelName, ResNetName, SequenceClassifierName, VGGName
+from zoo.options import options_json
 from zoo.preprocessing import Preprocessing
 from zoo.weights.published import preprocessing_of
 
@@ -195,7 +196,9 @@ def create_model(
         if unknown := re.search(r"unexpected keyword argument '(\w+)'", str(error)):
             raise TypeError(f"{info.name}: {error}{_hint(info, unknown[1])}") from None
         raise
+    defaults = {"num_classes": info.num_classes, "in_channels": info.input_shape[-1]}
     model.zoo_name = name
+    model.zoo_options = options_json(builder, defaults, options | {"dtype": dtype, "param_dtype": param_dtype})
     if weights is not None:
         from zoo.weights import load_weights  # type: ignore[attr-defined]
 

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from experiments.data.base import Dataset
 from experiments.data.rand_augment import rand_augment
+from zoo.preprocessing import Preprocessing
 
 Batch = dict[str, jax.Array]
 
@@ -185,7 +186,26 @@ class Augmentation:
 
 
 def image_data(
-    name: str, train: Any, test: Any, classes: Sequence[str], shape: tuple[int, ...], augmentation: Augmentation
+    name: str,
+    train: Any,
+    test: Any,
+    classes: Sequence[str],
+    shape: tuple[int, int, int],
+    augmentation: Augmentation,
+    resize_size: int | tuple[int, int] | None = None,
 ) -> Dataset:
-    """Images [*shape] that are augmented and normalized by `augmentation`, whose values they then have."""
-    return Dataset(name, train, test, tuple(classes), shape, augmentation, augmentation.picture)
+    """Images [*shape] that are augmented and normalized by `augmentation`, whose values they then have.
+
+    Args:
+      resize_size: what an image is resized to before its middle is cut out; see `Preprocessing`. None for its own size.
+    """
+    return Dataset(
+        name=name,
+        train=train,
+        test=test,
+        classes=tuple(classes),
+        input_shape=shape,
+        preprocess=augmentation,
+        picture=augmentation.picture,
+        preprocessing=Preprocessing(resize_size or shape[:2], shape[:2], mean=augmentation.mean, std=augmentation.deviation),
+    )

@@ -11,6 +11,7 @@ import grain
 import numpy as np
 
 from kernels.runtime.sizes import cdiv
+from zoo.preprocessing import Preprocessing
 
 Batch = dict[str, np.ndarray]
 
@@ -59,6 +60,7 @@ class Dataset:
       preprocess: ``(batch, key, train) -> batch``, traced into the jitted step, so that it runs on the device: scaling,
         random shifts and flips. `key` is a jax.random.key.
       picture: ``images -> images`` from 0 to 1, of images that `preprocess` has normalized.
+      preprocessing: how an image file becomes what the model sees of a test image; None where that is no image.
     """
 
     name: str
@@ -69,6 +71,7 @@ class Dataset:
     preprocess: Callable[[Any, Any, bool], Any] = lambda batch, key, train: batch
     picture: Callable[[Any], Any] = lambda images: (images + 1) / 2
     vocabulary: tuple[str, ...] = ()
+    preprocessing: Preprocessing | None = None
 
     @property
     def skipped(self) -> list[str]:

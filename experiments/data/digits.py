@@ -14,6 +14,7 @@ import numpy as np
 
 from experiments.data.augment import random_shift
 from experiments.data.base import ArraySource, Dataset, stratified_split
+from zoo.preprocessing import Preprocessing
 
 # The test fifth is the same for every run and every seed.
 SPLIT_SEED = 0
@@ -48,6 +49,8 @@ def load(*, size: int = 32, shift: int = 3) -> Dataset:
         classes=tuple("0123456789"),
         input_shape=(size, size, 1),
         preprocess=functools.partial(_preprocess, shift=shift),
+        # In a picture ink is dark.
+        preprocessing=Preprocessing((size, size), (size, size), mean=(0.0,), std=(1.0,), value_range=(1.0, -1.0)),
     )
 
 
@@ -63,4 +66,4 @@ def load_rows(*, size: int = 32, shift: int = 3) -> Dataset:
         batch = images.preprocess(batch, key, train)
         return batch | {"image": batch["image"][..., 0]}
 
-    return dataclasses.replace(images, name="digitrows", input_shape=(size, size), preprocess=preprocess)
+    return dataclasses.replace(images, name="digitrows", input_shape=(size, size), preprocess=preprocess, preprocessing=None)

@@ -244,4 +244,4 @@ def load(
     part = lambda names, numbers: ImageFiles(names, np.array(numbers, np.int32), size, skip_corrupt)
     augmentation = Augmentation(len(classes), MEAN, DEVIATION, 0, flip, **changes)
     train, test = part(files, labels), part(test_files, test_labels)
-    return image_data("imagefolder", train, test, classes, (size, size, 3), augmentation)
+    return image_data("imagefolder", train, test, classes, (size, size, 3), augmentation, resize_size=round(size * 8 / 7))

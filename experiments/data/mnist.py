@@ -65,4 +65,6 @@ def load(path: str, *, pad: int = 2, shift: int = 2, rand_augment: float = 0, er
     # Mean and deviation of MNIST's training images.
     augmentation = Augmentation(classes, (0.1307,), (0.3081,), shift=shift, rand_augment=rand_augment, erase=erase)
     shape = parts["train"].arrays["image"].shape[1:]
-    return image_data("mnist", parts["train"], parts["test"], list(map(str, range(classes))), shape, augmentation)
+    inner = (shape[0] - 2 * pad, shape[1] - 2 * pad)
+    digits = list(map(str, range(classes)))
+    return image_data("mnist", parts["train"], parts["test"], digits, shape, augmentation, resize_size=inner)

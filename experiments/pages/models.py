@@ -20,7 +20,8 @@ torchvision, which gives the weights, drawn at random:
 - **gradient 64**: in training, one batch of four small images without dropout, float64: the largest difference of any
   gradient over the largest value of that gradient. Loss and running statistics are closer still; the result file has them.
 
-`-` is not compared (not in torchvision, or not run yet).
+`-` is not compared (not in torchvision, or not run yet). How a model is saved, loaded and put on a hub:
+[training](training.md#a-run-is-a-model).
 
 """
 FLOAT32 = """

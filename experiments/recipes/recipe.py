@@ -108,6 +108,10 @@ class Recipe:
                 options[name.strip()] = value.strip()
         return options
 
+    def total_steps(self, per_epoch: int) -> int:
+        """Batches in the whole run, of which an epoch has `per_epoch`."""
+        return self.steps or max(1, round(self.epochs * per_epoch))
+
     @property
     def directory(self) -> str:
         return self.workdir or f"runs/{self.model}-{self.data.partition(':')[0]}"

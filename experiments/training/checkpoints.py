@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 import pathlib
 import shutil
@@ -11,11 +10,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
-import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from experiments.errors import UserError, explain
 from experiments.training.mesh import to_host
+from zoo.weights import runs
 
 _policies = ocp.training.preservation_policies
 
@@ -33,12 +32,7 @@ def named_leaves(tree: Any) -> dict[str, jax.Array]:
 
 def digest(leaves: dict[str, jax.Array]) -> str:
     """SHA-256 over names, shapes, dtypes and bytes."""
-    total = hashlib.sha256()
-    for name, leaf in sorted(leaves.items()):
-        value = np.ascontiguousarray(to_host(leaf))
-        total.update(f"{name} {value.dtype} {value.shape}\n".encode())
-        total.update(value.reshape(-1).view(np.uint8).data)
-    return total.hexdigest()
+    return runs.digest((name, to_host(leaf)) for name, leaf in sorted(leaves.items()))
 
 
 class Checkpoints:

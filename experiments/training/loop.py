@@ -23,14 +23,16 @@ from experiments.errors import UserError, explain
 from experiments.measuring import machine
 from experiments.measuring.result import write_json
 from experiments.recipes.recipe import Recipe
+from experiments.training import length, run_files
 from experiments.training import mesh as meshes
-from experiments.training import run_files
 from experiments.training.checkpoints import Checkpoints, digest, named_leaves
+from experiments.training.model_file import save_trained
 from experiments.training.progress import ProgressBar, print_summary
 from experiments.training.quality import Judge
 from experiments.training.stepper import Stepper
 from experiments.training.task import Task
 from experiments.training.tasks import make_task
+from zoo.weights import runs
 
 
 def ahead(batches: Iterator[Any], place: Any) -> Iterator[Any]:
@@ -133,6 +135,7 @@ class Progress:
     step: int = 0
     seconds: float = 0.0  # of training, up to the start of this process
     evaluation: dict[str, float] = dataclasses.field(default_factory=dict)  # the last one
+    evaluated: int = -1  # the step it is of
     begun: float = dataclasses.field(default_factory=time.monotonic)
     logged: float = dataclasses.field(default_factory=time.monotonic)
     pending: list[jax.Array] = dataclasses.field(default_factory=list)  # metrics of steps not yet looked at
@@ -164,8 +167,9 @@ def train(
     workdir = pathlib.Path(recipe.directory)
     if not recipe.resume and first:
         run_files.clear(workdir)
-    resumed = run_files.check_same_run(workdir, recipe.settings())
-    if resumed and (workdir / "summary.json").exists():
+    old = run_files.earlier_part(workdir, recipe.settings())
+    other_length = old is not None and length.is_other(old, recipe)
+    if old and not other_length and all((workdir / name).exists() for name in ("summary.json", runs.MODEL)):
         summary = run_files.read_json(workdir / "summary.json")
         print_summary(console, summary, "Finished before; --no-resume trains anew")
         return summary
@@ -177,7 +181,9 @@ def train(
     if recipe.batch_size % mesh.shape["data"]:
         raise UserError(f"batch_size: {recipe.batch_size} given, a multiple of the {mesh.shape['data']} data devices is needed")
     batches = dataset.training_batches(recipe.batch_size, recipe.seed)
-    steps = recipe.steps or max(1, round(recipe.epochs * batches.per_epoch))
+    steps = recipe.total_steps(batches.per_epoch)
+    if other_length:
+        length.check(workdir, recipe, steps)
     task = make_task(recipe, dataset, steps, batches.per_epoch, judge)
     run = Context(recipe, dataset, task, workdir, steps, batches.per_epoch)
     stepper = Stepper(task, recipe, mesh)
@@ -185,22 +191,27 @@ def train(
     if first:
         try:
             workdir.mkdir(parents=True, exist_ok=True)
-            if not resumed:
+            if not old:
                 run_files.clear(workdir)
+            if not old or other_length:
+                (workdir / "summary.json").unlink(missing_ok=True)  # first: a run with a summary counts as finished
                 write_json(workdir / "config.json", {"recipe": recipe.settings(), "versions": versions()}, indent=2)
         except OSError as error:
             raise UserError(f"workdir: {explain(error)}") from error
     checkpoints = Checkpoints(workdir / run_files.CHECKPOINTS)
     feed = reader(batches, steps, part=(jax.process_index(), jax.process_count()))
     now = Progress()
-    found = checkpoints.restore(stepper.state, stepper.shardings, discard=True) if resumed else None
+    found = checkpoints.restore(stepper.state, stepper.shardings, discard=True) if old else None
     if found:
         stepper.state, extra, damaged = found
-        now = Progress(extra["step"], extra["seconds"], extra["evaluation"])
+        now = Progress(extra["step"], extra["seconds"], extra["evaluation"], extra.get("evaluated", extra["step"]))
         feed.set_state(extra["feed"])
         for line in damaged:
             console.print(f"warning: {line}", highlight=False, markup=False, soft_wrap=True)
         console.print(f"continuing at step {now.step} of {steps}", highlight=False)
+        line = length.describe(old, recipe, steps, run.per_epoch, lambda: task.learning_rate(now.step)) if old else ""
+        if line:
+            console.print(line, highlight=False, soft_wrap=True)
 
     # The reader is ahead of the loop by one batch; a checkpoint needs its position for the step it is of.
     start, positions = now.step, [feed.get_state()]
@@ -229,7 +240,7 @@ def train(
                 save(run, now, stepper, checkpoints, positions[0], wait=bool(interrupts.received))
             if interrupts.received and now.step < steps:
                 raise StoppedError(interrupts.received, now.step)
-        if not now.evaluation:
+        if now.evaluated != steps:
             evaluate(run, now, stepper, checkpoints, written, bar)
     return finish(run, now, stepper, console)
 
@@ -275,7 +286,7 @@ def evaluate(
     """Measure on the test data, write and show it."""
     log(run, now, checkpoints, written, bar)
     place = lambda batch: meshes.place_batch(batch, stepper.batch_sharding, whole=True)
-    now.evaluation = run.task.evaluate(stepper, place)
+    now.evaluation, now.evaluated = run.task.evaluate(stepper, place), now.step
     if written:
         written.write({"step": now.step, "split": "test"} | now.evaluation)
         run.task.illustrate(stepper.state, run.workdir, now.step)
@@ -286,14 +297,15 @@ def evaluate(
 
 def save(run: Context, now: Progress, stepper: Stepper, checkpoints: Checkpoints, feed: dict[str, Any], *, wait: bool) -> None:
     look(run, now, checkpoints)  # never save a state that a step with an infinite loss has touched
-    extra = {"step": now.step, "seconds": now.total_seconds, "feed": feed, "evaluation": now.evaluation}
+    extra = {"step": now.step, "seconds": now.total_seconds, "feed": feed}
+    extra |= {"evaluation": now.evaluation, "evaluated": now.evaluated}
     loss = float(np.mean(now.losses)) if now.losses else math.inf
     checkpoints.save(now.step, stepper.state, extra, loss=loss, wait=wait)
     now.losses.clear()
 
 
 def finish(run: Context, now: Progress, stepper: Stepper, console: Console) -> dict[str, Any]:
-    """Write and show the summary."""
+    """Write the trained model, the curves and, last, the summary, which says that the run is finished."""
     params = stepper.state.params
     summary = {
         "model": run.recipe.model,
@@ -307,12 +319,17 @@ def finish(run: Context, now: Progress, stepper: Stepper, console: Console) -> d
         "parameters": sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params)),
         "parameters_sha256": digest(named_leaves(params)),
     }
+    files = ["summary.json", "metrics.jsonl", "curves.png", "checkpoints/"]
+    try:
+        save_trained(run.recipe, run.dataset, run.task, stepper.state, run.workdir, summary)
+        files.insert(0, runs.MODEL)
+    except ValueError as error:
+        console.print(f"warning: no {runs.MODEL} was written: {explain(error)}", highlight=False, soft_wrap=True)
     if jax.process_index() == 0:
-        write_json(run.workdir / "summary.json", summary, indent=2)
         run_files.draw_curves(run.workdir, f"{run.recipe.model} on {run.recipe.data}")
+        write_json(run.workdir / "summary.json", summary, indent=2)
         print_summary(console, summary, "Finished")
         if run.dataset.skipped:
             console.print(run_files.skipped_line(run.dataset.skipped), highlight=False, markup=False, soft_wrap=True)
-        files = "summary.json, metrics.jsonl, curves.png, checkpoints/"
-        console.print(f"results in {run.workdir}/ ({files})", highlight=False, markup=False)
+        console.print(f"results in {run.workdir}/ ({', '.join(files)})", highlight=False, markup=False)
     return summary

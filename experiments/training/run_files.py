@@ -10,9 +10,11 @@ from typing import Any
 from experiments.errors import UserError
 from experiments.measuring.names import drawable, printable
 from kernels.runtime.sizes import cdiv
+from zoo import model_card
+from zoo.weights import runs
 
-CHECKPOINTS = "checkpoints"
-FILES = ("config.json", "metrics.jsonl", "summary.json", "curves.png", "samples.png", "samples.gif")
+CHECKPOINTS = runs.CHECKPOINTS
+FILES = ("config.json", "metrics.jsonl", "summary.json", "curves.png", "samples.png", "samples.gif", runs.MODEL)
 FOLDERS = (CHECKPOINTS, "tensorboard", "samples")
 
 
@@ -40,27 +42,35 @@ def read_config(workdir: pathlib.Path) -> dict[str, Any] | None:
     return read_json(path)["recipe"] if path.exists() else None
 
 
-def check_same_run(workdir: pathlib.Path, settings: dict[str, Any]) -> bool:
-    """Whether `workdir` holds an earlier part of this very run.
+def newest_checkpoint(workdir: pathlib.Path) -> int:
+    """The step of the newest checkpoint in `workdir`, 0 where there is none."""
+    return max((int(p.name) for p in (workdir / CHECKPOINTS).glob("[0-9]*") if p.name.isdigit()), default=0)
+
+
+def earlier_part(workdir: pathlib.Path, settings: dict[str, Any]) -> dict[str, Any] | None:
+    """The settings of the run in `workdir` if it is an earlier part of this very run, which may be longer now.
 
     Raises:
       UserError: it holds another run; the message names the settings that differ.
     """
     old = read_config(workdir)
-    if old is None or not any((workdir / CHECKPOINTS).glob("[0-9]*")):
-        return False  # nothing was trained that could be lost
+    if old is None or not newest_checkpoint(workdir):
+        return None  # nothing was trained that could be lost
     new = json.loads(json.dumps(settings))
-    different = sorted(name for name in {*old, *new} if old.get(name) != new.get(name))
+    different = sorted(name for name in {*old, *new} - {"epochs", "steps"} if old.get(name) != new.get(name))
     if different:
         listed = ", ".join(f"{name} {old.get(name)!r} there, {new.get(name)!r} now" for name in different[:4])
         raise UserError(f"workdir: {workdir} holds another run ({listed}); give another --workdir, or --no-resume to delete it")
-    return True
+    return old
 
 
 def clear(workdir: pathlib.Path) -> None:
     """Delete what an earlier run left, and nothing else."""
     for name in FILES:
         (workdir / name).unlink(missing_ok=True)
+    card = workdir / model_card.FILE
+    if card.is_file() and model_card.is_own(card):
+        card.unlink()
     for name in FOLDERS:
         shutil.rmtree(workdir / name, ignore_errors=True)
 

@@ -26,6 +26,7 @@ from experiments.training.gan_task import LOSSES, GanTask
 from experiments.training.judge import judge_of
 from experiments.training.loop import train
 from experiments.training.quality import frechet_distance, precision_recall
+from experiments.training.restore import load_run
 
 pytestmark = pytest.mark.slow
 
@@ -151,6 +152,17 @@ def test_what_a_run_leaves(finished: pathlib.Path) -> None:
     with Image.open(finished / "samples.gif") as animation:
         assert animation.n_frames == len(list((finished / "samples").glob("*.png"))) == 2
     assert (finished.parent / "judge-digits" / "summary.json").exists()
+
+
+def test_the_model_of_a_run_generates(finished: pathlib.Path) -> None:
+    model, opened = zoo.load_model(finished), load_run(finished)
+    info = zoo.weights_info(model)
+    assert (info.model, info.data, info.classes, info.preprocessing) == ("gan_mlp", "digits", (), None)
+    assert dict(info.figures)["real frechet distance"] < dict(info.figures)["frechet distance"]
+    z = jax.random.normal(jax.random.key(0), (3, 100))
+    # The averaged generator; jitted here and not there.
+    expected = opened.task.generate(opened.stepper.state, z, None)
+    np.testing.assert_allclose(model(z), expected, rtol=1e-4, atol=1e-5)  # type: ignore[operator]
 
 
 def test_several_steps_per_call_and_a_resumed_run_end_alike(finished: pathlib.Path, tmp_path: pathlib.Path) -> None:

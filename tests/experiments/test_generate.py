@@ -99,6 +99,20 @@ def test_text_is_written_and_repeats_with_its_seed(workdirs, capsys):
     assert capsys.readouterr().out.count("----- seed") == 2
 
 
+def test_the_model_of_a_run_knows_its_tokens(workdirs):
+    model = zoo.load_model(workdirs / "lm")
+    vocabulary = zoo.weights_info(model).vocabulary
+    assert zoo.weights_info(model).classes == ()
+    assert zoo.weights_info(model).data == "text:text.txt"
+    assert "".join(itertools.islice(characters.characters(model, vocabulary, "def f", temperature=0), 8)) == "(x):\n   "
+    assert zoo.load_weights(model, workdirs / "lm" / "checkpoints").loaded  # what it carried from batch to batch is left out
+    tagger = zoo.load_model(workdirs / "tagger")
+    info = zoo.weights_info(tagger)
+    assert info.classes == ("DET", "NOUN", "VERB")
+    ids = jnp.array([[info.vocabulary.index(word) for word in ("the", "cat", "runs")]])
+    assert [info.classes[tag] for tag in tagger(ids)[0].argmax(-1)] == ["DET", "NOUN", "VERB"]
+
+
 def test_a_trained_model_writes_what_it_read(workdirs, capsys):
     assert run(generate.main, [str(workdirs / "lm"), "--prompt", "def f", "--length", "40", "--temperature", "0"]) == 0
     assert "(x):\n    return x\n" in capsys.readouterr().out

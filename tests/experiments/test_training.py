@@ -46,7 +46,8 @@ def test_it_learns(model: str, tmp_path: pathlib.Path) -> None:
 def test_what_a_run_leaves(tmp_path: pathlib.Path) -> None:
     summary = run(tmp_path)
     assert {p.name for p in tmp_path.iterdir()} == {
-        "config.json", "metrics.jsonl", "summary.json", "curves.png", "tensorboard", "checkpoints",
+        "config.json", "metrics.jsonl", "summary.json", "curves.png", "model.safetensors", "README.md", "tensorboard",
+        "checkpoints",
     }  # fmt: skip
     assert json.loads((tmp_path / "summary.json").read_text()) == summary
     assert summary["steps"] == 12

@@ -49,7 +49,7 @@ class WeightsInfo:
             # JSON knows neither NaN nor infinity.
             "figures": {name: value for name, value in self.figures if math.isfinite(value)},
         }
-        return {KEY: json.dumps({name: value for name, value in values.items() if value}, ensure_ascii=False)}
+        return {KEY: json.dumps({name: value for name, value in values.items() if value})}
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str], source: str) -> WeightsInfo:
@@ -62,18 +62,21 @@ class WeightsInfo:
             return cls(source)
         try:
             values = json.loads(metadata[KEY])
+            unknown = sorted(values.keys() - {field.name for field in dataclasses.fields(cls)})
+            if unknown:
+                raise ValueError(f"{', '.join(unknown)} not known")
             preprocessing = values.get("preprocessing")
             found = cls(
                 source,
                 _text(values.get("model", "")),
                 json.dumps(dict(values.get("options", {})), sort_keys=True),
-                tuple(map(_text, values.get("classes", ()))),
-                tuple(map(_text, values.get("vocabulary", ()))),
+                _texts(values.get("classes", [])),
+                _texts(values.get("vocabulary", [])),
                 Preprocessing.from_dict(preprocessing) if preprocessing else None,
                 _text(values.get("data", "")),
                 tuple((str(name), float(value)) for name, value in values.get("figures", {}).items()),
             )
-        except (ValueError, TypeError, AttributeError) as error:
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"source: {source}: its metadata {KEY} is damaged ({error})") from None
         return found
 
@@ -82,6 +85,12 @@ def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{value!r} is no text")
     return value
+
+
+def _texts(values: Any) -> tuple[str, ...]:
+    if not isinstance(values, list):
+        raise TypeError(f"{values!r} is no list of texts")
+    return tuple(map(_text, values))
 
 
 def weights_info(model: Any) -> WeightsInfo:

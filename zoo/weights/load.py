@@ -7,7 +7,6 @@ import logging
 import os
 import pathlib
 import sys
-import tempfile
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -22,7 +21,9 @@ from zoo.weights.info import WeightsInfo
 from zoo.weights.names import TorchTensor, layer_at, torch_tensors, zoo_tensors
 from zoo.weights.pth import WeightsFileError, read_checkpoint
 from zoo.weights.published import imagenet_classes, is_published, preprocessing_of
+from zoo.weights.runs import read_run_checkpoint, weights_in
 from zoo.weights.state_dicts import StateDict, find_state_dict, likeliest_prefix, listed, without_prefix
+from zoo.weights.writing import write_safetensors
 
 logger = logging.getLogger(__name__)
 # What torch.save's files are called.
@@ -78,7 +79,8 @@ def load_weights(
         wrote (.pth, .pt, .pth.tar, .ckpt, .bin), read without torch and without running code from it; a torch state_dict, or
         any mapping from torch's names to arrays; a checkpoint, file or mapping, that holds a state_dict beside other things,
         which are left out: averaged weights before others; "torchvision://NAME" (`model_info(...).weights` lists the names);
-        "hf://owner/repo[/file][@revision]"; an https:// URL of a file.
+        "hf://owner/repo[/file][@revision]"; an https:// URL of a file; the folder of `zoo.save_model` or of a training run,
+        whose newest checkpoint is taken while it is not finished, or the folder of one checkpoint.
       adapt: whether a model may differ from the weights in its ends. A classifier with another number of classes then keeps
         what was drawn for it, and the first kernel is fitted to another number of channels as timm does: summed for one
         channel, else repeated and scaled by the ratio. Both are logged. Without, such a difference is an error.
@@ -152,31 +154,30 @@ def load_weights(
     return LoadReport(tuple(n for n in values if n not in adapted), tuple(adapted), tuple(kept), skipped)
 
 
-def save_weights(model: nnx.Module, path: str | os.PathLike, *, layout: Literal["torch", "zoo"] = "torch") -> None:
+def save_weights(
+    model: nnx.Module,
+    path: str | os.PathLike,
+    *,
+    layout: Literal["torch", "zoo"] = "torch",
+    info: WeightsInfo | None = None,
+) -> None:
     """Write every parameter, running statistic and counter to a .safetensors file, in one step or not at all.
 
     Args:
       layout: "torch" for torch's names and layouts, so that torch's load_state_dict takes them; "zoo" for the model's own.
+      info: what the file's metadata say of them; `zoo.save_model` gathers it.
 
     Raises:
       ValueError: the path does not end in .safetensors, or the layout is unknown.
     """
-    import safetensors.numpy
-
     path = pathlib.Path(path)
     if path.suffix != ".safetensors":
         raise ValueError(f"path: {str(path)!r} given, a name that ends in .safetensors is needed")
     if layout not in ("torch", "zoo"):
         raise ValueError(f"layout: {layout!r} given, 'torch' or 'zoo' is needed")
     arrays = torch_arrays(model) if layout == "torch" else {n: t.export() for n, t in zoo_tensors(model).items()}
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, suffix=".part", delete=False) as stream:
-        try:
-            stream.write(safetensors.numpy.save(arrays, {"format": "pt" if layout == "torch" else "zoo"}))
-            stream.close()
-            os.replace(stream.name, path)
-        except BaseException:
-            os.unlink(stream.name)
-            raise
+    metadata = {"format": "pt" if layout == "torch" else "zoo"} | (info.to_metadata() if info else {})
+    write_safetensors(path, arrays, metadata)
 
 
 def torch_arrays(model: nnx.Module) -> dict[str, np.ndarray]:
@@ -226,9 +227,14 @@ def _read(
     if isinstance(source, str) and source.startswith(("https://", "http://")):
         return _read_file(download(source, sha256=sha256, cache=cache, progress=progress), source)
     if isinstance(source, str | os.PathLike):
-        return _read_file(pathlib.Path(source), str(source))
+        path = pathlib.Path(source)
+        path = weights_in(path) if path.is_dir() else path
+        if path.is_dir():
+            return StateDict(read_run_checkpoint(path)), WeightsInfo(str(path))
+        return _read_file(path, str(path))
     raise ValueError(
-        f"source: {type(source).__name__} given, a file, a state_dict, 'torchvision://NAME' or 'hf://owner/repo' is needed"
+        f"source: {type(source).__name__} given, a file, a folder of a model or a run, a state_dict, 'torchvision://NAME' or "
+        "'hf://owner/repo' is needed"
     )
 
 

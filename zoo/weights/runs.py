@@ -1,0 +1,90 @@
+"""What a training run leaves in its folder: the finished model, and the checkpoints on the way there."""
+
+from __future__ import annotations
+
+import hashlib
+import pathlib
+import warnings
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from zoo.weights.pth import WeightsFileError
+
+MODEL = "model.safetensors"
+CHECKPOINTS = "checkpoints"
+METADATA = "_CHECKPOINT_METADATA"  # which Orbax puts into every checkpoint
+
+
+def weights_in(folder: pathlib.Path) -> pathlib.Path:
+    """The finished model in a folder, else its newest checkpoint.
+
+    Args:
+      folder: of a model or of a run, the checkpoints of a run, or one of them.
+
+    Raises:
+      ValueError: it holds neither.
+    """
+    if (folder / MODEL).is_file():
+        return folder / MODEL
+    if (folder / METADATA).is_file():
+        return folder
+    saved = [
+        file.parent
+        for parent in (folder, folder / CHECKPOINTS)
+        for file in parent.glob(f"*/{METADATA}")
+        if file.parent.name.isdigit()
+    ]
+    if not saved:
+        raise ValueError(f"source: {folder} holds neither {MODEL} nor the checkpoints of a run")
+    return max(saved, key=lambda path: int(path.name))
+
+
+def read_run_checkpoint(folder: pathlib.Path) -> dict[str, np.ndarray]:
+    """The network in one checkpoint by its variables' paths, with the averaged parameters where the run keeps such.
+
+    Raises:
+      WeightsFileError: damaged, or no checkpoint of a run.
+    """
+    from orbax.checkpoint import v1 as orbax  # Flax brings it
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            metadata = orbax.metadata(folder.absolute())
+            here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+            leaves: Any = {
+                name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here) for name, leaf in metadata.metadata.items()
+            }
+            values = {name: np.asarray(value) for name, value in orbax.load(folder.absolute(), leaves).items()}
+        if digest(sorted(values.items())) != metadata.custom_metadata["digest"]:
+            raise ValueError("its content does not match its digest")
+    except Exception as error:  # damage shows as almost any error of the readers below
+        reason = " ".join(str(error).split())[:120]
+        raise WeightsFileError(f"source: {folder}: damaged, or no checkpoint of a run ({reason})") from error
+    return _network(values)
+
+
+def digest(arrays: Iterable[tuple[str, np.ndarray]]) -> str:
+    """SHA-256 over names, shapes, dtypes and bytes of (name, array) pairs in the order of the names."""
+    total = hashlib.sha256()
+    for name, array in arrays:
+        value = np.ascontiguousarray(array)
+        total.update(f"{name} {value.dtype} {value.shape}\n".encode())
+        total.update(value.reshape(-1).view(np.uint8).data)
+    return total.hexdigest()
+
+
+def _network(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Parameters and running statistics, without the optimizer's state, random streams (all that is uint32) and what a
+    language model carries on from batch to batch beside itself."""
+    part = "ema/" if any(name.startswith("ema/") for name in values) else "params/"
+    prefix = "model/" if all(n.startswith(f"{part}model/") for n in values if n.startswith(part)) else ""
+    found = {}
+    for name, value in values.items():
+        head, _, path = name.partition("/")
+        if f"{head}/" in (part, "rest/") and path.startswith(prefix) and value.dtype != np.uint32:
+            found[path.removeprefix(prefix).replace("/", ".")] = value
+    return found
