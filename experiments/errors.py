@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import difflib
 import errno
+import math
 import sys
 import traceback
 from collections.abc import Callable, Iterable
+from typing import Any
 
 
 class UserError(Exception):
@@ -18,6 +20,24 @@ def nearest(what: str, given: str, known: Iterable[str]) -> str:
     known = sorted(known)
     near = difflib.get_close_matches(given, known, n=3, cutoff=0.5)
     return f"{what}: {given!r} is not known; " + (f"did you mean {', '.join(near)}?" if near else f"known: {', '.join(known)}")
+
+
+KINDS: dict[str, tuple[tuple[type, ...], str]] = {
+    "int": ((int,), "a whole number"),
+    "float": ((float, int), "a finite number"),
+    "bool": ((bool,), "True or False"),
+    "str": ((str,), "text"),
+    "None": ((type(None),), "none"),
+}
+
+
+def check_kind(what: str, value: Any, kind: str) -> None:
+    """Raise a UserError where a value is not of the kind that an annotation says: "int", "float | None"."""
+    kinds = [KINDS[part] for part in kind.split(" | ")]
+    types = tuple(type_ for part, _ in kinds for type_ in part)
+    finite = not isinstance(value, float) or math.isfinite(value)
+    if not isinstance(value, types) or (isinstance(value, bool) and bool not in types) or not finite:
+        raise UserError(f"{what}: {value!r:.60} given, {' or '.join(words for _, words in kinds)} is needed")
 
 
 def run(main: Callable[[list[str]], int], arguments: list[str] | None = None) -> int:

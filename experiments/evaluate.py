@@ -6,7 +6,6 @@ confusion.png, and mistakes.png with the most confident mistakes.
 
 from __future__ import annotations
 
-import argparse
 import pathlib
 import sys
 from typing import Any
@@ -17,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.errors import UserError, run
+from experiments.flags import Parser, whole
 from experiments.measuring.result import write_json
 from experiments.training.judge import judge_of
 from experiments.training.restore import Run, build, load_run
@@ -132,11 +132,11 @@ def classification_report(opened: Run, folder: pathlib.Path, console: Console, w
 
 
 def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m experiments.evaluate", description=__doc__.split("\n\n")[0])
+    parser = Parser("experiments.evaluate", __doc__, "runs/lenet5-digits")
     parser.add_argument("source", help="a workdir, or a weights file (.safetensors, .pth)")
     parser.add_argument("--model", help="the model that a weights file is for")
     parser.add_argument("--data", help="the data to evaluate a weights file on; the model's own if not given")
-    parser.add_argument("--worst", type=int, default=24, help="how many mistakes to draw")
+    parser.add_argument("--worst", type=whole(0, 1000), default=24, help="how many mistakes to draw (%(default)s)")
     options = parser.parse_args(arguments)
     opened, folder = open_model(options.source, options.model, options.data)
     console = Console()

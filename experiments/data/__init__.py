@@ -11,7 +11,7 @@ from typing import Any
 
 from experiments.data.augment import Changes
 from experiments.data.base import Dataset
-from experiments.errors import UserError, nearest
+from experiments.errors import UserError, check_kind, nearest
 
 # name -> module, function, what PATH is; the module is imported only when it is asked for.
 DATA: dict[str, tuple[str, str, str | None]] = {
@@ -43,14 +43,21 @@ def load(spec: str, **options: Any) -> Dataset:
     module, function, needed = DATA[name]
     load_ = getattr(importlib.import_module(module), function)
     parameters = inspect.signature(load_).parameters
-    unknown = set(options) - set(parameters) - set(Changes.__annotations__ if "changes" in parameters else ())
+    kinds = {
+        option: parameter.annotation for option, parameter in parameters.items() if parameter.kind is parameter.KEYWORD_ONLY
+    }
+    kinds |= dict.fromkeys(Changes.__annotations__ if "changes" in parameters else (), "float")
+    unknown = set(options) - set(kinds)
     if unknown:
-        raise UserError(f"data: {name} takes no option {', '.join(sorted(unknown))}")
+        known = f"it takes {', '.join(kinds)}" if kinds else "it takes none"
+        raise UserError(f"data: {name} takes no option {', '.join(sorted(unknown))}; {known}")
+    for option, value in options.items():
+        check_kind(f"data_options: {option}", value, kinds[option])
     if needed and not path:
         raise UserError(f"data: {name} needs {needed}: {name}:PATH")
     if path and not needed:
         raise UserError(f"data: {name} takes no path, {path!r} given")
     try:
         return load_(*([path] if path else []), **options)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, MemoryError) as error:
         raise UserError(f"data: {error}") from error

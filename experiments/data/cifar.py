@@ -13,7 +13,7 @@ from typing import Unpack
 import numpy as np
 
 from experiments.data.augment import Augmentation, Changes, image_data
-from experiments.data.base import ArraySource, Dataset
+from experiments.data.base import ArraySource, Dataset, check_range
 from experiments.data.files import Bounded, read_files
 from experiments.data.pickled import read_pickle
 
@@ -90,7 +90,8 @@ def _contents(path: pathlib.Path, names: tuple[str, ...]) -> dict[str, bytes]:
     if not path.is_dir():
         return read_files(path, wanted, MOST)
     folders = [path, *(p for p in sorted(path.iterdir()) if p.is_dir() and p.name.startswith("cifar-"))]
-    found = {file.name: file for folder in folders for file in sorted(folder.iterdir()) if file.name in wanted and file.is_file()}
+    files = (file for folder in folders for file in sorted(folder.iterdir()) if file.name in wanted and file.is_file())
+    found = {file.name: file for file in files}
     contents = {}
     for name, file in found.items():
         with Bounded(file, MOST) as stream:
@@ -136,6 +137,7 @@ def load(
     Args:
       path: folder or .tar.gz of the binary or the Python version. The options are those of `Augmentation`.
     """
+    check_range("shift", shift, 0, 31)
     augmentation = Augmentation(len(archive.classes), archive.mean, archive.deviation, shift, flip, **changes)
     train, test = (read_part(path, files, archive) for files in (archive.train, archive.test))
     return image_data(archive.name, train, test, archive.classes, (32, 32, 3), augmentation)

@@ -1,4 +1,4 @@
-"""What comes from strangers: compressed files and archives, read with a bound on what they unpack to; nothing is written to disk."""
+"""Compressed files and archives from strangers, read with a bound on what they unpack to; nothing is written to disk."""
 
 from __future__ import annotations
 

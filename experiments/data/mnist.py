@@ -11,7 +11,7 @@ import pathlib
 import numpy as np
 
 from experiments.data.augment import Augmentation, image_data
-from experiments.data.base import ArraySource, Dataset
+from experiments.data.base import ArraySource, Dataset, check_range
 from experiments.data.files import Bounded
 
 MOST = 6 * 10**8  # bytes of a file, unpacked; the largest in this format, EMNIST's, has 547 million
@@ -52,6 +52,7 @@ def load(path: str, *, pad: int = 2, shift: int = 2, rand_augment: float = 0, er
       path: folder with the four files, `.gz` or not.
       pad: black pixels on each side; 2 makes the 32x32 that LeNet-5 reads.
     """
+    check_range("pad", pad, 0, 128)
     parts = {}
     for part, names in FILES.items():
         arrays = []
@@ -69,4 +70,5 @@ def load(path: str, *, pad: int = 2, shift: int = 2, rand_augment: float = 0, er
     # Mean and deviation of MNIST's training images.
     augmentation = Augmentation(classes, (0.1307,), (0.3081,), shift=shift, rand_augment=rand_augment, erase=erase)
     shape = parts["train"].arrays["image"].shape[1:]
+    check_range("shift", shift, 0, min(shape[:2]) - 1)
     return image_data("mnist", parts["train"], parts["test"], list(map(str, range(classes))), shape, augmentation)

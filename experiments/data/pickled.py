@@ -1,5 +1,5 @@
-"""Reads the pickles of a data set without Python's unpickler: a file can make numbers, text, bytes, lists, tuples, dicts and arrays
-of integers, and nothing that it names is ever called.
+"""Reads the pickles of a data set without Python's unpickler: a file can make numbers, text, bytes, lists, tuples, dicts and
+arrays of integers, and nothing that it names is ever called.
 
 Known are the operations of protocols 2 to 5 that such files hold; Lib/pickletools.py describes them. There is no recursion, and
 memory and time grow with the file: an index or a size that it only states allocates nothing.

@@ -177,7 +177,7 @@ def train(
     if recipe.batch_size % mesh.shape["data"]:
         raise UserError(f"batch_size: {recipe.batch_size} given, a multiple of the {mesh.shape['data']} data devices is needed")
     batches = dataset.training_batches(recipe.batch_size, recipe.seed)
-    steps = recipe.steps or max(1, round(recipe.epochs * batches.per_epoch))
+    steps = recipe.length(batches.per_epoch)
     task = make_task(recipe, dataset, steps, batches.per_epoch, judge)
     run = Context(recipe, dataset, task, workdir, steps, batches.per_epoch)
     stepper = Stepper(task, recipe, mesh)

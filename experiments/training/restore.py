@@ -33,8 +33,7 @@ def build(recipe: Recipe, judge: Callable[[Recipe, data.Dataset], Judge] | None 
     """The recipe's task, with a GAN's judge, and its state before the first step."""
     dataset = data.load(recipe.data, **recipe.options("data"))
     batches = dataset.training_batches(recipe.batch_size, recipe.seed)
-    steps = recipe.steps or max(1, round(recipe.epochs * batches.per_epoch))
-    task = make_task(recipe, dataset, steps, batches.per_epoch, judge)
+    task = make_task(recipe, dataset, recipe.length(batches.per_epoch), batches.per_epoch, judge)
     return Run(recipe, dataset, task, Stepper(task, recipe, meshes.make_mesh(recipe.mesh)), 0)
 
 

@@ -67,9 +67,13 @@ def build_model(recipe: Recipe, dataset: Dataset, **changes: Any) -> nnx.Module:
         options["vocab_size"] = len(dataset.vocabulary)
     if len(dataset.input_shape) > 1:
         options["in_channels"] = dataset.input_shape[-1]
+    known = options | changes
+    for name, value in recipe.options("model").items():
+        if name in known and name != "dtype" and value != known[name]:
+            raise UserError(f"model_options: {name}={value} given, {dataset.name} makes it {known[name]}; leave it out")
     rngs = nnx.Rngs(params=recipe.seed, default=recipe.seed + 1)
     try:
-        return zoo.create_model(recipe.model, rngs=rngs, **(options | changes | recipe.options("model")))
+        return zoo.create_model(recipe.model, rngs=rngs, **(known | recipe.options("model")))
     except TypeError as error:
         raise UserError(f"model: {error}") from error
 

@@ -155,7 +155,7 @@ def test_bad_files(tmp_path, content, spec, message):
         ("text:/nowhere/at/all", {}, "is not a file"),
         ("pysource:x", {}, "takes no path"),
         ("pysource", {"length": 0}, "length: 0 given"),
-        ("pytokens", {"length": 0}, "length, context: 0 and 128 given"),
+        ("pytokens", {"length": 0}, "length: 0 given, 1 to 65536"),
     ],
 )
 def test_bad_options(spec, options, message):
