@@ -33,7 +33,7 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--precision", choices=tuple(clock.TOLERANCE), help="bfloat16 on a GPU, float32 on a CPU if not given")
     parser.add_argument("--quick", action="store_true", help="few and small cases, under a minute on a CPU")
-    parser.add_argument("--rounds", type=whole(1), help="9; 3 with --quick")
+    parser.add_argument("--rounds", type=whole(1, 10_000), help="9; 3 with --quick")
     resume.add_minutes(parser)
     parser.add_argument("--out", type=pathlib.Path, help="folder for the result")
     parser.add_argument("--check", nargs=2, type=pathlib.Path, metavar=("OLD", "NEW"), help="compare two result files")

@@ -46,7 +46,9 @@ def run(main: Callable[[list[str]], int], arguments: list[str] | None = None) ->
     debug = "--debug" in arguments
     try:
         return main([argument for argument in arguments if argument != "--debug"])
-    except (UserError, ValueError, TypeError, OSError) as error:
+    except (UserError, ValueError, TypeError, OSError, OverflowError, MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not str(error).startswith("RESOURCE_EXHAUSTED"):
+            raise  # a defect; of what XLA raises, only that memory ran out is the user's to change
         if isinstance(error, BrokenPipeError):  # the reader of our output went away, as in `... | head`
             sys.stderr.close()
             return 0

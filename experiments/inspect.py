@@ -105,7 +105,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--device", default="h200", help=f"one of {', '.join(device_model.NAMES)}")
     parser.add_argument("--implementation", default="both", choices=["both", "auto", "xla", "triton"])
     parser.add_argument("--mode", default="train", choices=["train", "infer"])
-    parser.add_argument("--batch-size", type=whole(1), help="examples in a step; the case's own if not given")
+    parser.add_argument("--batch-size", type=whole(1, 2**20), help="examples in a step; the case's own if not given")
     parser.add_argument("--precision", default="bfloat16", choices=["bfloat16", "float32"])
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("runs", "inspect"), help="folder for both files")
     given = parser.parse_args(arguments)

@@ -37,10 +37,11 @@ def read_latents(path: pathlib.Path, size: int, most: int) -> np.ndarray:
       UserError: it holds something else.
     """
     try:
-        z = np.load(path, mmap_mode="r", allow_pickle=False)  # the array is compared with the file's size, and not allocated
+        with np.errstate(all="raise"):
+            z = np.load(path, mmap_mode="r", allow_pickle=False)  # compared with the file's size, and not allocated
     except OSError as error:
         raise UserError(f"--latent: {path} cannot be read ({error.strerror or error})") from error
-    except (ValueError, EOFError, OverflowError, MemoryError, RecursionError, TypeError, tokenize.TokenError) as error:
+    except (ValueError, EOFError, ArithmeticError, MemoryError, RecursionError, TypeError, tokenize.TokenError) as error:
         raise UserError(f"--latent: {path} is no .npy file of numbers ({' '.join(str(error).split())[:120]})") from error
     if not isinstance(z, np.ndarray) or z.dtype.kind not in "fiu":
         found = z.dtype if isinstance(z, np.ndarray) else "an archive of arrays"

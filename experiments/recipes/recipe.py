@@ -10,6 +10,7 @@ from typing import Any, Literal
 from experiments.errors import UserError, check_kind, nearest
 from experiments.flags import LARGEST_SEED
 
+LARGEST = 1e30  # float32 ends a little above
 MOST_STEPS = 2**31  # the state counts them as int32
 
 
@@ -93,6 +94,9 @@ class Recipe:
         for name in ("warmup_epochs", "weight_decay"):
             if not getattr(self, name) >= 0:
                 raise UserError(f"{name}: {getattr(self, name)} given, 0 or more is needed")
+        for name in ("learning_rate", "weight_decay", "clip_norm"):
+            if (getattr(self, name) or 0) > LARGEST:
+                raise UserError(f"{name}: {getattr(self, name)} given, at most {LARGEST:g} is allowed")
         for name in ("steps", "batch_size", "accumulate", "steps_per_call"):
             if (getattr(self, name) or 0) >= MOST_STEPS:
                 raise UserError(f"{name}: {getattr(self, name)} given, a number below 2**31 is needed")
@@ -103,11 +107,14 @@ class Recipe:
         """Steps in the whole run, of which an epoch has `per_epoch`.
 
         Raises:
-          UserError: more than can be counted.
+          UserError: more than can be counted, or fewer than one update takes.
         """
         if self.steps is None and self.epochs * per_epoch >= MOST_STEPS:
             raise UserError(f"epochs: {self.epochs:g} given, which is 2**31 steps or more")
-        return self.steps or max(1, round(self.epochs * per_epoch))
+        steps = self.steps or max(1, round(self.epochs * per_epoch))
+        if self.accumulate > steps:
+            raise UserError(f"accumulate: {self.accumulate} given, the run has {steps} steps and would change nothing")
+        return steps
 
     def options(self, which: Literal["model", "data", "task"]) -> dict[str, Any]:
         """The further keywords as a dict: {"dropout": 0.1} from "dropout=0.1"."""

@@ -83,9 +83,9 @@ class GanTask:
             check_kind(f"task_options: {name}", options[name], kind)
         if options["loss"] not in LOSSES:
             raise UserError(f"loss: {options['loss']!r} given, it is one of {', '.join(LOSSES)}")
-        for name, least in (("d_steps", 1), ("penalty", 0), ("r1", 0)):
-            if options[name] < least:
-                raise UserError(f"{name}: {options[name]!r} given, {least} or more is needed")
+        for name, least, most in (("d_steps", 1, 10**6), ("penalty", 0, 1e9), ("r1", 0, 1e9)):
+            if not least <= options[name] <= most:
+                raise UserError(f"{name}: {options[name]!r} given, {least} to {most:g} is needed")
         self.recipe, self.dataset, self.steps = recipe, dataset, steps
         self.loss_name, self.d_steps = options["loss"], options["d_steps"]
         self.penalty, self.r1 = float(options["penalty"]), float(options["r1"])
