@@ -124,8 +124,12 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--arch", default="sm_80", help=f"one of {', '.join(GPUS)} (%(default)s)")
     parser.add_argument("--cases", nargs="+", default=["all"], metavar="GROUP", help=f"all, or some of {', '.join(GROUPS)}")
     parser.add_argument("--dtype", nargs="+", default=list(DTYPES), help=f"some of {', '.join(DTYPES)}")
-    parser.add_argument("--seeds", type=whole(1, 10_000), default=1, help="orders of the blocks, with a barrier across the grid")
-    parser.add_argument("--faults", type=whole(0, 1_000_000), default=0, metavar="N", help="put in up to N faults of each kind instead")
+    parser.add_argument(
+        "--seeds", type=whole(1, 10_000), default=1, help="orders of the blocks, with a barrier across the grid"
+    )
+    parser.add_argument(
+        "--faults", type=whole(0, 1_000_000), default=0, metavar="N", help="put in up to N faults of each kind instead"
+    )
     resume.add_minutes(parser)
     parser.add_argument("--out", type=pathlib.Path, default=FOLDER, help="folder for the result; experiments/results/ptx")
     given = parser.parse_args(arguments)

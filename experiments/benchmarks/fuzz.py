@@ -125,21 +125,22 @@ def main(arguments: list[str]) -> int:
         if name not in READERS:
             raise UserError(nearest("READER", name, READERS))
     names = given.readers or list(READERS)
+    inputs = [(name, given.seed, number) for name in names for number in range(given.inputs)]
+    said: list[str] = []
+    while len(said) < len(inputs):
+        said += outcomes(inputs[len(said) : len(said) + BATCH])
+        print(f"{len(said):,} of {len(inputs):,} inputs", flush=True)
     found = result.kept("fuzz", "readers")
-    for name in names:
-        said: list[str] = []
-        while len(said) < given.inputs:
-            numbers = range(len(said), min(given.inputs, len(said) + BATCH))
-            said += outcomes([(name, given.seed, number) for number in numbers])
-        counts = collections.Counter(said)
-        findings = {what: count for what, count in sorted(counts.items()) if what not in ("taken", "refused")}
-        for what in findings:  # an input of each kind
-            number, file = said.index(what), READERS[name].file
+    for place, name in enumerate(names):
+        of = said[place * given.inputs : (place + 1) * given.inputs]
+        counts = collections.Counter(of)
+        figures = {what: counts.pop(what, 0) for what in ("taken", "refused")}
+        found[name] = {"inputs": given.inputs, "seed": given.seed, **figures, "findings": dict(sorted(counts.items()))}
+        for what in counts:  # keep one input of each kind
             KEPT.mkdir(parents=True, exist_ok=True)
-            (KEPT / f"{given.seed}-{number}-{file}").write_bytes(content_of(name, given.seed, number))
-        found[name] = {"inputs": given.inputs, "seed": given.seed, "taken": counts["taken"], "refused": counts["refused"]}
-        found[name]["findings"] = findings
-        print(name, found[name], flush=True)
+            number = of.index(what)
+            (KEPT / f"{given.seed}-{number}-{READERS[name].file}").write_bytes(content_of(name, given.seed, number))
+        print(name, found[name])
     protocol = f"one to four changes to a sound file; {MEMORY // 2**20} MiB beyond the process's own, {SECONDS} s an input"
     print(result.save("fuzz", {"protocol": protocol, "readers": {name: found[name] for name in READERS if name in found}}))
     return 1 if any(found[name]["findings"] for name in names) else 0

@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Callable, Collection
 from typing import Any
 
-DAMAGED = (tarfile.TarError, gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError, OverflowError, RecursionError)
+DAMAGED = (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError, OverflowError, RecursionError)  # OSError: gzip, bz2
 COMPRESSED: dict[bytes, Callable[[pathlib.Path], Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
 
 

@@ -17,6 +17,7 @@ from experiments.training import samples
 from experiments.training.restore import Run
 
 EXAMPLE = "--num 64 --out grid.png"
+_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 MOST_VALUES = 2**28  # of all images together, 1 GiB of float32
 
 
@@ -37,19 +38,21 @@ def read_latents(path: pathlib.Path, size: int, most: int) -> np.ndarray:
       UserError: it holds something else.
     """
     try:
-        with np.errstate(all="raise"):
-            z = np.load(path, mmap_mode="r", allow_pickle=False)  # compared with the file's size, and not allocated
+        with path.open("rb") as stream:
+            read = _HEADERS[np.lib.format.read_magic(stream)]
+            shape, by_column, dtype = read(stream)
+            if dtype.kind not in "fiu":
+                raise UserError(f"--latent: {path} holds {dtype}, real numbers are needed")
+            if len(shape) != 2 or shape[1] != size or not 1 <= shape[0] <= most:
+                raise UserError(f"--latent: {path} holds {shape}, this generator needs [num, {size}], num from 1 to {most:,}")
+            content = stream.read(math.prod(shape) * dtype.itemsize)
+        z = np.frombuffer(content, dtype).reshape(shape, order="F" if by_column else "C")
     except OSError as error:
         raise UserError(f"--latent: {path} cannot be read ({error.strerror or error})") from error
-    except (ValueError, EOFError, ArithmeticError, MemoryError, RecursionError, TypeError, tokenize.TokenError) as error:
+    except (ValueError, KeyError, EOFError, MemoryError, RecursionError, TypeError, tokenize.TokenError) as error:
         raise UserError(f"--latent: {path} is no .npy file of numbers ({' '.join(str(error).split())[:120]})") from error
-    if not isinstance(z, np.ndarray) or z.dtype.kind not in "fiu":
-        found = z.dtype if isinstance(z, np.ndarray) else "an archive of arrays"
-        raise UserError(f"--latent: {path} holds {found}, a .npy file of real numbers is needed")
-    if z.ndim != 2 or z.shape[1] != size or not 1 <= len(z) <= most:
-        raise UserError(f"--latent: {path} holds {z.shape}, this generator needs [num, {size}], num from 1 to {most:,}")
     with np.errstate(over="ignore"):
-        vectors = np.array(z, np.float32)
+        vectors = z.astype(np.float32)
     if not np.isfinite(vectors).all():
         raise UserError(f"--latent: {path} holds numbers that are not finite, or too large for float32")
     return vectors
