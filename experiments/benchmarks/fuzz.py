@@ -92,7 +92,8 @@ def _written(folder: str, name: str, content: bytes) -> pathlib.Path:
 
 def outcomes(inputs: Sequence[Input]) -> list[str]:
     """What came of each input. Where a process dies, another one goes on behind the input that it died of."""
-    context, found = multiprocessing.get_context("spawn"), []
+    context = multiprocessing.get_context("spawn")
+    found: list[str] = []
     while len(found) < len(inputs):
         ours, theirs = context.Pipe(duplex=False)
         process = context.Process(target=work, args=(inputs[len(found) :], theirs))
@@ -100,7 +101,7 @@ def outcomes(inputs: Sequence[Input]) -> list[str]:
         theirs.close()
         begun, silent = False, False
         with contextlib.suppress(EOFError):
-            while not (silent := not ours.poll(3 * SECONDS)):
+            while not (silent := begun and not ours.poll(3 * SECONDS)):
                 said = ours.recv()
                 begun = said is None
                 if said is not None:

@@ -102,7 +102,7 @@ def _linear() -> nnx.Module:
 def _safetensors() -> list[Sample]:
     import safetensors.numpy
 
-    tensors = {"weight": np.ones((3, 2), np.float32), "bias": np.ones(3, np.float16), "counter": np.array(3)}
+    tensors: dict[str, np.ndarray] = {"weight": np.ones((3, 2), np.float32), "bias": np.ones(3, np.float16), "n": np.array(3)}
     return [Sample(safetensors.numpy.save(tensors, metadata)) for metadata in (None, {"format": "pt"})]
 
 
