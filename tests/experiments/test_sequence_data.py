@@ -173,7 +173,7 @@ def test_too_many_streams():
     [
         (["lenet5", "--data", "pysource", "--task", "language_model"], "lenet5 is no language model"),
         (["lstm_lm", "--data", "pytokens", "--task", "tagging"], "lstm_lm is no tagger"),
-        (["bilstm_tagger", "--data", "digits", "--task", "tagging"], "digits has no tags"),
+        (["bilstm_tagger", "--data", "digits", "--task", "tagging"], "digits has images, tagging of bilstm_tagger needs tags"),
     ],
 )
 def test_models_and_tasks_that_do_not_fit(tmp_path, capsys, arguments, message):
