@@ -17,6 +17,7 @@ import kernels
 from experiments.comparison import pictures, session, tables
 from experiments.comparison.contenders import PEERS
 from experiments.errors import UserError, nearest, run
+from experiments.flags import Parser, whole
 from experiments.measuring import clock, result, resume
 
 QUICK = pathlib.Path("runs") / "compare"
@@ -24,7 +25,7 @@ QUICK = pathlib.Path("runs") / "compare"
 
 def parsed(arguments: list[str]) -> argparse.Namespace:
     """The parsed and checked flags."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.compare", description=(__doc__ or "").split("\n\n")[0])
+    parser = Parser("experiments.compare", __doc__, "operators --quick --peers torch")
     parser.add_argument("kind", nargs="?", choices=("operators", "models"))
     parser.add_argument("--only", default="", metavar="NAME", help="run the cases whose name contains this")
     parser.add_argument(
@@ -32,7 +33,7 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--precision", choices=tuple(clock.TOLERANCE), help="bfloat16 on a GPU, float32 on a CPU if not given")
     parser.add_argument("--quick", action="store_true", help="few and small cases, under a minute on a CPU")
-    parser.add_argument("--rounds", type=int, help="9; 3 with --quick")
+    parser.add_argument("--rounds", type=whole(1, 10_000), help="9; 3 with --quick")
     resume.add_minutes(parser)
     parser.add_argument("--out", type=pathlib.Path, help="folder for the result")
     parser.add_argument("--check", nargs=2, type=pathlib.Path, metavar=("OLD", "NEW"), help="compare two result files")
@@ -43,8 +44,6 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
     for peer in options.peers:
         if peer not in PEERS:
             raise UserError(nearest("--peers", peer, PEERS))
-    if options.rounds is not None and options.rounds < 1:
-        raise UserError(f"--rounds: {options.rounds} given, at least 1 is needed")
     options.deadline = resume.deadline(options.minutes)
     return options
 

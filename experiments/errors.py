@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import difflib
 import errno
+import math
 import sys
 import traceback
 from collections.abc import Callable, Iterable
+from typing import Any
 
 
 class UserError(Exception):
@@ -20,13 +22,33 @@ def nearest(what: str, given: str, known: Iterable[str]) -> str:
     return f"{what}: {given!r} is not known; " + (f"did you mean {', '.join(near)}?" if near else f"known: {', '.join(known)}")
 
 
+KINDS: dict[str, tuple[tuple[type, ...], str]] = {
+    "int": ((int,), "a whole number"),
+    "float": ((float, int), "a finite number"),
+    "bool": ((bool,), "True or False"),
+    "str": ((str,), "text"),
+    "None": ((type(None),), "none"),
+}
+
+
+def check_kind(what: str, value: Any, kind: str) -> None:
+    """Raise a UserError where a value is not of the kind that an annotation says: "int", "float | None"."""
+    kinds = [KINDS[part] for part in kind.split(" | ")]
+    types = tuple(type_ for part, _ in kinds for type_ in part)
+    finite = not isinstance(value, float) or math.isfinite(value)
+    if not isinstance(value, types) or (isinstance(value, bool) and bool not in types) or not finite:
+        raise UserError(f"{what}: {value!r:.60} given, {' or '.join(words for _, words in kinds)} is needed")
+
+
 def run(main: Callable[[list[str]], int], arguments: list[str] | None = None) -> int:
     """Call `main`; a user's error becomes one line and status 2. `--debug` anywhere shows the traceback as well."""
     arguments = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in arguments
     try:
         return main([argument for argument in arguments if argument != "--debug"])
-    except (UserError, ValueError, TypeError, OSError) as error:
+    except (UserError, ValueError, TypeError, OSError, OverflowError, MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not str(error).startswith("RESOURCE_EXHAUSTED"):
+            raise  # a defect; of what XLA raises, only that memory ran out is the user's to change
         if isinstance(error, BrokenPipeError):  # the reader of our output went away, as in `... | head`
             sys.stderr.close()
             return 0

@@ -6,7 +6,6 @@ confusion.png, and mistakes.png with the most confident mistakes.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import pathlib
 import sys
@@ -23,6 +22,7 @@ import zoo
 from experiments import data as datasets
 from experiments import recipes
 from experiments.errors import UserError, run
+from experiments.flags import Parser, whole
 from experiments.measuring.names import drawable, printable
 from experiments.measuring.result import write_json
 from experiments.recipes.recipe import Recipe
@@ -160,12 +160,12 @@ def classification_report(opened: Run, folder: pathlib.Path, console: Console, w
 
 
 def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m experiments.evaluate", description=__doc__.split("\n\n")[0])
+    parser = Parser("experiments.evaluate", __doc__, "runs/lenet5-digits")
     parser.add_argument("source", help="a workdir, or a weights file (.safetensors, or one of torch.save)")
     parser.add_argument("--model", help="the model that a weights file is for")
     parser.add_argument("--data", help="the data to evaluate a weights file on; the model's own if not given")
     parser.add_argument("--data-options", help="further keywords of that data, as NAME=VALUE,NAME=VALUE: skip_corrupt=True")
-    parser.add_argument("--worst", type=int, default=24, help="how many mistakes to draw")
+    parser.add_argument("--worst", type=whole(0, 1000), default=24, help="how many mistakes to draw (%(default)s)")
     options = parser.parse_args(arguments)
     opened, folder = open_model(options.source, options.model, options.data, options.data_options)
     console = Console(highlight=False, markup=False, emoji=False)  # names are printed as they are

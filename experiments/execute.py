@@ -21,6 +21,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from experiments.errors import UserError, nearest, run
 from experiments.execution import cases, large, plans, record, running, seeding
 from experiments.execution.case import GPUS, Case
+from experiments.flags import Parser, whole
 from experiments.measuring import result, resume, sources
 from kernels.commands.dtypes import DTYPES
 
@@ -118,22 +119,23 @@ def wide(console: Console) -> Console:
 
 
 def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m experiments.execute", description=__doc__.split("\n\n")[0])
+    parser = Parser("experiments.execute", __doc__, "max_pool --dtype float32")
     parser.add_argument("operators", nargs="*", metavar="OPERATOR", help="all if none is named")
     parser.add_argument("--arch", default="sm_80", help=f"one of {', '.join(GPUS)} (%(default)s)")
     parser.add_argument("--cases", nargs="+", default=["all"], metavar="GROUP", help=f"all, or some of {', '.join(GROUPS)}")
     parser.add_argument("--dtype", nargs="+", default=list(DTYPES), help=f"some of {', '.join(DTYPES)}")
-    parser.add_argument("--seeds", type=int, default=1, help="orders of the blocks of a launch with a barrier across its grid")
-    parser.add_argument("--faults", type=int, default=0, metavar="N", help="put in up to N faults of each kind instead")
+    parser.add_argument(
+        "--seeds", type=whole(1, 10_000), default=1, help="orders of the blocks, with a barrier across the grid"
+    )
+    parser.add_argument(
+        "--faults", type=whole(0, 1_000_000), default=0, metavar="N", help="put in up to N faults of each kind instead"
+    )
     resume.add_minutes(parser)
     parser.add_argument("--out", type=pathlib.Path, default=FOLDER, help="folder for the result; experiments/results/ptx")
     given = parser.parse_args(arguments)
     (architecture,) = checked("--arch", [given.arch], list(GPUS))
     groups = list(GROUPS) if "all" in given.cases else checked("--cases", given.cases, [*GROUPS, "all"])
     checked("--dtype", given.dtype, DTYPES)
-    for flag, number, least in (("--seeds", given.seeds, 1), ("--faults", given.faults, 0)):
-        if number < least:
-            raise UserError(f"{flag}: {number} given, {least} or more is needed")
     capability = (int(architecture[3:-1]), int(architecture[-1]))
     chosen = [case for case in chosen_cases(given.operators, groups) if case.least <= capability]
     console = wide(Console())

@@ -7,15 +7,15 @@ A GAN draws images: --num 64 --out grid.png, --single for files of their own, --
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import pathlib
 import sys
 
 from experiments.errors import UserError, run
+from experiments.flags import Parser
 from experiments.training.restore import load_run, recipe_of
 
-# task of a recipe -> module with add_arguments(parser) and generate(run, options)
+# task of a recipe -> module with EXAMPLE, add_arguments(parser) and generate(run, options)
 TASKS = {
     "language_model": "experiments.generation.characters",
     "tagging": "experiments.generation.tags",
@@ -27,12 +27,14 @@ def main(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(__doc__)
         return 0 if arguments else 2
+    if arguments[0].startswith("-"):
+        raise UserError(f"WORKDIR is missing: {arguments[0]!r} given in its place")
     workdir = pathlib.Path(arguments[0])
     recipe = recipe_of(workdir)
     if recipe.task not in TASKS:
         raise UserError(f"workdir: {workdir} holds a run of {recipe.model} ({recipe.task}), which generates nothing")
     maker = importlib.import_module(TASKS[recipe.task])
-    parser = argparse.ArgumentParser(prog=f"python -m experiments.generate {workdir}", description=maker.__doc__)
+    parser = Parser(f"experiments.generate {workdir}", maker.__doc__, maker.EXAMPLE)
     maker.add_arguments(parser)
     options = parser.parse_args(arguments[1:])
     maker.generate(load_run(workdir), options)

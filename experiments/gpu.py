@@ -8,7 +8,6 @@ sources, so the same command resumes where the last one stopped.
 
 from __future__ import annotations
 
-import argparse
 import datetime
 import json
 import os
@@ -20,6 +19,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from experiments.errors import UserError, nearest, run
+from experiments.flags import Parser
 from experiments.measuring import resume
 from experiments.measuring.tables import markdown
 from kernels.commands import check
@@ -110,7 +110,7 @@ def _cell(text: str) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m experiments.gpu", description="Runs everything on a GPU, in order.")
+    parser = Parser("experiments.gpu", __doc__, "check tune --minutes 5")
     names = list(parts("", 0))
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"all, or some of {', '.join(names)}")
     parser.add_argument("--peers", default="torch,torch.compile", help="what the comparisons compare with besides XLA")

@@ -8,7 +8,6 @@ up to date with the sources. Writes the row and the picture to runs/inspect/, or
 
 from __future__ import annotations
 
-import argparse
 import pathlib
 import sys
 from typing import Any
@@ -20,6 +19,7 @@ import zoo
 from experiments.comparison import compiled
 from experiments.comparison.models import ModelCase, zoo_case
 from experiments.errors import UserError, run
+from experiments.flags import Parser, whole
 from experiments.measuring import device_model, result
 from experiments.measuring.pictures import BETTER, PALE, XLA
 
@@ -100,18 +100,16 @@ def draw(record: dict[str, Any], found: dict[str, Any], path: pathlib.Path) -> N
 
 
 def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m experiments.inspect", description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = Parser("experiments.inspect", __doc__, "resnet18 --device h200")
     parser.add_argument("model", help="a name from `python -m zoo list`")
     parser.add_argument("--device", default="h200", help=f"one of {', '.join(device_model.NAMES)}")
     parser.add_argument("--implementation", default="both", choices=["both", "auto", "xla", "triton"])
     parser.add_argument("--mode", default="train", choices=["train", "infer"])
-    parser.add_argument("--batch-size", type=int)
+    parser.add_argument("--batch-size", type=whole(1, 2**20), help="examples in a step; the case's own if not given")
     parser.add_argument("--precision", default="bfloat16", choices=["bfloat16", "float32"])
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("runs", "inspect"), help="folder for both files")
     given = parser.parse_args(arguments)
     device = device_model.kind_of(given.device)
-    if given.batch_size is not None and given.batch_size < 1:
-        raise UserError(f"--batch-size: {given.batch_size} given, a whole number of at least 1 is needed")
     zoo.model_info(given.model)  # or it raises, with the nearest names
     case = zoo_case(given.model, given.mode == "train", given.batch_size)
     record = row_of(case, device, given.precision)

@@ -17,6 +17,7 @@ from typing import Any
 from experiments.comparison import pictures
 from experiments.comparison import tables as compared
 from experiments.errors import UserError, run
+from experiments.flags import Parser
 from experiments.guide import pictures as guide_pictures
 from experiments.guide import tables as guide_tables
 from experiments.guide import topics
@@ -186,19 +187,20 @@ def stale_pictures() -> dict[pathlib.Path, Callable[[], None]]:
 
 
 def main(arguments: list[str]) -> int:
-    if arguments not in ([], ["--check"]):
-        raise UserError(f"arguments: {' '.join(arguments)} given; only --check is known")
+    parser = Parser("experiments.report", __doc__, "--check")
+    parser.add_argument("--check", action="store_true", help="write nothing; status 1 where something differs")
+    check = parser.parse_args(arguments).check
     stale: dict[pathlib.Path, Callable[[], object]] = {
         path: functools.partial(path.write_text, new) for path in documents() if (new := written(path)) != path.read_text()
     }
     stale |= stale_pictures()
     for path, renew in stale.items():
-        if arguments:
+        if check:
             print(f"{path.relative_to(ROOT)} differs from the result files; `python -m experiments.report` rewrites it")
         else:
             renew()
             print(f"rewrote {path.relative_to(ROOT)}")
-    return 1 if stale and arguments else 0
+    return 1 if stale and check else 0
 
 
 if __name__ == "__main__":

@@ -7,11 +7,13 @@ a run that was interrupted.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import sys
 from typing import Any
 
-from experiments.errors import UserError, nearest, run
+from experiments.errors import UserError, run
+from experiments.flags import Parser, add_fields
 
 USAGE = "usage: python -m experiments.train MODEL [--data NAME[:PATH]] [--epochs N] [...]; MODEL --help lists every flag"
 DISTRIBUTED = {"--coordinator": str, "--processes": int, "--process-id": int}
@@ -55,22 +57,17 @@ def parse(arguments: list[str]) -> Any:
     """The recipe that the command line asks for.
 
     Raises:
-      UserError: an unknown model, data set or flag.
+      UserError: an unknown model, data set or flag, or a value that a flag cannot have.
     """
-    import tyro
-
     from experiments import recipes
-    from experiments.recipes.recipe import Recipe
 
     if not arguments or arguments[0].startswith("-"):
         raise UserError(f"MODEL is missing; {USAGE}")
     model, *flags = arguments
-    known = {f"--{no}{name.replace('_', '-')}" for name in Recipe.__dataclass_fields__ for no in ("", "no-")} - {"--model"}
-    for flag in flags:
-        if flag.startswith("--") and flag.partition("=")[0] not in {*known, "--help"}:
-            raise UserError(nearest("flag", flag.partition("=")[0], (f for f in known if not f.startswith("--no-"))))
     recipe = recipes.find(model, take(flags, {"--data": str})[0]["--data"])
-    return tyro.cli(Recipe, args=flags, default=recipe, prog=f"python -m experiments.train {model}")
+    parser = Parser(f"experiments.train {model}", __doc__, "--epochs 5 --workdir runs/short", usage="%(prog)s [flags]")
+    add_fields(parser, recipe, without=("model",))
+    return dataclasses.replace(recipe, **vars(parser.parse_args(flags)))
 
 
 def main(arguments: list[str]) -> int:

@@ -8,8 +8,8 @@ import tempfile
 
 if not any(argument == "gpu" for argument in sys.argv):
     os.environ["JAX_PLATFORMS"] = "cpu"
-    # Most of a test's time is LLVM's. XLA's own passes stay as they are; the machine code that they end in may be slower, and is
-    # made in 0.6 of the time.
+    # Most of a test's time is LLVM's. XLA's own passes stay as they are; the machine code they end in may be slower, and
+    # is made in 0.6 of the time.
     os.environ["XLA_FLAGS"] = " ".join(
         (
             os.environ.get("XLA_FLAGS", ""),

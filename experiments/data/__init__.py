@@ -11,7 +11,7 @@ from typing import Any
 
 from experiments.data.augment import Changes
 from experiments.data.base import Dataset
-from experiments.errors import UserError, nearest
+from experiments.errors import UserError, check_kind, nearest
 
 # name -> module, function, what PATH is; the module is imported only when it is asked for.
 DATA: dict[str, tuple[str, str, str | None]] = {
@@ -28,13 +28,14 @@ DATA: dict[str, tuple[str, str, str | None]] = {
 }
 
 
-def options_of(spec: str) -> set[str]:
-    """Names of the options that the data set takes; none for an unknown name."""
+def options_of(spec: str) -> dict[str, Any]:
+    """Names and kinds of the options that the data set takes; none for an unknown name."""
     module, function, _ = DATA.get(spec.partition(":")[0], (None, None, None))
     if module is None or function is None:
-        return set()
-    names = set(inspect.signature(getattr(importlib.import_module(module), function)).parameters) - {"path"}
-    return names - {"changes"} | set(Changes.__annotations__) if "changes" in names else names
+        return {}
+    parameters = inspect.signature(getattr(importlib.import_module(module), function)).parameters
+    kinds = {name: parameter.annotation for name, parameter in parameters.items() if parameter.kind is parameter.KEYWORD_ONLY}
+    return kinds | dict.fromkeys(Changes.__annotations__ if "changes" in parameters else (), "float")
 
 
 def load(spec: str, **options: Any) -> Dataset:
@@ -50,14 +51,18 @@ def load(spec: str, **options: Any) -> Dataset:
     if name not in DATA:
         raise UserError(nearest("data", name, DATA))
     module, function, needed = DATA[name]
-    unknown = set(options) - options_of(name)
+    kinds = options_of(name)
+    unknown = set(options) - set(kinds)
     if unknown:
-        raise UserError(f"data: {name} takes no option {', '.join(sorted(unknown))}")
+        known = f"it takes {', '.join(kinds)}" if kinds else "it takes none"
+        raise UserError(f"data: {name} takes no option {', '.join(sorted(unknown))}; {known}")
+    for option, value in options.items():
+        check_kind(f"data_options: {option}", value, kinds[option])
     if needed and not path:
         raise UserError(f"data: {name} needs {needed}: {name}:PATH")
     if path and not needed:
         raise UserError(f"data: {name} takes no path, {path!r} given")
     try:
         return getattr(importlib.import_module(module), function)(*([path] if path else []), **options)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, MemoryError) as error:
         raise UserError(f"data: {error}") from error

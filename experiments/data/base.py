@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import grain
 import numpy as np
@@ -47,12 +47,19 @@ class ArraySource:
         return {name: array[indices] for name, array in self.arrays.items()}
 
 
+def check_range(name: str, value: float, low: float, high: float) -> None:
+    """Raise a ValueError where an option is outside its range."""
+    if not low <= value <= high:
+        raise ValueError(f"{name}: {value} given, {low} to {high} is needed")
+
+
 @dataclasses.dataclass(frozen=True)
 class Dataset:
     """Data to train on and data to test with.
 
     Attributes:
       name: as given to --data.
+      kind: what an example is, and so which tasks there are for it.
       train, test: the two parts; no example is in both, and `test` is never used to choose anything.
       classes: names of the classes, in the order of their labels.
       input_shape: of one example, as the model sees it (after `preprocess`).
@@ -71,6 +78,7 @@ class Dataset:
     preprocess: Callable[[Any, Any, bool], Any] = lambda batch, key, train: batch
     picture: Callable[[Any], Any] = lambda images: (images + 1) / 2
     vocabulary: tuple[str, ...] = ()
+    kind: Literal["images", "text", "tags"] = "images"
     preprocessing: Preprocessing | None = None
 
     @property

@@ -7,19 +7,18 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import io
 import pathlib
-import pickle
-import tarfile
-import zlib
-from typing import Any, Unpack
+from typing import Unpack
 
 import numpy as np
 
 from experiments.data.augment import Augmentation, Changes, image_data
-from experiments.data.base import ArraySource, Dataset
+from experiments.data.base import ArraySource, Dataset, check_range
+from experiments.data.files import Bounded, read_files
+from experiments.data.pickled import read_pickle
 
 PIXELS = 3 * 32 * 32
+MOST = 2**28  # bytes that an archive may unpack to; each of the four that there are has 187 million
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,35 +53,26 @@ CIFAR100 = Archive(  # with the fine labels
 )  # fmt: skip
 
 
-class _ArraysOnly(pickle.Unpickler):
-    """Admits what NumPy needs to rebuild an array, and nothing that runs other code."""
-
-    _ADMITTED = frozenset(
-        (module, name)
-        for module in ("numpy.core.multiarray", "numpy._core.multiarray", "numpy")
-        for name in ("_reconstruct", "ndarray", "dtype")
-    )
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) == ("_codecs", "encode"):  # how Python 2's byte strings come through protocol 2
-            return lambda text, encoding: text.encode("latin1")
-        if (module, name) not in self._ADMITTED:
-            raise ValueError(f"it asks for {module}.{name}, which no data set has need of; nothing was run")
-        if name == "_reconstruct":
-            return np.zeros(0).__reduce__()[0]  # its module has another name from NumPy 2 on
-        return getattr(np, name)
-
-
 def read_python(content: bytes, label_key: bytes) -> tuple[np.ndarray, np.ndarray]:
     """Images [n, 3072] and labels of a file of the Python archive. Raises ValueError for anything else."""
-    try:
-        entries = _ArraysOnly(io.BytesIO(content), encoding="bytes").load()
-        images, labels = np.asarray(entries[b"data"], np.uint8), np.asarray(entries[label_key])
-    except (pickle.UnpicklingError, EOFError, KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
-        raise ValueError(f"damaged, or no file of the Python archive ({type(error).__name__}: {error})") from error
-    if images.ndim != 2 or images.shape[1] != PIXELS or labels.shape != images.shape[:1]:
-        raise ValueError(f"images of shape {images.shape} and labels of shape {labels.shape} are not [n, {PIXELS}] and [n]")
-    return images, labels
+    entries = read_pickle(content)
+    missing = [key.decode() for key in (b"data", label_key) if key not in entries]
+    if missing:
+        raise ValueError(f"no file of the Python archive: it has no {missing[0]}")
+    images, labels = entries[b"data"], entries[label_key]
+    if not isinstance(images, np.ndarray) or images.ndim != 2 or images.shape[1] != PIXELS:
+        found = f"an array of shape {images.shape}" if isinstance(images, np.ndarray) else f"a {type(images).__name__}"
+        raise ValueError(f"the images are {found}, an array [n, {PIXELS}] of integers is needed")
+    if images.size and not 0 <= images.min() <= images.max() <= 255:
+        raise ValueError(f"pixels from {images.min()} to {images.max()}, 0 to 255 are needed")
+    if isinstance(labels, list):
+        wrong = [label for label in labels if type(label) is not int or not 0 <= label < 2**31]
+        if wrong:
+            raise ValueError(f"a label is {wrong[0]!r:.60}, a whole number is needed")
+        labels = np.array(labels, np.int64)
+    if not isinstance(labels, np.ndarray) or labels.shape != images.shape[:1]:
+        raise ValueError(f"{len(images)} images with labels that are no list of {len(images)} whole numbers")
+    return images.astype(np.uint8, copy=False), labels
 
 
 def read_binary(content: bytes, label_bytes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -94,32 +84,34 @@ def read_binary(content: bytes, label_bytes: int) -> tuple[np.ndarray, np.ndarra
     return rows[:, label_bytes:], rows[:, label_bytes - 1]
 
 
-def _files(path: pathlib.Path) -> dict[str, bytes]:
-    """Contents by file name, of a folder or of an archive that was not unpacked."""
-    if path.is_dir():
-        folders = [path, *(p for p in sorted(path.iterdir()) if p.is_dir() and p.name.startswith("cifar-"))]
-        return {
-            p.name: p.read_bytes() for folder in folders for p in sorted(folder.iterdir()) if p.is_file() and p.suffix != ".gz"
-        }
-    try:
-        with tarfile.open(path) as archive:
-            members = [m for m in archive if m.isfile()]
-            return {pathlib.PurePosixPath(m.name).name: archive.extractfile(m).read() for m in members}  # type: ignore[union-attr]
-    except (tarfile.TarError, EOFError, zlib.error) as error:
-        raise ValueError(f"{path}: damaged or cut off ({error})") from error
+def _contents(path: pathlib.Path, names: tuple[str, ...]) -> dict[str, bytes]:
+    """Of the files of these names, in the binary or the Python form, in a folder or an archive that was not unpacked."""
+    wanted = {name + suffix for name in names for suffix in (".bin", "")}
+    if not path.is_dir():
+        return read_files(path, wanted, MOST)
+    folders = [path, *(p for p in sorted(path.iterdir()) if p.is_dir() and p.name.startswith("cifar-"))]
+    files = (file for folder in folders for file in sorted(folder.iterdir()) if file.name in wanted and file.is_file())
+    found = {file.name: file for file in files}
+    contents = {}
+    for name, file in found.items():
+        with Bounded(file, MOST) as stream:
+            contents[name] = stream.read(MOST + 1)
+    return contents
 
 
 def read_part(path: str, names: tuple[str, ...], archive: Archive) -> ArraySource:
     """The files `names` of the folder or archive at `path`."""
-    files, images, labels = _files(pathlib.Path(path)), [], []
+    files, images, labels = _contents(pathlib.Path(path), names), [], []
     for name in names:
         try:
             if f"{name}.bin" in files:
-                part = read_binary(files[f"{name}.bin"], archive.label_bytes)
+                part = read_binary(files.pop(f"{name}.bin"), archive.label_bytes)
             elif name in files:
-                part = read_python(files[name], archive.label_key)
+                part = read_python(files.pop(name), archive.label_key)
             else:
                 raise ValueError(f"missing, and so is {name}.bin")
+            if not len(part[0]):
+                raise ValueError("it holds no image")
             if part[1].min() < 0 or part[1].max() >= len(archive.classes):
                 raise ValueError(f"labels from {part[1].min()} to {part[1].max()}, 0 to {len(archive.classes) - 1} are needed")
         except ValueError as error:
@@ -145,6 +137,7 @@ def load(
     Args:
       path: folder or .tar.gz of the binary or the Python version. The options are those of `Augmentation`.
     """
+    check_range("shift", shift, 0, 31)
     augmentation = Augmentation(len(archive.classes), archive.mean, archive.deviation, shift, flip, **changes)
     train, test = (read_part(path, files, archive) for files in (archive.train, archive.test))
     return image_data(archive.name, train, test, archive.classes, (32, 32, 3), augmentation)

@@ -13,11 +13,12 @@ import jax
 import numpy as np
 
 from experiments.data.augment import random_shift
-from experiments.data.base import ArraySource, Dataset, stratified_split
+from experiments.data.base import ArraySource, Dataset, check_range, stratified_split
 from zoo.preprocessing import Preprocessing
 
 # The test fifth is the same for every run and every seed.
 SPLIT_SEED = 0
+LARGEST = 256  # height and width at which all images together take half a GB
 
 
 def enlarge(images: np.ndarray, size: int) -> np.ndarray:
@@ -37,6 +38,8 @@ def load(*, size: int = 32, shift: int = 3) -> Dataset:
     """
     from sklearn.datasets import load_digits
 
+    check_range("size", size, 8, LARGEST)
+    check_range("shift", shift, 0, size - 1)
     raw = load_digits()
     images = enlarge(raw.images.astype(np.float32) / 8 - 1, size)[..., None]
     labels = raw.target.astype(np.int32)

@@ -5,16 +5,16 @@ Source: LeCun, Cortes, Burges 1998, The MNIST database of handwritten digits. 60
 
 from __future__ import annotations
 
-import gzip
 import math
 import pathlib
-import zlib
 
 import numpy as np
 
 from experiments.data.augment import Augmentation, image_data
-from experiments.data.base import ArraySource, Dataset
+from experiments.data.base import ArraySource, Dataset, check_range
+from experiments.data.files import Bounded
 
+MOST = 6 * 10**8  # bytes of a file, unpacked; the largest in this format, EMNIST's, has 547 million
 FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
     "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
@@ -25,20 +25,24 @@ def read_idx(path: pathlib.Path) -> np.ndarray:
     """The array in an idx file of unsigned bytes.
 
     Raises:
-      ValueError: a wrong magic number, or a file that is cut off, damaged or too long.
+      ValueError: a wrong magic number, or a file that is cut off, damaged, too long or too large.
     """
-    try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise ValueError(f"{path}: damaged or cut off ({error})") from error
-    if len(content) < 4 or content[:2] != b"\0\0" or content[2] != 8 or not 1 <= content[3] <= 4:
-        raise ValueError(f"{path}: magic number {content[:4].hex()} is not 000008nn, that of an idx file of bytes")
-    rank = content[3]
-    header = 4 + 4 * rank
-    shape = tuple(int(n) for n in np.frombuffer(content[4:header].ljust(4 * rank, b"\0"), ">u4"))
-    if len(content) != header + math.prod(shape):
-        raise ValueError(f"{path}: {len(content)} bytes, {header + math.prod(shape)} are needed for an array of {shape}")
-    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
+    with Bounded(path, MOST) as stream:
+        magic = stream.read(4)
+        if magic[:3] != b"\0\0\x08" or len(magic) < 4 or not 1 <= magic[3] <= 4:
+            raise ValueError(f"{path}: magic number {magic.hex()} is not 000008nn, that of an idx file of bytes")
+        sizes = stream.read(4 * magic[3])
+        shape = tuple(int(n) for n in np.frombuffer(sizes.ljust(4 * magic[3], b"\0"), ">u4"))
+        needed = math.prod(shape)
+        if needed > MOST:
+            raise ValueError(f"{path}: says that it holds an array of {shape}; at most {MOST:,} bytes are read")
+        content = stream.read(needed + 1)
+    if len(content) != needed or len(sizes) < 4 * magic[3]:
+        found = "more" if len(content) > needed else len(content)
+        raise ValueError(f"{path}: {found} bytes, {needed} are needed for an array of {shape}")
+    if not needed:
+        raise ValueError(f"{path}: an array of {shape} holds nothing")
+    return np.frombuffer(content, np.uint8).reshape(shape)
 
 
 def load(path: str, *, pad: int = 2, shift: int = 2, rand_augment: float = 0, erase: float = 0.0) -> Dataset:
@@ -48,6 +52,7 @@ def load(path: str, *, pad: int = 2, shift: int = 2, rand_augment: float = 0, er
       path: folder with the four files, `.gz` or not.
       pad: black pixels on each side; 2 makes the 32x32 that LeNet-5 reads.
     """
+    check_range("pad", pad, 0, 128)
     parts = {}
     for part, names in FILES.items():
         arrays = []
@@ -65,6 +70,7 @@ def load(path: str, *, pad: int = 2, shift: int = 2, rand_augment: float = 0, er
     # Mean and deviation of MNIST's training images.
     augmentation = Augmentation(classes, (0.1307,), (0.3081,), shift=shift, rand_augment=rand_augment, erase=erase)
     shape = parts["train"].arrays["image"].shape[1:]
+    check_range("shift", shift, 0, min(shape[:2]) - 1)
     inner = (shape[0] - 2 * pad, shape[1] - 2 * pad)
     digits = list(map(str, range(classes)))
     return image_data("mnist", parts["train"], parts["test"], digits, shape, augmentation, resize_size=inner)

@@ -11,7 +11,7 @@ import tokenize
 
 import numpy as np
 
-from experiments.data.base import Dataset
+from experiments.data.base import Dataset, check_range
 from experiments.data.pysource import VOCABULARY, texts
 from experiments.data.sequences import Windows
 from experiments.data.text import encode
@@ -52,8 +52,8 @@ def load(*, length: int = 256, context: int = 128) -> Dataset:
       context: in evaluation, characters shown before and after each window of 768, and not counted, so that every test
         character is judged once and with its surroundings known.
     """
-    if length < 1 or context < 0:
-        raise ValueError(f"length, context: {length} and {context} given, at least 1 and at least 0 are needed")
+    check_range("length", length, 1, 2**16)
+    check_range("context", context, 0, 2**16)
     train, test = ("".join(part) for part in texts())
     fields = lambda part: {"tokens": encode(part, VOCABULARY).astype(np.uint8), "tags": label(part)}
     return Dataset(
@@ -63,4 +63,5 @@ def load(*, length: int = 256, context: int = 128) -> Dataset:
         classes=TAGS,
         vocabulary=VOCABULARY,
         input_shape=(length,),
+        kind="tags",
     )

@@ -9,7 +9,7 @@ import dataclasses
 
 import numpy as np
 
-from experiments.data.base import Batch, Dataset
+from experiments.data.base import Batch, Dataset, check_range
 from experiments.data.text import UNKNOWN, read_text
 
 TEST = 10  # one sentence in so many
@@ -57,8 +57,7 @@ def read_sentences(path: str) -> list[Sentence]:
 
 def load(path: str, *, longest: int = 128) -> Dataset:
     """Sentences of a tagging file, padded to `longest` tokens. The vocabulary is the tokens of the training part."""
-    if longest < 1:
-        raise ValueError(f"longest: {longest} given, at least 1 is needed")
+    check_range("longest", longest, 1, 2**16)
     sentences = read_sentences(path)
     if len(sentences) < 2:
         raise ValueError(f"{path} has {len(sentences)} sentence, at least 2 are needed: one to train on, one to test with")
@@ -78,5 +77,11 @@ def load(path: str, *, longest: int = 128) -> Dataset:
         )
 
     return Dataset(
-        name="tagging", train=part(train), test=part(test), classes=tags, vocabulary=vocabulary, input_shape=(longest,)
+        name="tagging",
+        train=part(train),
+        test=part(test),
+        classes=tags,
+        vocabulary=vocabulary,
+        input_shape=(longest,),
+        kind="tags",
     )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from experiments.data.base import Dataset
+from experiments.data.base import Dataset, check_range
 from experiments.data.sequences import Streams, Windows
 
 UNKNOWN = "\N{REPLACEMENT CHARACTER}"  # stands for every character outside the vocabulary; always the first
@@ -51,14 +51,14 @@ def language_data(
     name: str, train: Sequence[np.ndarray], test: np.ndarray, vocabulary: tuple[str, ...], length: int
 ) -> Dataset:
     """Training files and test tokens as a data set; training reads pieces of `length`, evaluation windows of 1024."""
-    if length < 1:
-        raise ValueError(f"length: {length} given, at least 1 is needed")
+    check_range("length", length, 1, 2**16)
     return Dataset(
         name=name,
         train=Streams(train, length),
         test=Windows({"tokens": test}, 1024, ahead=1),
         classes=vocabulary,
         input_shape=(length,),
+        kind="text",
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import pathlib
 import sys
 from collections.abc import Iterator, Sequence
 from typing import TextIO
@@ -16,6 +15,7 @@ from flax import nnx
 import zoo
 from experiments.data.text import decode, encode
 from experiments.errors import UserError
+from experiments.flags import LARGEST_SEED, SEED, number, output, whole
 from experiments.training.restore import Run
 
 
@@ -97,22 +97,29 @@ def characters(
         token, carried = step(state, token, carried, jax.random.fold_in(key, count))
 
 
+EXAMPLE = '--prompt "def " --length 500 --temperature 0.7'
+MOST = 10**7  # characters in one call, hours of work
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prompt", default="\n", help="how the text begins")
-    parser.add_argument("--length", type=int, default=1000, help="characters to write after the prompt")
-    parser.add_argument("--num", type=int, default=1, help="texts to write, with seeds SEED, SEED + 1, ...")
-    parser.add_argument("--temperature", type=float, default=0.7, help="0 is the most likely text, 1 as likely as in the data")
-    parser.add_argument("--top-k", type=int, help="draw from the so many most likely characters only")
-    parser.add_argument("--top-p", type=float, help="draw from the most likely characters that make up this probability")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=pathlib.Path, help="write to this file, and not to the terminal")
+    parser.add_argument("--length", type=whole(1), default=1000, help="characters to write after the prompt (%(default)s)")
+    parser.add_argument("--num", type=whole(1), default=1, help="texts to write, with seeds SEED, SEED + 1, ... (%(default)s)")
+    parser.add_argument(
+        "--temperature", type=number(0), default=0.7, help="0: the likeliest text; 1: as in the data (%(default)s)"
+    )
+    parser.add_argument("--top-k", type=whole(1), help="draw from the so many most likely characters only")
+    parser.add_argument("--top-p", type=number(0, 1, above=True), help="draw from the likeliest that make up this probability")
+    parser.add_argument("--seed", type=SEED, default=0, help="of what is drawn (%(default)s)")
+    parser.add_argument("--out", type=output, help="write to this file, and not to the terminal")
 
 
 def generate(run: Run, options: argparse.Namespace) -> None:
     """Write `options.num` texts to the terminal or a file, each character as soon as it is sampled."""
-    for name in ("length", "num"):
-        if getattr(options, name) < 1:
-            raise UserError(f"--{name}: {getattr(options, name)} given, at least 1 is needed")
+    if options.num * options.length > MOST:
+        raise UserError(f"--num: {options.num} texts of {options.length} characters asked for, at most {MOST:,} are written")
+    if options.seed + options.num > LARGEST_SEED:
+        raise UserError(f"--seed: {options.seed} given, {LARGEST_SEED - options.num} is the largest for {options.num} texts")
     if not options.prompt:
         raise UserError("--prompt: empty, at least one character is needed")
     model = run.task.model(run.stepper.state)

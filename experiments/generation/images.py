@@ -3,40 +3,74 @@
 from __future__ import annotations
 
 import argparse
+import math
 import pathlib
+import tokenize
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from experiments.errors import UserError
+from experiments.flags import SEED, output, whole
 from experiments.training import samples
 from experiments.training.restore import Run
 
+EXAMPLE = "--num 64 --out grid.png"
+_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+MOST_VALUES = 2**28  # of all images together, 1 GiB of float32
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--num", type=int, default=64, help="how many images; the grid is as near to a square as it can be")
-    parser.add_argument("--seed", type=int, default=0, help="of the latent vectors")
+    parser.add_argument("--num", type=whole(1), default=64, help="how many images; the grid is nearly a square (%(default)s)")
+    parser.add_argument("--seed", type=SEED, default=0, help="of the latent vectors (%(default)s)")
     parser.add_argument("--label", help="the class to draw, for a class-conditional network; all in turn if not given")
     parser.add_argument("--latent", type=pathlib.Path, help="a .npy file of latent vectors [num, latent size] to use instead")
-    parser.add_argument("--interpolate", type=int, metavar="STEPS", help="draw num rows of STEPS images between two vectors")
+    parser.add_argument("--interpolate", type=whole(2), metavar="STEPS", help="num rows of STEPS images between two vectors")
     parser.add_argument("--single", action="store_true", help="one file per image; --out is a folder")
-    parser.add_argument("--out", type=pathlib.Path, help="a PNG, or a folder with --single; in the workdir if not given")
+    parser.add_argument("--out", type=output, help="a .png file, or a folder with --single; in the workdir if not given")
+
+
+def read_latents(path: pathlib.Path, size: int, most: int) -> np.ndarray:
+    """The vectors [1 to most, size], float32, in a .npy file, of which nothing is read before its header is found to fit.
+
+    Raises:
+      UserError: it holds something else.
+    """
+    try:
+        with path.open("rb") as stream:
+            read = _HEADERS[np.lib.format.read_magic(stream)]
+            shape, by_column, dtype = read(stream)
+            if dtype.kind not in "fiu":
+                raise UserError(f"--latent: {path} holds {dtype}, real numbers are needed")
+            if len(shape) != 2 or shape[1] != size or not 1 <= shape[0] <= most:
+                raise UserError(f"--latent: {path} holds {shape}, this generator needs [num, {size}], num from 1 to {most:,}")
+            content = stream.read(math.prod(shape) * dtype.itemsize)
+        z = np.frombuffer(content, dtype).reshape(shape, order="F" if by_column else "C")
+    except OSError as error:
+        raise UserError(f"--latent: {path} cannot be read ({error.strerror or error})") from error
+    except (ValueError, KeyError, EOFError, MemoryError, RecursionError, TypeError, tokenize.TokenError) as error:
+        raise UserError(f"--latent: {path} is no .npy file of numbers ({' '.join(str(error).split())[:120]})") from error
+    with np.errstate(over="ignore"):
+        vectors = z.astype(np.float32)
+    if not np.isfinite(vectors).all():
+        raise UserError(f"--latent: {path} holds numbers that are not finite, or too large for float32")
+    return vectors
 
 
 def latents(run: Run, options: argparse.Namespace) -> jax.Array:
     """The vectors [num, latent_size] that the flags ask for, two a row for interpolations."""
-    size = run.task.latent_size
+    size, steps = run.task.latent_size, options.interpolate
+    most = MOST_VALUES // math.prod(run.dataset.input_shape) // (steps or 1)
     if options.latent is not None:
-        try:
-            z = np.load(options.latent, allow_pickle=False)
-        except ValueError as error:
-            raise UserError(f"--latent: {options.latent} is no .npy file of numbers ({error})") from error
-        if z.ndim != 2 or z.shape[1] != size:
-            raise UserError(f"--latent: {options.latent} holds {z.shape}, this generator needs [num, {size}]")
-        return jnp.asarray(z, jnp.float32)
-    count = options.num * (2 if options.interpolate else 1)
-    return jax.random.normal(jax.random.key(options.seed), (count, size))
+        z = read_latents(options.latent, size, most * (2 if steps else 1))
+        if steps and (len(z) % 2 or not z.any(1).all()):
+            raise UserError(f"--latent: {options.latent} holds {z.shape}; to interpolate, pairs are needed, none of them zero")
+        return jnp.asarray(z)
+    if options.num > most:
+        images = f"{options.num}{f' x {steps}' if steps else ''} images of {' x '.join(map(str, run.dataset.input_shape))}"
+        raise UserError(f"--num: {images} asked for, at most {most:,} fit in the memory meant for them")
+    return jax.random.normal(jax.random.key(options.seed), (options.num * (2 if steps else 1), size))
 
 
 def labels_for(run: Run, label: str | None, count: int) -> jax.Array | None:
@@ -55,10 +89,8 @@ def labels_for(run: Run, label: str | None, count: int) -> jax.Array | None:
 
 def generate(run: Run, options: argparse.Namespace) -> None:
     """Write the images, and print where."""
-    if options.num < 1:
-        raise UserError(f"--num: {options.num} given, at least 1 is needed")
-    if options.interpolate is not None and options.interpolate < 2:
-        raise UserError(f"--interpolate: {options.interpolate} given, at least 2 steps are needed")
+    if options.out is not None and not options.single and options.out.suffix != ".png":
+        raise UserError(f"--out: {options.out} given, a name that ends in .png is needed")
     z = latents(run, options)
     if options.interpolate:
         z = jnp.asarray(samples.interpolate(np.asarray(z), options.interpolate))
@@ -66,7 +98,7 @@ def generate(run: Run, options: argparse.Namespace) -> None:
     workdir = pathlib.Path(run.recipe.directory)
     if options.single:
         folder = options.out or workdir / "generated"
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(exist_ok=True)
         for index, image in enumerate(samples.to_bytes(images)):
             samples.as_picture(image).save(folder / f"{index:05d}.png")
         print(f"{len(images)} images in {folder}")

@@ -19,8 +19,10 @@ import zoo
 from experiments.data.sequences import Windows
 from experiments.data.text import read_text
 from experiments.errors import UserError
+from experiments.flags import output
 from experiments.training.restore import Run
 
+EXAMPLE = "--file train.py --out page.html"
 # One colour per tag; the first, of the most common tag, is that of the page. Dark enough to be read on white.
 COLOURS = ("#24292f", "#a626a4", "#0550ae", "#986801", "#22863a", "#6a737d", "#b31d28", "#005cc5", "#b08800", "#5a32a3")
 
@@ -71,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--file", type=pathlib.Path, help="the text file to colour")
     source.add_argument("--prompt", help="the text itself")
-    parser.add_argument("--out", type=pathlib.Path, help="write HTML to this file, besides the terminal")
+    parser.add_argument("--out", type=output, help="write HTML to this file, besides the terminal")
 
 
 def generate(run: Run, options: argparse.Namespace) -> None:

@@ -9,7 +9,6 @@ fields: docs/results.md) and guide.png to experiments/results/DEVICE/, with --qu
 
 from __future__ import annotations
 
-import argparse
 import pathlib
 import sys
 
@@ -17,6 +16,7 @@ from rich.console import Console
 
 import kernels
 from experiments.errors import UserError, nearest, run
+from experiments.flags import Parser
 from experiments.guide import pictures, session, show, topics, verdict
 from experiments.measuring import device_model, result, resume
 
@@ -38,7 +38,7 @@ def runs(asked: str | None) -> list[tuple[str, bool]]:
 
 
 def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m experiments.guide", description=(__doc__ or "").split("\n\n")[0])
+    parser = Parser("experiments.guide", __doc__, "coalescing --quick")
     parser.add_argument("topic", help=f"list, all, or one of {', '.join(topics.NAMES)}")
     parser.add_argument(
         "--device", help=f"{', '.join(KNOWN)}; the GPU at hand if not given, else h200 (compiled) and cpu (measured)"

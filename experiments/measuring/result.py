@@ -133,7 +133,7 @@ def check(record: Any) -> None:
     """Raise a UserError that names the first field which is missing, too many, or of another type than it must be."""
     if not isinstance(record, dict):
         raise UserError(f"result file: {type(record).__name__} given, an object is needed")
-    schema = SCHEMAS.get(record.get("experiment", ""))
+    schema = SCHEMAS.get(str(record.get("experiment")))
     head = {name: record[name] for name in HEADER if name in record}
     check_fields("result file", record if schema else head, schema or HEADER)
     if record["how"] not in HOW or record["measured"] != (record["how"] == "measured"):
@@ -157,7 +157,7 @@ def read(path: pathlib.Path, *experiments: str) -> dict[str, Any]:
         record = json.loads(path.read_text())
     except FileNotFoundError as error:
         raise UserError(f"result file: {path} does not exist") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"result file: {path} is damaged ({error})") from error
     try:
         check(record)

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import typing
 from typing import Any, Literal
 
-from experiments.errors import UserError
+from experiments.errors import UserError, check_kind, nearest
+from experiments.flags import LARGEST_SEED
+
+LARGEST = 1e30  # float32 ends a little above
+MOST_STEPS = 2**31  # the state counts them as int32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,17 +80,14 @@ class Recipe:
     step; penalty and r1, weights of gradient penalties; conditional=True, labels for both networks; judge, a workdir."""
 
     def __post_init__(self) -> None:
-        positive = (
-            "epochs",
-            "batch_size",
-            "learning_rate",
-            "accumulate",
-            "steps_per_call",
-            "evaluate_every",
-            "checkpoint_every",
-        )
-        for name in (*positive, *(n for n in ("steps", "clip_norm") if getattr(self, n) is not None)):
-            if not getattr(self, name) > 0:
+        for name, kind in type(self).__annotations__.items():
+            if kind.startswith("Literal"):
+                _check_choice(name, getattr(self, name))
+            else:
+                check_kind(name, getattr(self, name), kind)
+        positive = ("epochs", "steps", "batch_size", "learning_rate", "clip_norm", "accumulate", "steps_per_call")
+        for name in (*positive, "evaluate_every", "checkpoint_every"):
+            if getattr(self, name) is not None and not getattr(self, name) > 0:
                 raise UserError(f"{name}: {getattr(self, name)} given, a number above 0 is needed")
         for name, low, high in (("momentum", 0, 1), ("beta2", 0, 1), ("label_smoothing", 0, 1), ("ema", 0, 1)):
             value = getattr(self, name)
@@ -94,23 +96,41 @@ class Recipe:
         for name in ("warmup_epochs", "weight_decay"):
             if not getattr(self, name) >= 0:
                 raise UserError(f"{name}: {getattr(self, name)} given, 0 or more is needed")
+        for name in ("learning_rate", "weight_decay", "clip_norm"):
+            if (getattr(self, name) or 0) > LARGEST:
+                raise UserError(f"{name}: {getattr(self, name)} given, at most {LARGEST:g} is allowed")
+        for name in ("steps", "batch_size", "accumulate", "steps_per_call"):
+            if (getattr(self, name) or 0) >= MOST_STEPS:
+                raise UserError(f"{name}: {getattr(self, name)} given, a number below 2**31 is needed")
+        if not 0 <= self.seed <= LARGEST_SEED:
+            raise UserError(f"seed: {self.seed} given, 0 to {LARGEST_SEED} is needed")
+
+    def length(self, per_epoch: int) -> int:
+        """Steps in the whole run, of which an epoch has `per_epoch`.
+
+        Raises:
+          UserError: more than can be counted, or fewer than one update takes.
+        """
+        if self.steps is None and self.epochs * per_epoch >= MOST_STEPS:
+            raise UserError(f"epochs: {self.epochs:g} given, which is 2**31 steps or more")
+        steps = self.steps or max(1, round(self.epochs * per_epoch))
+        if self.accumulate > steps:
+            raise UserError(f"accumulate: {self.accumulate} given, the run has {steps} steps and would change nothing")
+        return steps
 
     def options(self, which: Literal["model", "data", "task"]) -> dict[str, Any]:
         """The further keywords as a dict: {"dropout": 0.1} from "dropout=0.1"."""
         options: dict[str, Any] = {}
         for part in filter(None, getattr(self, f"{which}_options").split(",")):
             name, equals, value = part.partition("=")
-            if not equals:
-                raise UserError(f"{which}_options: {part!r} given, NAME=VALUE is needed")
+            if not equals or not name.strip().isidentifier() or name.strip() in options:
+                once = " once" if name.strip() in options else ""
+                raise UserError(f"{which}_options: {part[:60]!r} given, NAME=VALUE is needed{once}")
             try:
                 options[name.strip()] = ast.literal_eval(value.strip())
-            except (ValueError, SyntaxError):
+            except (ValueError, SyntaxError, MemoryError, RecursionError):
                 options[name.strip()] = value.strip()
         return options
-
-    def total_steps(self, per_epoch: int) -> int:
-        """Batches in the whole run, of which an epoch has `per_epoch`."""
-        return self.steps or max(1, round(self.epochs * per_epoch))
 
     @property
     def directory(self) -> str:
@@ -119,3 +139,9 @@ class Recipe:
     def settings(self) -> dict[str, Any]:
         """What decides the result of the run: all but where it is kept."""
         return {k: v for k, v in dataclasses.asdict(self).items() if k not in ("workdir", "resume")}
+
+
+def _check_choice(name: str, value: Any) -> None:
+    choices = typing.get_args(typing.get_type_hints(Recipe)[name])
+    if value not in choices:
+        raise UserError(nearest(name, str(value), choices))

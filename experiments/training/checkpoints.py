@@ -35,6 +35,10 @@ def digest(leaves: dict[str, jax.Array]) -> str:
     return runs.digest((name, to_host(leaf)) for name, leaf in sorted(leaves.items()))
 
 
+def _shape(leaves: dict[str, Any], name: str) -> tuple[int, ...] | None:
+    return leaves[name].shape if name in leaves else None
+
+
 class Checkpoints:
     """The checkpoints of one run: the two newest and the best.
 
@@ -125,8 +129,15 @@ class Checkpoints:
         passed_over = []
         for candidate in reversed(self.steps()):
             try:
+                found = self._checkpointer.metadata(candidate)
+                stored, metadata = {name: array.shape for name, array in found.metadata.items()}, found.custom_metadata
+                wrong = [name for name in sorted({*stored, *abstract}) if stored.get(name) != _shape(abstract, name)]
+                if wrong:
+                    there, here = (shapes or "absent" for shapes in (stored.get(wrong[0]), _shape(abstract, wrong[0])))
+                    reason = f"{wrong[0]} is {there} there and {here} in this model"
+                    passed_over.append(f"checkpoint of step {candidate} is of another run ({reason})")
+                    continue
                 loaded = self._checkpointer.load(candidate, abstract)
-                metadata = self._checkpointer.metadata(candidate).custom_metadata
                 if digest(loaded) != metadata["digest"]:
                     raise ValueError("its content does not match its digest")
             except Exception as error:  # damage shows as almost any error of the readers below
@@ -142,7 +153,7 @@ class Checkpoints:
             self.last_good = candidate
             return jax.tree.unflatten(structure, values), metadata["extra"], passed_over
         if passed_over:
-            raise UserError(f"checkpoint: none in {self.directory} can be read; {'; '.join(passed_over)}")
+            raise UserError(f"checkpoint: none in {self.directory} can be taken; {'; '.join(passed_over)}")
         return None
 
     def _delete_after(self, step: int) -> None:

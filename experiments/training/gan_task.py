@@ -15,7 +15,7 @@ from flax import nnx
 
 import zoo
 from experiments.data import Dataset
-from experiments.errors import UserError
+from experiments.errors import UserError, check_kind
 from experiments.recipes.recipe import Recipe
 from experiments.training import samples
 from experiments.training.optimizers import make_optimizer, make_schedule
@@ -39,6 +39,7 @@ LOSSES: dict[str, tuple[Callable, Callable]] = {
     # Gulrajani et al. 2017; the penalty is added in the step.
     "wasserstein_gp": (lambda real, fake: fake.mean() - real.mean(), lambda fake: -fake.mean()),
 }
+OPTIONS = {"loss": "str", "d_steps": "int", "penalty": "float", "r1": "float", "conditional": "bool", "judge": "str | None"}
 # Samples in the pictures, and generated images of which more than this share of classes is missing is a collapsed run.
 GRID, COLLAPSED = 64, 0.3
 
@@ -84,10 +85,13 @@ class GanTask:
         if unknown:
             raise UserError(f"task_options: {', '.join(sorted(unknown))} not known; known: {', '.join(options)}")
         options |= recipe.options("task")
+        for name, kind in OPTIONS.items():
+            check_kind(f"task_options: {name}", options[name], kind)
         if options["loss"] not in LOSSES:
             raise UserError(f"loss: {options['loss']!r} given, it is one of {', '.join(LOSSES)}")
-        if not isinstance(options["d_steps"], int) or options["d_steps"] < 1:
-            raise UserError(f"d_steps: {options['d_steps']!r} given, a whole number of at least 1 is needed")
+        for name, least, most in (("d_steps", 1, 10**6), ("penalty", 0, 1e9), ("r1", 0, 1e9)):
+            if not least <= options[name] <= most:
+                raise UserError(f"{name}: {options[name]!r} given, {least} to {most:g} is needed")
         self.recipe, self.dataset, self.steps = recipe, dataset, steps
         self.loss_name, self.d_steps = options["loss"], options["d_steps"]
         self.penalty, self.r1 = float(options["penalty"]), float(options["r1"])

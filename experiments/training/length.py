@@ -36,7 +36,7 @@ def describe(old: dict[str, Any], recipe: Recipe, steps: int, per_epoch: int, ra
     Args:
       rate: the learning rate at the next step.
     """
-    before = dataclasses.replace(recipe, epochs=old["epochs"], steps=old["steps"]).total_steps(per_epoch)
+    before = dataclasses.replace(recipe, epochs=old["epochs"], steps=old["steps"]).length(per_epoch)
     if before == steps:
         return ""
     line = f"made {'longer' if steps > before else 'shorter'}: {steps} steps, {before} before"

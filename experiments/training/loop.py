@@ -181,7 +181,7 @@ def train(
     if recipe.batch_size % mesh.shape["data"]:
         raise UserError(f"batch_size: {recipe.batch_size} given, a multiple of the {mesh.shape['data']} data devices is needed")
     batches = dataset.training_batches(recipe.batch_size, recipe.seed)
-    steps = recipe.total_steps(batches.per_epoch)
+    steps = recipe.length(batches.per_epoch)
     if other_length:
         length.check(workdir, recipe, steps)
     task = make_task(recipe, dataset, steps, batches.per_epoch, judge)

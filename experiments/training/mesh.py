@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import jax
@@ -23,11 +24,15 @@ def make_mesh(spec: str) -> Mesh:
       UserError: another form, another axis, or more devices than there are.
     """
     sizes = dict.fromkeys(AXES, 1)
+    given: set[str] = set()
     for part in spec.split(","):
-        name, _, size = part.partition("=")
-        if name.strip() not in AXES or not size.strip().removeprefix("-").isdigit() or int(size) in (0, *range(-9, -1)):
-            raise UserError(f"mesh: {spec!r} given, it must read like data=4,model=2 (axes {' and '.join(AXES)}; -1: the rest)")
-        sizes[name.strip()] = int(size)
+        name, _, size = (text.strip() for text in part.partition("="))
+        if name not in AXES or name in given or not re.fullmatch("-1|[1-9][0-9]{0,8}", size):
+            raise UserError(
+                f"mesh: {spec!r:.80} given, it must read like data=4,model=2 (axes {' and '.join(AXES)}, once; -1: the rest)"
+            )
+        given.add(name)
+        sizes[name] = int(size)
     known = math.prod(size for size in sizes.values() if size > 0)
     free = [name for name, size in sizes.items() if size < 0]
     count = jax.device_count()

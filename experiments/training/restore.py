@@ -35,8 +35,7 @@ def build(recipe: Recipe, judge: Callable[[Recipe, data.Dataset], Judge] | None 
     if not hasattr(dataset.train, "training_batches"):  # data may be fewer than a training step takes
         recipe = dataclasses.replace(recipe, batch_size=min(recipe.batch_size, len(dataset.train)))
     batches = dataset.training_batches(recipe.batch_size, recipe.seed)
-    steps = recipe.total_steps(batches.per_epoch)
-    task = make_task(recipe, dataset, steps, batches.per_epoch, judge)
+    task = make_task(recipe, dataset, recipe.length(batches.per_epoch), batches.per_epoch, judge)
     return Run(recipe, dataset, task, Stepper(task, recipe, meshes.make_mesh(recipe.mesh)), 0)
 
 

@@ -11,7 +11,6 @@ from flax import nnx
 
 import kernels
 import zoo
-from experiments.data import Dataset
 from experiments.errors import UserError
 from experiments.recipes.recipe import Recipe
 from experiments.training.task import Metrics, SupervisedTask, TrainState, build_model
@@ -73,11 +72,6 @@ class LanguageModelTask(SupervisedTask):
 
 class TaggingTask(SupervisedTask):
     """A tag for every token; tokens whose "mask" is 0 are seen and not counted."""
-
-    def __init__(self, recipe: Recipe, dataset: Dataset, steps: int, per_epoch: int):
-        if not dataset.vocabulary:
-            raise UserError(f"data: {dataset.name} has no tags; pytokens and tagging:PATH have")
-        super().__init__(recipe, dataset, steps, per_epoch)
 
     def build(self) -> nnx.Module:
         _check_model(self.recipe, "*_tagger", "tagger")

@@ -60,6 +60,10 @@ def use_implementation(recipe: Recipe) -> contextlib.AbstractContextManager[None
     return kernels.use(None if recipe.implementation == "auto" else recipe.implementation)
 
 
+MOST_PARAMETERS = 2**32
+SAID_ELSEWHERE = {"name": "MODEL", "rngs": "--seed", "dtype": "--precision"}  # of the keywords of zoo.create_model
+
+
 def build_model(recipe: Recipe, dataset: Dataset, **changes: Any) -> nnx.Module:
     """The recipe's model, made for the data (its classes, its channels); `changes` go before what the data says."""
     options: dict[str, Any] = {"num_classes": len(dataset.classes), "dtype": jnp.dtype(recipe.precision)}
@@ -67,10 +71,16 @@ def build_model(recipe: Recipe, dataset: Dataset, **changes: Any) -> nnx.Module:
         options["vocab_size"] = len(dataset.vocabulary)
     if len(dataset.input_shape) > 1:
         options["in_channels"] = dataset.input_shape[-1]
+    known = options | changes
+    for name, value in recipe.options("model").items():
+        if name in SAID_ELSEWHERE:
+            raise UserError(f"model_options: {name} given, {SAID_ELSEWHERE[name]} says that")
+        if name in known and value != known[name]:
+            raise UserError(f"model_options: {name}={value} given, {dataset.name} makes it {known[name]}; leave it out")
     rngs = nnx.Rngs(params=recipe.seed, default=recipe.seed + 1)
     try:
-        return zoo.create_model(recipe.model, rngs=rngs, **(options | changes | recipe.options("model")))
-    except TypeError as error:
+        return zoo.create_model(recipe.model, rngs=rngs, **(known | recipe.options("model")))
+    except (TypeError, OverflowError, MemoryError) as error:
         raise UserError(f"model: {error}") from error
 
 
@@ -86,8 +96,14 @@ def averaged(decay: float | None, average: Any, params: Any, step: jax.Array) ->
 
 
 def structures(build: Callable[[], nnx.Module]) -> tuple[Any, Any]:
-    """The structures of the model in training and in evaluation mode; nothing is allocated."""
+    """The structures of the model in training and in evaluation mode; nothing is allocated.
+
+    Raises:
+      UserError: the model is far larger than what can be trained.
+    """
     model = nnx.eval_shape(build)
+    if (count := zoo.count_params(model)) > MOST_PARAMETERS:
+        raise UserError(f"model_options: they make a model of {count:,} parameters, at most {MOST_PARAMETERS:,} are trained")
     return zoo.split(zoo.training_view(model))[0], zoo.split(zoo.evaluation_view(model))[0]
 
 

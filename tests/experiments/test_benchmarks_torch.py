@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import pathlib
+import signal
 import subprocess
 import sys
+import time
 from typing import Any
 
+import dying_reader
 import numpy as np
 import pytest
 
@@ -15,6 +18,8 @@ from experiments.benchmarks import (
     conv_models_cpu,
     cpu_operators,
     float32_gradients,
+    fuzz,
+    fuzz_inputs,
     gan_cpu,
     import_cost,
     kill_ten_times,
@@ -100,6 +105,46 @@ if workdir.name == "killed" and not (workdir / "again").exists():
     time.sleep(60)
 (workdir / "summary.json").write_text(json.dumps({"parameters_sha256": "same"}))
 """
+
+
+def test_inputs_are_read_in_a_process_with_limits(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
+    monkeypatch.setattr(fuzz, "KEPT", tmp_path / "kept")
+    fuzz.main(["--inputs", "2"])
+    found = written("fuzz")["readers"]
+    assert set(found) == set(fuzz_inputs.READERS)
+    assert all(figures["taken"] + figures["refused"] + sum(figures["findings"].values()) == 2 for figures in found.values())
+    assert fuzz.content_of("mnist", 0, 7) == fuzz.content_of("mnist", 0, 7) != fuzz.content_of("mnist", 1, 7)
+
+
+def test_what_a_reader_can_do_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fuzz, "work", dying_reader.work)
+    monkeypatch.setattr(fuzz, "SECONDS", 1)
+    found = fuzz.outcomes([("x", 0, number) for number in range(5)])
+    assert found == ["taken", "crash, status -11", "taken", "longer than 3 s", "taken"]
+
+
+def test_an_outcome_is_one_of_a_few(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
+    def reader(read: Any) -> str:
+        monkeypatch.setitem(fuzz_inputs.READERS, "x", fuzz_inputs.Reader("x", list, read))
+        return fuzz.outcome("x", tmp_path / "x")
+
+    def fails(text: str, kind: type[Exception] = ValueError) -> Any:
+        def read(path: pathlib.Path) -> None:
+            raise kind(text)
+
+        return read
+
+    assert reader(lambda path: 1) == "taken"
+    assert reader(fails(f"{tmp_path}/x: damaged")) == "refused"
+    assert reader(fails("damaged")).startswith("not one line that names the file")
+    assert reader(fails(f"{tmp_path}\n")).startswith("not one line that names the file")
+    assert reader(fails("x", KeyError)) == "KeyError: 'x'"
+    previous = signal.signal(signal.SIGALRM, fuzz._stop)
+    monkeypatch.setattr(fuzz, "SECONDS", 1)
+    try:
+        assert reader(lambda path: time.sleep(30)) == "longer than 1 s"
+    finally:
+        signal.signal(signal.SIGALRM, previous)
 
 
 def test_a_run_is_killed_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -419,7 +419,7 @@ def test_the_digests_are_of_the_kernels_and_of_the_device_model() -> None:
 
 # Not on the GPU machine, or nothing that the comparison may need. rich is: flax imports it itself.
 ABSENT = (
-    *("orbax", "grain", "tyro", "tensorboardX", "safetensors", "huggingface_hub", "jaxtyping", "beartype", "sklearn"),
+    *("orbax", "grain", "tensorboardX", "safetensors", "huggingface_hub", "jaxtyping", "beartype", "sklearn"),
     "platformdirs",
 )
 BLOCKED = f"""

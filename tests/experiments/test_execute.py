@@ -71,8 +71,8 @@ def test_a_wrong_result_is_found(
         (["--arch", "sm_91"], "--arch: 'sm_91' is not known; did you mean"),
         (["--cases", "unusual"], "--cases: 'unusual' is not known; did you mean usual"),
         (["--dtype", "float64"], "--dtype: 'float64' is not known; did you mean"),
-        (["--seeds", "0"], "--seeds: 0 given, 1 or more is needed"),
-        (["--faults", "-1"], "--faults: -1 given, 0 or more is needed"),
+        (["--seeds", "0"], "--seeds: 0 given, 1 to 10000 is needed"),
+        (["--faults", "-1"], "--faults: -1 given, 0 to 1000000 is needed"),
         (["--minutes", "0"], "--minutes: 0 given"),
     ],
 )

@@ -155,7 +155,7 @@ def test_bad_files(tmp_path, content, spec, message):
         ("text:/nowhere/at/all", {}, "is not a file"),
         ("pysource:x", {}, "takes no path"),
         ("pysource", {"length": 0}, "length: 0 given"),
-        ("pytokens", {"length": 0}, "length, context: 0 and 128 given"),
+        ("pytokens", {"length": 0}, "length: 0 given, 1 to 65536"),
     ],
 )
 def test_bad_options(spec, options, message):
@@ -173,7 +173,7 @@ def test_too_many_streams():
     [
         (["lenet5", "--data", "pysource", "--task", "language_model"], "lenet5 is no language model"),
         (["lstm_lm", "--data", "pytokens", "--task", "tagging"], "lstm_lm is no tagger"),
-        (["bilstm_tagger", "--data", "digits", "--task", "tagging"], "digits has no tags"),
+        (["bilstm_tagger", "--data", "digits", "--task", "tagging"], "digits has images, tagging of bilstm_tagger needs tags"),
     ],
 )
 def test_models_and_tasks_that_do_not_fit(tmp_path, capsys, arguments, message):
