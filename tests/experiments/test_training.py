@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import json
@@ -20,6 +21,7 @@ from experiments.errors import UserError
 from experiments.recipes import find
 from experiments.recipes.recipe import Recipe
 from experiments.training import optimizers
+from experiments.training.checkpoints import Checkpoints
 from experiments.training.classification import ClassificationTask
 from experiments.training.loop import train
 from experiments.training.restore import load_run
@@ -79,6 +81,19 @@ def test_a_finished_run_is_not_run_again_and_another_is_refused(tmp_path: pathli
     with pytest.raises(UserError, match="model 'lenet5' there"):
         run(tmp_path, model="lenet5_original")
     assert run(tmp_path, batch_size=32, resume=False)["steps"] == 12
+
+
+def test_checkpoints_of_another_model_are_said_to_be_of_another_run(tmp_path: pathlib.Path) -> None:
+    state = lambda size: {"params": {"kernel": jnp.ones((size, 2))}}
+    shardings = [jax.sharding.SingleDeviceSharding(jax.devices()[0])]
+    with contextlib.closing(Checkpoints(tmp_path)) as checkpoints:
+        checkpoints.save(3, state(4), {"step": 3}, loss=1.0, wait=True)
+        message = r"step 3 is of another run \(params/kernel is \(4, 2\) there and \(5, 2\) in this model\)"
+        with pytest.raises(UserError, match=message):
+            checkpoints.restore(state(5), shardings, discard=False)
+        found = checkpoints.restore(state(4), shardings, discard=False)
+    assert found is not None
+    assert found[1] == {"step": 3}
 
 
 def test_evaluation_covers_every_test_example_once(tmp_path: pathlib.Path) -> None:
