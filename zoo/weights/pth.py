@@ -12,9 +12,11 @@ from __future__ import annotations
 import collections
 import dataclasses
 import io
+import math
 import os
 import pathlib
 import pickle
+import pickletools
 import zipfile
 from typing import Any, BinaryIO
 
@@ -24,6 +26,8 @@ import numpy as np
 from zoo.weights.foreign import Foreign, stand_in
 from zoo.weights.state_dicts import StateDict, find_state_dict
 
+MOST_NODES = 200_000  # objects in a file
+SPREAD = 4  # how many times its size a file may unpack to, beside 64 MiB
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _STORAGES: dict[str, Any] = {
     "FloatStorage": np.float32,
@@ -63,13 +67,14 @@ class _Tensor:
     shape: tuple[int, ...]
     strides: tuple[int, ...]
 
-    def array(self) -> np.ndarray:
+    def array(self, room: _Room) -> np.ndarray:
         data = self.storage.data
         if data is None:
             raise WeightsFileError("a tensor's storage is missing")
         sizes = (self.offset, *self.shape, *self.strides)
         if len(self.shape) != len(self.strides) or any(not isinstance(n, int) or n < 0 for n in sizes):
             raise WeightsFileError(f"a tensor of shape {self.shape} and strides {self.strides} is malformed")
+        room.take(math.prod(self.shape) * data.itemsize)
         if 0 in self.shape:
             return np.zeros(self.shape, data.dtype)
         last = self.offset + sum((n - 1) * s for n, s in zip(self.shape, self.strides, strict=True))
@@ -117,6 +122,19 @@ _REBUILDERS = {
 }
 
 
+class _Room:
+    """What a file may ask for: a bound on its objects, and on the bytes of what is unpacked or spread out from it."""
+
+    def __init__(self, size: int):
+        self.bytes = SPREAD * size + 2**26
+        self.nodes = MOST_NODES
+
+    def take(self, nbytes: int) -> None:
+        self.bytes -= nbytes
+        if self.bytes < 0:
+            raise WeightsFileError(f"it unpacks to more than {SPREAD} times its size")
+
+
 @dataclasses.dataclass(frozen=True)
 class _StorageType:
     dtype: Any
@@ -143,6 +161,16 @@ class _Unpickler(pickle.Unpickler):
         return self._load_storage(identity)
 
 
+def _unpickled(stream: BinaryIO, load_storage: Any) -> Any:
+    """The next pickle of the stream; one that numbers its objects beyond their count would have Python make room for all."""
+    start = stream.tell()
+    for count, (operation, argument, _) in enumerate(pickletools.genops(stream)):
+        if operation.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(argument or 0) > count:
+            raise WeightsFileError(f"its object number {argument} is among the first {count}")
+    stream.seek(start)
+    return _Unpickler(stream, load_storage).load()
+
+
 def _zip_storages(archive: zipfile.ZipFile, folder: str) -> Any:
     storages: dict[str, _Storage] = {}
 
@@ -162,8 +190,9 @@ def _zip_storages(archive: zipfile.ZipFile, folder: str) -> Any:
     return load
 
 
-def _read_zip(stream: BinaryIO) -> Any:
+def _read_zip(stream: BinaryIO, size: int) -> Any:
     with zipfile.ZipFile(stream) as archive:
+        _Room(size).take(sum(member.file_size for member in archive.infolist()))
         pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]
         if len(pickles) != 1:
             raise WeightsFileError("it is a zip archive without one data.pkl, so torch.save did not write it")
@@ -171,10 +200,10 @@ def _read_zip(stream: BinaryIO) -> Any:
         order = f"{folder}byteorder"
         if order in archive.namelist() and archive.read(order) != b"little":
             raise WeightsFileError("it was written on a big-endian machine, which is not supported")
-        return _Unpickler(io.BytesIO(archive.read(pickles[0])), _zip_storages(archive, folder)).load()
+        return _unpickled(io.BytesIO(archive.read(pickles[0])), _zip_storages(archive, folder))
 
 
-def _read_legacy(stream: BinaryIO) -> Any:
+def _read_legacy(stream: BinaryIO, size: int) -> Any:
     storages: dict[str, _Storage] = {}
 
     def load(identity: Any) -> _Storage:
@@ -183,7 +212,7 @@ def _read_legacy(stream: BinaryIO) -> Any:
             raise WeightsFileError("it holds something that is not a tensor")
         return storages.setdefault(key, _Storage(storage_type.dtype, elements))
 
-    plain = lambda: _Unpickler(stream, load).load()
+    plain = lambda: _unpickled(stream, load)
     if plain() != _LEGACY_MAGIC:
         raise WeightsFileError("torch.save did not write it")
     protocol, system = plain(), plain()
@@ -195,20 +224,25 @@ def _read_legacy(stream: BinaryIO) -> Any:
             raise WeightsFileError(f"storage {key} belongs to no tensor")
         storage = storages[key]
         (elements,) = np.frombuffer(stream.read(8), np.int64)
+        if elements != storage.elements or elements * storage.dtype.itemsize > size:
+            raise WeightsFileError(f"storage {key} has {elements} elements, {storage.elements} were announced")
         data = np.frombuffer(stream.read(int(elements) * storage.dtype.itemsize), storage.dtype)
-        if elements != storage.elements or data.size != elements:
-            raise WeightsFileError(f"storage {key} has {data.size} elements, {storage.elements} were announced")
+        if data.size != elements:
+            raise WeightsFileError(f"storage {key} has {data.size} elements, {elements} were announced")
         storage.data = data
     return value
 
 
-def _finished(value: Any) -> Any:
+def _finished(value: Any, room: _Room) -> Any:
+    room.nodes -= 1
+    if room.nodes < 0:
+        raise WeightsFileError(f"it holds more than {MOST_NODES:,} objects")
     if isinstance(value, _Tensor):
-        return value.array()
+        return value.array(room)
     if isinstance(value, dict):
-        return {name: _finished(item) for name, item in value.items()}
+        return {name: _finished(item, room) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(_finished(item) for item in value)
+        return type(value)(_finished(item, room) for item in value)
     return value
 
 
@@ -225,29 +259,18 @@ def read_checkpoint(path: str | os.PathLike) -> StateDict:
     """As `read_pth`, with what else the file holds."""
     path = pathlib.Path(path)
     with path.open("rb") as stream:
+        size = os.fstat(stream.fileno()).st_size
         try:
             if zipfile.is_zipfile(stream):
-                value = _read_zip(stream)
+                value = _read_zip(stream, size)
             else:
                 stream.seek(0)
-                value = _read_legacy(stream)
-            found = find_state_dict(_finished(value), lambda item: isinstance(item, np.ndarray))
+                value = _read_legacy(stream, size)
+            room = _Room(size)
+            found = find_state_dict(_finished(value, room), lambda item: isinstance(item, np.ndarray))
         except WeightsFileError as error:
             raise WeightsFileError(f"source: {path}: {error}") from None
-        except (
-            pickle.UnpicklingError,
-            zipfile.BadZipFile,
-            EOFError,
-            ValueError,
-            TypeError,
-            KeyError,
-            IndexError,
-            AttributeError,
-            UnicodeDecodeError,
-            OverflowError,
-            MemoryError,
-            RecursionError,
-        ) as error:
+        except Exception as error:  # the readers of pickles, archives and compression raise some twenty kinds
             raise WeightsFileError(f"source: {path}: damaged or no file of weights ({type(error).__name__}: {error})") from None
     if not found.tensors:
         raise WeightsFileError(f"source: {path}: it holds no state_dict of tensors")
