@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import pathlib
 import tempfile
@@ -71,10 +72,12 @@ def export_model(
 
     Raises:
       ValueError: an unknown platform, or an input shape that the model cannot take.
+      ModuleNotFoundError: flatbuffers is not installed; the message names the extra.
     """
     platforms = tuple(platforms)
     if isinstance(platforms, str) or not platforms or set(platforms) - set(PLATFORMS):
         raise ValueError(f"platforms: {platforms!r} given, one or more of {', '.join(PLATFORMS)} are needed")
+    _need("flatbuffers", "export", "a file of jax.export")
     spec = _batched_spec(model, input_shape, dtype)
     params, state, apply = functional(model)
     # The formulations that only a CPU prefers have no place in a file for others.
@@ -96,9 +99,10 @@ def export_onnx(
       input_shape, dtype: see `export_model`.
 
     Raises:
-      ModuleNotFoundError: jax2onnx is not installed.
+      ModuleNotFoundError: jax2onnx is not installed; the message names the extra.
       ValueError: an input shape that the model cannot take.
     """
+    _need("jax2onnx", "onnx", "an ONNX file")
     from jax2onnx import to_onnx
 
     spec = _batched_spec(model, input_shape, dtype)
@@ -107,6 +111,12 @@ def export_onnx(
     with kernels.target("cpu"), kernels.use("xla"):
         program = to_onnx(lambda x: apply(params, state, x)[0], [spec])
     _write(path, program.SerializeToString())
+
+
+def _need(module: str, extra: str, what: str) -> None:
+    """Raise ModuleNotFoundError that names the extra, where a module is not installed."""
+    if importlib.util.find_spec(module) is None:
+        raise ModuleNotFoundError(f'{what} needs {module}, which is not installed: pip install "jax-kernel-zoo[{extra}]"')
 
 
 def _write(path: str | os.PathLike, content: bytes) -> None:

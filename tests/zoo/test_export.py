@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import pathlib
 import subprocess
 import sys
@@ -73,3 +74,17 @@ def test_bad_arguments(tmp_path: pathlib.Path) -> None:
     with pytest.raises(ValueError, match="input_shape: needed"):
         zoo.export_model(zoo.LeNet5(rngs=nnx.Rngs(0)), tmp_path / "m")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("module", "extra", "function"), [("flatbuffers", "export", "export_model"), ("jax2onnx", "onnx", "export_onnx")]
+)
+def test_a_missing_package_names_its_extra(
+    module: str, extra: str, function: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == module else find(name, *a))
+    with pytest.raises(
+        ModuleNotFoundError, match=rf'{module}, which is not installed: pip install "jax-kernel-zoo\[{extra}\]"'
+    ):
+        getattr(zoo, function)(zoo.create_model("lenet5"), tmp_path / "m")
