@@ -41,11 +41,19 @@ def check_kind(what: str, value: Any, kind: str) -> None:
 
 
 def run(main: Callable[[list[str]], int], arguments: list[str] | None = None) -> int:
-    """Call `main`; a user's error becomes one line and status 2. `--debug` anywhere shows the traceback as well."""
+    """Call `main`; a user's error becomes one line and status 2, Ctrl-C one line and status 130.
+
+    `--debug` anywhere shows the traceback as well.
+    """
     arguments = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in arguments
     try:
         return main([argument for argument in arguments if argument != "--debug"])
+    except KeyboardInterrupt:
+        if debug:
+            traceback.print_exc()
+        print("interrupted", file=sys.stderr)
+        return 130
     except (UserError, ValueError, TypeError, OSError, OverflowError, MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not str(error).startswith("RESOURCE_EXHAUSTED"):
             raise  # a defect; of what XLA raises, only that memory ran out is the user's to change

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import logging
 import pathlib
 import shutil
@@ -35,6 +37,11 @@ def digest(leaves: dict[str, jax.Array]) -> str:
     return runs.digest((name, to_host(leaf)) for name, leaf in sorted(leaves.items()))
 
 
+def _digest_of_extra(arrays: str, extra: dict[str, Any]) -> str:
+    """SHA-256 of all that is restored beside the arrays, tied to them."""
+    return hashlib.sha256(json.dumps([arrays, extra], sort_keys=True).encode()).hexdigest()
+
+
 def _shape(leaves: dict[str, Any], name: str) -> tuple[int, ...] | None:
     return leaves[name].shape if name in leaves else None
 
@@ -45,20 +52,24 @@ class Checkpoints:
     "Best" is by the training loss since the last evaluation: the test data is never used to choose anything.
     """
 
-    def __init__(self, directory: pathlib.Path):
+    def __init__(self, directory: pathlib.Path, *, reading: bool = False):
+        """`reading`: nothing in `directory` is changed, which a run may be writing to at this moment."""
         # Orbax logs every save, and every error that it also raises; what is raised reaches the user.
         logging.getLogger("absl").setLevel(logging.CRITICAL)
         self.directory = directory
         self._pending: int | None = None
         try:
-            directory.mkdir(parents=True, exist_ok=True)
+            if not reading:
+                directory.mkdir(parents=True, exist_ok=True)
+            elif not directory.is_dir():
+                raise UserError(f"workdir: {directory.parent} holds no checkpoint yet")
             self._checkpointer = ocp.training.Checkpointer(
                 directory.absolute(),
                 save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
                 preservation_policy=_policies.AnyPreservationPolicy(
                     [_policies.LatestN(2), _policies.BestN(get_metric_fn=lambda m: m["loss"], reverse=True, n=1)]
                 ),
-                cleanup_tmp_directories=True,
+                cleanup_tmp_directories=not reading,
             )
         except OSError as error:
             raise UserError(f"workdir: {explain(error)}") from error
@@ -75,7 +86,8 @@ class Checkpoints:
         self.wait()
         # Orbax may still read from the arrays when the next step gives their memory away, so it is handed copies.
         copies = {name: leaf.copy() for name, leaf in leaves.items()}
-        metadata = {"digest": digest(leaves), "extra": extra}
+        arrays = digest(leaves)
+        metadata = {"digest": arrays, "extra": extra, "extra_digest": _digest_of_extra(arrays, extra)}
         self._pending = step
         with self._failing():
             self._checkpointer.save_async(step, copies, metrics={"loss": loss}, custom_metadata=metadata, overwrite=True)
@@ -140,6 +152,10 @@ class Checkpoints:
                 loaded = self._checkpointer.load(candidate, abstract)
                 if digest(loaded) != metadata["digest"]:
                     raise ValueError("its content does not match its digest")
+                if _digest_of_extra(metadata["digest"], metadata["extra"]) != metadata["extra_digest"]:
+                    raise ValueError("its step, data position or figures do not match their digest")
+                if metadata["extra"]["step"] != candidate:
+                    raise ValueError(f"it says that it is of step {metadata['extra']['step']}")
             except Exception as error:  # damage shows as almost any error of the readers below
                 reason = explain(error)
                 passed_over.append(f"checkpoint of step {candidate} is damaged and passed over ({reason[:120]})")

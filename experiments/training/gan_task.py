@@ -21,6 +21,7 @@ from experiments.training import samples
 from experiments.training.optimizers import make_optimizer, make_schedule
 from experiments.training.quality import Judge, measure
 from experiments.training.task import Batch, Metrics, TrainState, averaged, build_model, structures
+from kernels.runtime.sizes import cdiv
 from zoo.layers.norm import BatchNormAct
 from zoo.layers.spectral_norm import SpectralNorm
 
@@ -99,7 +100,7 @@ class GanTask:
             if not isinstance(options[name], bool):
                 raise UserError(f"{name}: {options[name]!r} given, True or False is needed")
         self.conditional, self.fresh_latents = options["conditional"], options["fresh_latents"]
-        self.schedule = make_schedule(recipe, steps, per_epoch)
+        self.schedule = make_schedule(recipe, cdiv(steps, recipe.accumulate), per_epoch / recipe.accumulate)
         self.optimizer = make_optimizer(recipe, self.schedule)
         self._check_images()
         model = nnx.eval_shape(self.build)
@@ -122,7 +123,7 @@ class GanTask:
 
     def learning_rate(self, step: int) -> float:
         """The learning rate of both networks at a batch."""
-        return float(self.schedule(step))
+        return float(self.schedule(step // self.recipe.accumulate))
 
     def build(self) -> zoo.Gan:
         """Both networks, built for the data."""

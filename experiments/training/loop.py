@@ -23,7 +23,7 @@ from experiments.errors import UserError, explain
 from experiments.measuring import machine
 from experiments.measuring.result import write_json
 from experiments.recipes.recipe import Recipe
-from experiments.training import length, run_files
+from experiments.training import folder, length, run_files
 from experiments.training import mesh as meshes
 from experiments.training.checkpoints import Checkpoints, digest, named_leaves
 from experiments.training.model_file import save_trained
@@ -59,7 +59,7 @@ def versions() -> dict[str, str]:
 
 
 class StoppedError(Exception):
-    """SIGTERM or Ctrl-C arrived, and the run was saved."""
+    """SIGTERM, SIGHUP or Ctrl-C arrived, and the run was saved."""
 
     def __init__(self, signal_number: int, step: int):
         name = signal.Signals(signal_number).name
@@ -68,20 +68,24 @@ class StoppedError(Exception):
 
 
 class Interrupts:
-    """SIGTERM and SIGINT noted, not acted on, so that the loop can finish its step and save; a second one acts at once."""
+    """SIGTERM, SIGHUP and SIGINT noted, not acted on, so that the loop can finish its step and save; a second one acts at once.
+
+    One that is ignored, as nohup has SIGHUP, stays so.
+    """
 
     def __init__(self) -> None:
         self.received: int | None = None
         self._old: dict[int, Any] = {}
 
     def __enter__(self) -> Interrupts:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._old[number] = signal.signal(number, self._note)
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+            if signal.getsignal(number) != signal.SIG_IGN:
+                self._old[number] = signal.signal(number, self._note)
         return self
 
     def _note(self, number: int, _frame: Any) -> None:
         self.received = number
-        signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.default_int_handler)
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
     def __exit__(self, *_: Any) -> None:
         for number, handler in self._old.items():
@@ -165,11 +169,19 @@ def train(
     first = jax.process_index() == 0
     console = console or Console(quiet=not first, emoji=False)
     workdir = pathlib.Path(recipe.directory)
-    if not recipe.resume and first:
-        run_files.clear(workdir)
-    old = run_files.earlier_part(workdir, recipe.settings())
+    with folder.locked(workdir) if first else contextlib.nullcontext():
+        return _train(recipe, console, workdir, judge)
+
+
+def _train(
+    recipe: Recipe, console: Console, workdir: pathlib.Path, judge: Callable[[Recipe, data.Dataset], Judge] | None
+) -> dict[str, Any]:
+    first = jax.process_index() == 0
+    if first:
+        folder.check_own(workdir)
+    old = run_files.earlier_part(workdir, recipe.settings()) if recipe.resume else None
     other_length = old is not None and length.is_other(old, recipe)
-    if old and not other_length and all((workdir / name).exists() for name in ("summary.json", runs.MODEL)):
+    if old and not other_length and all((workdir / name).exists() for name in ("summary.json", runs.MODEL, "curves.png")):
         summary = run_files.read_json(workdir / "summary.json")
         print_summary(console, summary, "Finished before; --no-resume trains anew")
         return summary
@@ -190,9 +202,10 @@ def train(
 
     if first:
         try:
-            workdir.mkdir(parents=True, exist_ok=True)
-            if not old:
-                run_files.clear(workdir)
+            if not old and folder.set_aside(workdir):
+                console.print(
+                    f"what was in {workdir}/ is in {workdir}/{folder.ASIDE}/ until the first checkpoint", highlight=False
+                )
             if not old or other_length:
                 (workdir / "summary.json").unlink(missing_ok=True)  # first: a run with a summary counts as finished
                 write_json(workdir / "config.json", {"recipe": recipe.settings(), "versions": versions()}, indent=2)
@@ -301,6 +314,8 @@ def save(run: Context, now: Progress, stepper: Stepper, checkpoints: Checkpoints
     extra |= {"evaluation": now.evaluation, "evaluated": now.evaluated}
     loss = float(np.mean(now.losses)) if now.losses else math.inf
     checkpoints.save(now.step, stepper.state, extra, loss=loss, wait=wait)
+    if checkpoints.last_good is not None and jax.process_index() == 0:
+        folder.drop_aside(run.workdir)
     now.losses.clear()
 
 
@@ -326,6 +341,7 @@ def finish(run: Context, now: Progress, stepper: Stepper, console: Console) -> d
     except ValueError as error:
         console.print(f"warning: no {runs.MODEL} was written: {explain(error)}", highlight=False, soft_wrap=True)
     if jax.process_index() == 0:
+        folder.drop_aside(run.workdir)
         run_files.draw_curves(run.workdir, f"{run.recipe.model} on {run.recipe.data}")
         write_json(run.workdir / "summary.json", summary, indent=2)
         print_summary(console, summary, "Finished")

@@ -61,7 +61,7 @@ def load_run(workdir: pathlib.Path, judge: Callable[[Recipe, data.Dataset], Judg
       UserError: there is no run, no checkpoint, or none that can be read.
     """
     run = build(recipe_of(workdir), judge)
-    with contextlib.closing(Checkpoints(workdir / run_files.CHECKPOINTS)) as checkpoints:
+    with contextlib.closing(Checkpoints(workdir / run_files.CHECKPOINTS, reading=True)) as checkpoints:
         found = checkpoints.restore(run.stepper.state, run.stepper.shardings, discard=False)
     if found is None:
         raise UserError(f"workdir: {workdir} holds no checkpoint yet")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import pathlib
 import shutil
+import time
 from typing import Any
 
 from experiments.errors import UserError
@@ -25,11 +27,14 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
       UserError: the file is missing or damaged.
     """
     try:
-        return json.loads(path.read_text())
+        content = json.loads(path.read_text())
     except FileNotFoundError as error:
         raise UserError(f"workdir: {path} does not exist") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"workdir: {path} is damaged ({error}); --no-resume starts the run anew") from error
+    if not isinstance(content, dict):
+        raise UserError(f"workdir: {path} is damaged (no object); --no-resume starts the run anew")
+    return content
 
 
 def read_config(workdir: pathlib.Path) -> dict[str, Any] | None:
@@ -39,7 +44,12 @@ def read_config(workdir: pathlib.Path) -> dict[str, Any] | None:
       UserError: config.json is there but damaged.
     """
     path = workdir / "config.json"
-    return read_json(path)["recipe"] if path.exists() else None
+    if not path.exists():
+        return None
+    settings = read_json(path).get("recipe")
+    if not isinstance(settings, dict):
+        raise UserError(f"workdir: {path} is damaged or no run's (it has no recipe); give another --workdir")
+    return settings
 
 
 def newest_checkpoint(workdir: pathlib.Path) -> int:
@@ -95,13 +105,28 @@ class Metrics:
     def write(self, row: dict[str, Any]) -> None:
         """Append one row: step, split and figures."""
         self._file.write(json.dumps(row) + "\n")
-        if self._tensorboard is None:
-            from tensorboardX import SummaryWriter
+        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.summary import scalar
 
-            self._tensorboard = SummaryWriter(str(self._folder), purge_step=self._start_step or None)
+        if self._tensorboard is None:
+            self._tensorboard = self._open_events()
         for name, value in row.items():
             if name not in ("step", "split"):
-                self._tensorboard.add_scalar(f"{row['split']}/{name}", value, row["step"])
+                summary = scalar(f"{row['split']}/{name}", value)
+                self._tensorboard.write_event(Event(step=row["step"], wall_time=time.time(), summary=summary))
+        self._tensorboard.flush()
+
+    def _open_events(self) -> Any:
+        """TensorBoard's file, written to at once: a writer with a thread of its own waits for ever where the disk is full."""
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
+
+        self._folder.mkdir(exist_ok=True)
+        events = EventsWriter(str(self._folder / "events"), f".{os.getpid()}")
+        if self._start_step:  # what an earlier process wrote from here on does not count
+            log = SessionLog(status=SessionLog.START)
+            events.write_event(Event(step=self._start_step, wall_time=time.time(), session_log=log))
+        return events
 
     def __enter__(self) -> Metrics:
         return self
@@ -113,14 +138,27 @@ class Metrics:
 
 
 def read_metrics(workdir: pathlib.Path) -> list[dict[str, Any]]:
-    """All complete rows of metrics.jsonl; a last line cut off by a kill is left out."""
+    """All complete rows of metrics.jsonl; a last line cut off by a kill is left out.
+
+    Raises:
+      UserError: another line is no row of metrics.
+    """
     path = workdir / "metrics.jsonl"
-    rows = []
-    for line in path.read_text().splitlines() if path.exists() else ():
+    rows: list[dict[str, Any]] = []
+    try:
+        lines = path.read_text().splitlines() if path.exists() else []
+    except UnicodeDecodeError as error:
+        raise UserError(f"workdir: {path} is damaged ({error})") from error
+    for number, line in enumerate(lines, 1):
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
+            row = json.loads(line)
+        except (json.JSONDecodeError, RecursionError):
+            if number == len(lines):
+                break
+            row = None
+        if not isinstance(row, dict) or not isinstance(row.get("step"), int) or not isinstance(row.get("split"), str):
+            raise UserError(f"workdir: {path} is damaged: line {number} is no row of metrics; take it out to go on")
+        rows.append(row)
     return rows
 
 

@@ -69,7 +69,7 @@ def test_killed_at_random_moments(uninterrupted: dict, tmp_path: pathlib.Path) -
     assert steps == sorted(set(steps)), "a step stands twice in metrics.jsonl"
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_signals_save_first(number: signal.Signals, uninterrupted: dict, tmp_path: pathlib.Path) -> None:
     process = start(tmp_path)
     wait_for_checkpoint(tmp_path, process)
