@@ -204,7 +204,10 @@ def _train(
         try:
             if not old and folder.set_aside(workdir):
                 console.print(
-                    f"what was in {workdir}/ is in {workdir}/{folder.ASIDE}/ until the first checkpoint", highlight=False
+                    f"what was in {workdir}/ is in {workdir}/{folder.ASIDE}/ until the first checkpoint",
+                    highlight=False,
+                    markup=False,
+                    soft_wrap=True,
                 )
             if not old or other_length:
                 (workdir / "summary.json").unlink(missing_ok=True)  # first: a run with a summary counts as finished

@@ -42,9 +42,9 @@ def test_an_old_device_says_which_capability_it_needs():
 
 @pytest.mark.parametrize("name", [name for name in kernels.__all__ if hasattr(getattr(kernels, name), "package")])
 def test_the_package_that_an_operator_hides_can_be_reached(name):
-    operator, package = getattr(kernels, name), sys.modules[f"kernels.{name}"]
-    assert operator.package is package
-    assert operator.package.api is importlib.import_module(f"kernels.{name}.api")
+    operator, folder = getattr(kernels, name), name.removesuffix("_running")  # a second function of batch_norm_act's
+    assert operator.package is sys.modules[f"kernels.{folder}"]
+    assert operator.package.api is importlib.import_module(f"kernels.{folder}.api")
     with kernels.use("xla"):  # and it stays a function
         assert inspect.isfunction(operator)
 
@@ -53,7 +53,9 @@ def test_what_the_documentation_says_of_reaching_inside():
     from kernels.max_pool import xla
 
     assert kernels.max_pool.package.xla is xla
-    assert len([name for name in kernels.__all__ if hasattr(getattr(kernels, name), "package")]) == len(dispatch.operators())
+    functions = [getattr(kernels, name) for name in kernels.__all__]
+    packages = {f.package.__name__.rpartition(".")[2] for f in functions if hasattr(f, "package")}
+    assert sorted(packages) == list(dispatch.operators())
 
 
 def test_use_sets_the_default_and_retraces():
@@ -105,7 +107,8 @@ print(json.dumps(sorted(set(sys.modules) - before)))
 """
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=_root())
     loaded = json.loads(run.stdout)
-    assert [name for name in loaded if not name.startswith("kernels")] == [], loaded
+    small = {"jax.experimental.xla_metadata", "jax._src.xla_metadata"}  # 2 ms: how a launch says what it reads twice
+    assert {name for name in loaded if not name.startswith("kernels")} <= small, loaded
     assert not any(name.endswith((".triton", ".pallas", ".interpret", ".ptx")) for name in loaded)
 
 
