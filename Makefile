@@ -39,18 +39,20 @@ EXTRAS := $(if $(filter 0,$(PEERS)),,$(comma)peers)
 CUDA := $(if $(filter cuda,$(JAX)),$(comma)gpu)
 TRAIN := '.[train$(CUDA)]' $(if $(CUDA),triton==$(TRITON))
 TEST := '.[train,test$(EXTRAS)$(CUDA)]' triton==$(TRITON)
+LINT := '.[lint]'
 ONNX := '.[onnx]' pytest pytest-timeout
 PIP := pip install --quiet --disable-pip-version-check --constraint
 # Files that say what was installed. Another Python, other versions or another JAX: .venv is made anew.
 MADE := $(VENV)/.python$(VERSION)-$(PINS)-$(JAX)
 TRAIN_READY := $(VENV)/.train
 TEST_READY := $(VENV)/.test-triton$(TRITON)$(subst $(comma),-,$(EXTRAS))
+LINT_READY := $(VENV)/.lint
 ONNX_READY := $(VENV)-onnx/.python$(VERSION)
 PINNED := pyproject.toml constraints/common.txt
 
 GPU_PARTS := check test tune compare-operators compare-models guide
 .PHONY: choice train test test-fast test-onnx gpu gpu-found $(GPU_PARTS:%=gpu-%)
-.PHONY: lint dist format resolve resolve-train resolve-test resolve-onnx clean
+.PHONY: lint dist format resolve resolve-train resolve-test resolve-lint resolve-onnx clean
 
 # Large arrays in huge pages, where glibc knows how: a training step on a CPU then takes less time.
 train: export GLIBC_TUNABLES := glibc.malloc.hugetlb=1
@@ -101,7 +103,7 @@ gpu-found: choice
 $(GPU_PARTS:%=gpu-%): gpu-%: $(GPU_READY)
 	$(RUN) -m experiments.gpu $* --peers "$(GPU_PEERS)" $(ARGS)
 
-lint: $(TEST_READY)
+lint: $(TEST_READY) $(LINT_READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -137,6 +139,10 @@ $(TEST_READY): $(PINNED) constraints/$(PINS).txt $(MADE)
 	$(BIN)/$(PIP) constraints/$(PINS).txt --editable $(TEST)
 	@touch $@ $(TRAIN_READY)
 
+$(LINT_READY): $(PINNED) $(TEST_READY)
+	$(BIN)/$(PIP) constraints/$(PINS).txt --editable $(LINT)
+	@touch $@
+
 $(ONNX_READY): $(PINNED) constraints/onnx.txt
 	rm -rf $(VENV)-onnx
 	$(PYTHON) -m venv $(VENV)-onnx
@@ -151,7 +157,7 @@ RESOLVE := env -u PIP_FIND_LINKS -u PIP_EXTRA_INDEX_URL -u PIP_CONSTRAINT PIP_CO
 RESOLVED = @echo "resolved on Python $(VERSION) with $(1):" $(2)
 
 resolve: $(RESOLVER)
-	$(MAKE) --no-print-directory resolve-train resolve-test resolve-onnx GPU=0 PEERS=1
+	$(MAKE) --no-print-directory resolve-train resolve-test resolve-lint resolve-onnx GPU=0 PEERS=1
 	$(MAKE) --no-print-directory resolve-test GPU=0 PEERS=0
 	$(MAKE) --no-print-directory resolve-train resolve-test GPU=1 PEERS=1
 	$(MAKE) --no-print-directory resolve-train resolve-test GPU=1 PEERS=0
@@ -164,6 +170,10 @@ resolve-train: $(RESOLVER)
 resolve-test: $(RESOLVER)
 	@$(RESOLVE) constraints/$(PINS).txt $(TEST)
 	$(call RESOLVED,$(PINS),$(TEST))
+
+resolve-lint: $(RESOLVER)
+	@$(RESOLVE) constraints/$(PINS).txt $(LINT)
+	$(call RESOLVED,$(PINS),$(LINT))
 
 resolve-onnx: $(RESOLVER)
 	@$(RESOLVE) constraints/onnx.txt $(ONNX)

@@ -77,8 +77,9 @@ def main(arguments: list[str]) -> int:
         print(f"{__doc__}\n{USAGE}\n\nmodels: {', '.join(zoo.list_models())}")
         return 0
     recipe = parse(start_processes(arguments))
+    from experiments.training.interrupts import StoppedError
     from experiments.training.judge import judge_of
-    from experiments.training.loop import StoppedError, train
+    from experiments.training.loop import train
 
     try:
         train(recipe, judge=judge_of)

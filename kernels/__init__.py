@@ -30,7 +30,6 @@ from kernels.runtime.dispatch import ImplementationError, available, device, tar
 from kernels.softmax_cross_entropy.api import softmax_cross_entropy
 
 DISTRIBUTION = "jax-kernel-zoo"  # by this line zoo tells this package from another that is called kernels too
-__version__ = "0.1.0"
 for _other in pathlib.Path(__file__).parents[1].glob("kernels-*.dist-info"):
     warnings.warn(
         f"kernels: {_other.name.removesuffix('.dist-info')}, another distribution whose package is called kernels, is "

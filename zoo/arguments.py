@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import operator
 from typing import Any
 
@@ -24,6 +25,20 @@ def as_rngs(rngs: Any) -> nnx.Rngs:
         return nnx.Rngs(operator.index(rngs))
     except TypeError:
         raise TypeError(f"rngs: {rngs!r} given, nnx.Rngs, a seed or a jax.random.key is needed") from None
+
+
+def need(module: str, extra: str, what: str) -> Any:
+    """A module of a package that only `what` needs.
+
+    Raises:
+      ModuleNotFoundError: it is not installed; the message names the extra.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        package = module.partition(".")[0]
+        message = f'{what}, {package} is needed, which is not installed: pip install "jax-kernel-zoo[{extra}]"'
+        raise ModuleNotFoundError(message, name=package) from None
 
 
 def whole(name: str, value: Any, least: int = 1) -> int:

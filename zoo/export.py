@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import pathlib
 import tempfile
@@ -15,6 +14,7 @@ from flax import nnx
 from jax import export
 
 import kernels
+from zoo.arguments import need
 from zoo.functional import functional
 from zoo.registry import model_info
 from zoo.weights.names import layer_at
@@ -77,7 +77,7 @@ def export_model(
     platforms = tuple(platforms)
     if isinstance(platforms, str) or not platforms or set(platforms) - set(PLATFORMS):
         raise ValueError(f"platforms: {platforms!r} given, one or more of {', '.join(PLATFORMS)} are needed")
-    _need("flatbuffers", "export", "a file of jax.export")
+    need("flatbuffers", "export", "a file of jax.export")
     spec = _batched_spec(model, input_shape, dtype)
     params, state, apply = functional(model)
     # The formulations that only a CPU prefers have no place in a file for others.
@@ -102,21 +102,13 @@ def export_onnx(
       ModuleNotFoundError: jax2onnx is not installed; the message names the extra.
       ValueError: an input shape that the model cannot take.
     """
-    _need("jax2onnx", "onnx", "an ONNX file")
-    from jax2onnx import to_onnx
-
+    to_onnx = need("jax2onnx", "onnx", "an ONNX file").to_onnx
     spec = _batched_spec(model, input_shape, dtype)
     params, state, apply = functional(model)
     # The forms for a CPU are made of slices, maxima and products, which ONNX has; its pools know channels-first images only.
     with kernels.target("cpu"), kernels.use("xla"):
         program = to_onnx(lambda x: apply(params, state, x)[0], [spec])
     _write(path, program.SerializeToString())
-
-
-def _need(module: str, extra: str, what: str) -> None:
-    """Raise ModuleNotFoundError that names the extra, where a module is not installed."""
-    if importlib.util.find_spec(module) is None:
-        raise ModuleNotFoundError(f'{what} needs {module}, which is not installed: pip install "jax-kernel-zoo[{extra}]"')
 
 
 def _write(path: str | os.PathLike, content: bytes) -> None:

@@ -6,9 +6,10 @@ import os
 import pathlib
 import re
 
+from zoo.arguments import need
 from zoo.model_card import FILE, model_card, moved
-from zoo.weights.load import read_info
 from zoo.weights.runs import MODEL
+from zoo.weights.sources import read_info
 
 
 class UploadError(OSError):
@@ -43,11 +44,7 @@ def push_to_hub(folder: str | os.PathLike, repo: str, *, token: str | None = Non
     card = path.with_name(FILE)
     place = f"hf://{repo}"
     text = moved(card.read_text("utf-8"), place) if card.is_file() else model_card(info, place)
-    try:
-        import huggingface_hub
-    except ImportError as error:
-        message = 'huggingface_hub, which talks to the hub, is not installed: pip install "jax-kernel-zoo[hub]"'
-        raise ModuleNotFoundError(f"repo: {message}") from error
+    huggingface_hub = need("huggingface_hub", "hub", "repo: to talk to the hub")
     api = huggingface_hub.HfApi(os.environ.get("HF_ENDPOINT"), token, library_name="jax-kernel-zoo")
     add = huggingface_hub.CommitOperationAdd
     files = [add(MODEL, os.fspath(path)), add(FILE, text.encode("utf-8", "replace"))]

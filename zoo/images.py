@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from zoo.arguments import need
 from zoo.preprocessing import Preprocessing
 from zoo.registry import model_info
 from zoo.weights.info import weights_info
@@ -93,12 +94,7 @@ def pillow() -> Any:
     Raises:
       ModuleNotFoundError: Pillow is not installed; the message names the extra.
     """
-    try:
-        from PIL import Image
-    except ModuleNotFoundError:
-        message = 'image: Pillow, which reads and resizes images, is not installed: pip install "jax-kernel-zoo[images]"'
-        raise ModuleNotFoundError(message) from None
-    return Image
+    return need("PIL.Image", "images", "image: to read and resize it")
 
 
 def _prepared(image: Any, chosen: Preprocessing) -> np.ndarray:

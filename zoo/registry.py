@@ -122,9 +122,9 @@ def _hint(info: ModelInfo, keyword: str) -> str:
     """What an unknown keyword may have meant."""
     if keyword in ELSEWHERE:
         return f"; here it is {ELSEWHERE[keyword]}"
-    model = type(nnx.eval_shape(lambda: create_model(info.name)))
-    known = [name for name in inspect.signature(model.__init__).parameters if name not in ("self", "rngs", "policy")]
-    near = difflib.get_close_matches(keyword, known, n=2, cutoff=0.6)
+    takers = (_entry(info.name)[1], type(nnx.eval_shape(lambda: create_model(info.name))).__init__)
+    known = {name for taker in takers for name, p in inspect.signature(taker).parameters.items() if p.kind is p.KEYWORD_ONLY}
+    near = difflib.get_close_matches(keyword, known - {"rngs"}, n=2, cutoff=0.6)
     return f"; did you mean {' or '.join(near)}?" if near else ""
 
 
@@ -194,7 +194,7 @@ def create_model(
         model: Any = builder(dtype=dtype, param_dtype=param_dtype, implementation=implementation, rngs=as_rngs(rngs), **options)
     except TypeError as error:
         if unknown := re.search(r"unexpected keyword argument '(\w+)'", str(error)):
-            raise TypeError(f"{info.name}: {error}{_hint(info, unknown[1])}") from None
+            raise TypeError(f"{info.name}: unexpected keyword argument {unknown[1]!r}{_hint(info, unknown[1])}") from None
         raise
     defaults = {"num_classes": info.num_classes, "in_channels": info.input_shape[-1]}
     model.zoo_name = name

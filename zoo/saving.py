@@ -20,10 +20,11 @@ from zoo.preprocessing import Preprocessing
 from zoo.registry import create_model, model_info
 from zoo.weights.download import fetch_hub
 from zoo.weights.info import KEY, WeightsInfo, weights_info
-from zoo.weights.load import load_weights, read_info, save_weights
+from zoo.weights.load import load_weights, save_weights
 from zoo.weights.names import torch_tensors
 from zoo.weights.pth import WeightsFileError
 from zoo.weights.runs import CHECKPOINTS, MODEL
+from zoo.weights.sources import read_info
 
 logger = logging.getLogger(__name__)
 

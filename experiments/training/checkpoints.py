@@ -152,6 +152,8 @@ class Checkpoints:
                 loaded = self._checkpointer.load(candidate, abstract)
                 if digest(loaded) != metadata["digest"]:
                     raise ValueError("its content does not match its digest")
+                if "extra_digest" not in metadata:
+                    raise ValueError("it was written by an earlier version of this program")
                 if _digest_of_extra(metadata["digest"], metadata["extra"]) != metadata["extra_digest"]:
                     raise ValueError("its step, data position or figures do not match their digest")
                 if metadata["extra"]["step"] != candidate:

@@ -18,7 +18,7 @@ from experiments.errors import UserError, explain
 from experiments.training import run_files
 from zoo import model_card
 
-LOCK, ASIDE = ".lock", ".earlier"
+LOCK, ASIDE, MOVING = ".lock", ".earlier", ".earlier.part"
 
 
 @contextlib.contextmanager
@@ -85,21 +85,25 @@ def check_own(workdir: pathlib.Path) -> None:
 def set_aside(workdir: pathlib.Path) -> bool:
     """Move what an earlier run left into a folder of its own, for `drop_aside` to delete; whether there was anything.
 
-    What was set aside before stays: since then no run has come as far as a checkpoint.
+    What was set aside before stays, as long as no run has come as far as a checkpoint since then. A move that was cut off
+    is finished.
     """
-    aside = workdir / ASIDE
+    aside, moving = workdir / ASIDE, workdir / MOVING
     if aside.exists():
-        run_files.clear(workdir)
-        return True
+        if not run_files.newest_checkpoint(workdir):
+            run_files.clear(workdir)
+            return True
+        drop_aside(workdir)
     present = [name for name in (*run_files.FILES, *run_files.FOLDERS) if (workdir / name).exists()]
     card = workdir / model_card.FILE
     if card.is_file() and model_card.is_own(card):
         present.append(model_card.FILE)
-    if not present:
+    if not present and not moving.exists():
         return False
-    aside.mkdir()
+    moving.mkdir(exist_ok=True)
     for name in sorted(present, key=lambda name: name == "config.json"):  # last: until then it is a run
-        (workdir / name).rename(aside / name)
+        (workdir / name).rename(moving / name)
+    moving.rename(aside)
     return True
 
 

@@ -40,7 +40,10 @@ LOSSES: dict[str, tuple[Callable, Callable]] = {
     # Gulrajani et al. 2017; the penalty is added in the step.
     "wasserstein_gp": (lambda real, fake: fake.mean() - real.mean(), lambda fake: -fake.mean()),
 }
-OPTIONS = {"loss": "str", "d_steps": "int", "penalty": "float", "r1": "float", "conditional": "bool", "judge": "str | None"}
+OPTIONS = {
+    "loss": "str", "d_steps": "int", "fresh_latents": "bool", "penalty": "float", "r1": "float", "conditional": "bool",
+    "judge": "str | None",
+}  # fmt: skip
 # Samples in the pictures, and generated images of which more than this share of classes is missing is a collapsed run.
 GRID, COLLAPSED = 64, 0.3
 
@@ -96,9 +99,6 @@ class GanTask:
         self.recipe, self.dataset, self.steps = recipe, dataset, steps
         self.loss_name, self.d_steps = options["loss"], options["d_steps"]
         self.penalty, self.r1 = float(options["penalty"]), float(options["r1"])
-        for name in ("conditional", "fresh_latents"):
-            if not isinstance(options[name], bool):
-                raise UserError(f"{name}: {options[name]!r} given, True or False is needed")
         self.conditional, self.fresh_latents = options["conditional"], options["fresh_latents"]
         self.schedule = make_schedule(recipe, cdiv(steps, recipe.accumulate), per_epoch / recipe.accumulate)
         self.optimizer = make_optimizer(recipe, self.schedule)

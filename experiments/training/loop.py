@@ -8,7 +8,6 @@ import itertools
 import math
 import pathlib
 import platform
-import signal
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -26,6 +25,7 @@ from experiments.recipes.recipe import Recipe
 from experiments.training import folder, length, run_files
 from experiments.training import mesh as meshes
 from experiments.training.checkpoints import Checkpoints, digest, named_leaves
+from experiments.training.interrupts import Interrupts, StoppedError
 from experiments.training.model_file import save_trained
 from experiments.training.progress import ProgressBar, print_summary
 from experiments.training.quality import Judge
@@ -56,40 +56,6 @@ def versions() -> dict[str, str]:
     """The versions and the device that the figures of a run depend on."""
     packages = machine.versions("jax", "jaxlib", "flax", "optax", "numpy")
     return packages | {"python": platform.python_version(), "device": jax.devices()[0].device_kind}
-
-
-class StoppedError(Exception):
-    """SIGTERM, SIGHUP or Ctrl-C arrived, and the run was saved."""
-
-    def __init__(self, signal_number: int, step: int):
-        name = signal.Signals(signal_number).name
-        super().__init__(f"stopped by {name} at step {step}, saved; the same command continues")
-        self.signal_number = signal_number
-
-
-class Interrupts:
-    """SIGTERM, SIGHUP and SIGINT noted, not acted on, so that the loop can finish its step and save; a second one acts at once.
-
-    One that is ignored, as nohup has SIGHUP, stays so.
-    """
-
-    def __init__(self) -> None:
-        self.received: int | None = None
-        self._old: dict[int, Any] = {}
-
-    def __enter__(self) -> Interrupts:
-        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
-            if signal.getsignal(number) != signal.SIG_IGN:
-                self._old[number] = signal.signal(number, self._note)
-        return self
-
-    def _note(self, number: int, _frame: Any) -> None:
-        self.received = number
-        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
-
-    def __exit__(self, *_: Any) -> None:
-        for number, handler in self._old.items():
-            signal.signal(number, handler)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -220,7 +186,7 @@ def _train(
     found = checkpoints.restore(stepper.state, stepper.shardings, discard=True) if old else None
     if found:
         stepper.state, extra, damaged = found
-        now = Progress(extra["step"], extra["seconds"], extra["evaluation"], extra.get("evaluated", extra["step"]))
+        now = Progress(extra["step"], extra["seconds"], extra["evaluation"], extra["evaluated"])
         feed.set_state(extra["feed"])
         for line in damaged:
             console.print(f"warning: {line}", highlight=False, markup=False, soft_wrap=True)

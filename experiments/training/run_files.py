@@ -104,10 +104,10 @@ class Metrics:
 
     def write(self, row: dict[str, Any]) -> None:
         """Append one row: step, split and figures."""
-        self._file.write(json.dumps(row) + "\n")
         from tensorboardX.proto.event_pb2 import Event
         from tensorboardX.summary import scalar
 
+        self._file.write(json.dumps(row) + "\n")
         if self._tensorboard is None:
             self._tensorboard = self._open_events()
         for name, value in row.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from kernels.runtime import dispatch
-from kernels.runtime.launch import usable_cores
+from kernels.runtime.launches import usable_cores
 from kernels.runtime.sizes import cdiv, power_of_two
 from kernels.runtime.tuning import tuned_config
 

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 
 from kernels.recurrent.cells import CELLS, CellWeights
 from kernels.runtime import checks, devices, precision
-from kernels.runtime.launch import usable_cores
+from kernels.runtime.launches import usable_cores
 from kernels.runtime.sizes import cdiv, power_of_two
 from kernels.runtime.tuning import tuned_config
 

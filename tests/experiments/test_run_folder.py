@@ -80,6 +80,27 @@ def test_no_resume_keeps_the_earlier_run_until_the_first_checkpoint(
     assert {p.name for p in workdir.iterdir()} == {p.split("/")[0] for p in before}
 
 
+def test_what_was_set_aside_gives_way_to_what_has_a_checkpoint_since(workdir: pathlib.Path) -> None:
+    """Killed between the first checkpoint and the second: the folder holds both, and the newer run is kept next."""
+    older = workdir / folder.ASIDE
+    older.mkdir()
+    (older / "summary.json").write_text("{}")
+    before = {name: data for name, data in content(workdir).items() if not name.startswith(folder.ASIDE)}
+    assert folder.set_aside(workdir)
+    assert content(older) == before
+
+
+def test_a_move_that_was_cut_off_is_finished(workdir: pathlib.Path) -> None:
+    before = content(workdir)
+    (workdir / folder.MOVING).mkdir()
+    for name in ("checkpoints", "summary.json"):
+        (workdir / name).rename(workdir / folder.MOVING / name)
+    folder.check_own(workdir)
+    assert folder.set_aside(workdir)
+    assert content(workdir / folder.ASIDE) == before
+    assert [p.name for p in workdir.iterdir()] == [folder.ASIDE]
+
+
 @pytest.mark.parametrize("resume", [True, False])
 @pytest.mark.parametrize(
     "name", ["checkpoints/3/mine.txt", "samples/mine.png", "tensorboard/mine", "summary.json", "config.json"]

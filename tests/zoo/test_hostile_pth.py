@@ -160,7 +160,7 @@ def test_it_ends_in_one_line_and_little_memory(make: Callable[[pathlib.Path], No
     assert str(error.value).startswith(f"source: {path}: ")
     assert "\n" not in str(error.value)
     assert len(str(error.value)) < 400
-    assert peak < 2**29  # what 200,000 objects of Python's take, at most; each file asks for gigabytes or has no end
+    assert peak < 2**27  # 64 MiB may be unpacked, and objects come on top; each file asks for gigabytes or has no end
 
 
 def test_what_torch_would_write_is_read(tmp_path: pathlib.Path) -> None:

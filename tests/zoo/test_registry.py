@@ -76,6 +76,8 @@ def test_names_of_other_libraries_are_told_ours() -> None:
         zoo.create_model("vgg11", img_size=100)
     with pytest.raises(TypeError, match=r"'hiden_size'; did you mean hidden_size\?"):
         zoo.create_model("lstm_classifier", hiden_size=3)
+    with pytest.raises(TypeError, match=r"'latent'; did you mean latent_size\?"):  # which the builder takes, not the class
+        zoo.create_model("gan_mlp", latent=3)
 
 
 def test_seeds_in_every_form() -> None:

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import hashlib
 import http.client
+import importlib
 import os
 import pathlib
 import re
@@ -17,6 +18,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
+from zoo.arguments import need
 from zoo.weights.published import file_of
 
 TORCHVISION_URL = "https://download.pytorch.org/models/"
@@ -207,11 +209,10 @@ def fetch_hub(spec: str, cache: PathLike | None = None) -> pathlib.Path:
     if not found:
         raise ValueError(f"source: 'hf://{spec}' given, hf://owner/repo[/file][@revision] is needed")
     try:
-        import huggingface_hub
-        from huggingface_hub.errors import EntryNotFoundError
-    except ImportError as error:
-        needed = 'huggingface-hub, which is not installed: pip install "jax-kernel-zoo[hub]"'
-        raise DownloadError(f"source: hf:// needs {needed}") from error
+        huggingface_hub = need("huggingface_hub", "hub", "source: hf://")
+    except ModuleNotFoundError as error:
+        raise DownloadError(str(error)) from error
+    missing_entry = importlib.import_module("huggingface_hub.errors").EntryNotFoundError
     repo, file, revision = found.groups()
     files = [file] if file else ["model.safetensors", "pytorch_model.bin"]
     for name in files:
@@ -226,7 +227,7 @@ def fetch_hub(spec: str, cache: PathLike | None = None) -> pathlib.Path:
                     library_name="jax-kernel-zoo",
                 )
             )
-        except EntryNotFoundError as error:
+        except missing_entry as error:
             missing = error
         except Exception as error:  # the client's errors share no base class but this
             raise DownloadError(f"source: hf://{spec}: {' '.join(str(error).split())}") from error

@@ -6,8 +6,6 @@ import dataclasses
 import logging
 import os
 import pathlib
-import sys
-from collections.abc import Mapping
 from typing import Any, Literal
 
 import jax
@@ -16,18 +14,13 @@ import numpy as np
 from flax import nnx
 
 from kernels.runtime.sizes import cdiv
-from zoo.weights.download import download, fetch_hub, fetch_torchvision
 from zoo.weights.info import WeightsInfo
 from zoo.weights.names import TorchTensor, layer_at, torch_tensors, zoo_tensors
-from zoo.weights.pth import WeightsFileError, read_checkpoint
-from zoo.weights.published import imagenet_classes, is_published, preprocessing_of
-from zoo.weights.runs import read_run_checkpoint, weights_in
-from zoo.weights.state_dicts import StateDict, find_state_dict, likeliest_prefix, listed, without_prefix
+from zoo.weights.sources import is_torchvisions, read
+from zoo.weights.state_dicts import likeliest_prefix, listed, without_prefix
 from zoo.weights.writing import write_safetensors
 
 logger = logging.getLogger(__name__)
-# What torch.save's files are called.
-TORCH_FILES = (".pth", ".pt", ".bin", ".ckpt", ".pth.tar", ".pt.tar")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,9 +92,9 @@ def load_weights(
       DownloadError: the file cannot be fetched, or is not the one published.
       ValueError: `source` is none of the above, or no name in it begins with `prefix`.
     """
-    read, info = _read(source, cache, sha256, progress)
+    found_in, info = read(source, cache, sha256, progress)
     by_name, own = torch_tensors(model), zoo_tensors(model)
-    found = without_prefix(read.tensors, by_name.keys() | own.keys(), prefix)
+    found = without_prefix(found_in.tensors, by_name.keys() | own.keys(), prefix)
     # torch.optim.swa_utils.AveragedModel counts what it averaged.
     counters = tuple(name for name in found.tensors if name.endswith("n_averaged") and name not in by_name)
     given = {name: value for name, value in found.tensors.items() if name not in counters}
@@ -144,12 +137,12 @@ def load_weights(
         logger.warning("the classifier has another number of classes than the weights: %s not loaded", ", ".join(kept))
     if adapted:
         logger.warning("%s fitted to another number of input channels", ", ".join(adapted))
-    skipped = (*read.skipped, *found.skipped, *counters)
+    skipped = (*found_in.skipped, *found.skipped, *counters)
     if skipped:
-        taken = "".join(f" {part!r}" for part in (read.entry, found.prefix) if part)
+        taken = "".join(f" {part!r}" for part in (found_in.entry, found.prefix) if part)
         logger.warning("%s: weights taken%s; left out: %s", info.source or "source", taken and f" from{taken}", listed(skipped))
     if hasattr(model, "weights_loaded"):
-        model.weights_loaded(bool(info.source) and _is_torchvisions(info.source), described=bool(info.model))
+        model.weights_loaded(bool(info.source) and is_torchvisions(info.source), described=bool(info.model))
     _describe(model, info, kept)
     return LoadReport(tuple(n for n in values if n not in adapted), tuple(adapted), tuple(kept), skipped)
 
@@ -208,101 +201,6 @@ def _describe(model: Any, info: WeightsInfo, kept: tuple[str, ...]) -> None:
     info = dataclasses.replace(info, classes=()) if kept else info
     if info != WeightsInfo() or hasattr(model, "zoo_weights"):
         model.zoo_weights = info
-
-
-def _read(
-    source: Any, cache: str | os.PathLike | None, sha256: str | None, progress: bool | None
-) -> tuple[StateDict, WeightsInfo]:
-    """The tensors of a source, and what is known of them."""
-    if isinstance(source, Mapping):
-        found = find_state_dict(source, _is_tensor)
-        if not found.tensors:
-            raise ValueError(f"source: a mapping of {len(source)} entries given that holds no arrays by name")
-        return found._replace(tensors={n: _as_numpy(n, value) for n, value in found.tensors.items()}), WeightsInfo()
-    if isinstance(source, str) and source.startswith("torchvision://"):
-        name = source.removeprefix("torchvision://")
-        return read_checkpoint(fetch_torchvision(name, cache, progress)), _published_info(name, source)
-    if isinstance(source, str) and source.startswith("hf://"):
-        return _read_file(fetch_hub(source.removeprefix("hf://"), cache), source)
-    if isinstance(source, str) and source.startswith(("https://", "http://")):
-        return _read_file(download(source, sha256=sha256, cache=cache, progress=progress), source)
-    if isinstance(source, str | os.PathLike):
-        path = pathlib.Path(source)
-        path = weights_in(path) if path.is_dir() else path
-        if path.is_dir():
-            return StateDict(read_run_checkpoint(path)), WeightsInfo(str(path))
-        return _read_file(path, str(path))
-    raise ValueError(
-        f"source: {type(source).__name__} given, a file, a folder of a model or a run, a state_dict, 'torchvision://NAME' or "
-        "'hf://owner/repo' is needed"
-    )
-
-
-def _is_torchvisions(source: str) -> bool:
-    return source.startswith("torchvision://") or is_published(pathlib.PurePath(source).name)
-
-
-def _published_info(name: str, source: str) -> WeightsInfo:
-    return WeightsInfo(source, classes=imagenet_classes(), preprocessing=preprocessing_of(name), data="ImageNet-1k")
-
-
-def _read_file(path: pathlib.Path, source: str) -> tuple[StateDict, WeightsInfo]:
-    if path.name.lower().endswith(TORCH_FILES):
-        return read_checkpoint(path), _published_info(path.stem, source) if is_published(path.name) else WeightsInfo(source)
-    if path.suffix.lower() != ".safetensors":
-        raise ValueError(f"source: {str(path)!r} given, a file that ends in .safetensors, {', '.join(TORCH_FILES)} is needed")
-    return StateDict(dict(read_safetensors(path))), read_info(path, source)
-
-
-def read_info(path: pathlib.Path, source: str) -> WeightsInfo:
-    """What the metadata of a safetensors file say.
-
-    Raises:
-      WeightsFileError: damaged, or no safetensors file.
-    """
-    import safetensors
-
-    try:
-        with safetensors.safe_open(path, "numpy") as opened:
-            return WeightsInfo.from_metadata(opened.metadata() or {}, source)
-    except safetensors.SafetensorError as error:
-        raise WeightsFileError(f"source: {path}: damaged or no safetensors file ({error})") from error
-
-
-def read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """The tensors of a safetensors file.
-
-    Raises:
-      WeightsFileError: damaged, or no safetensors file.
-    """
-    import safetensors
-
-    dtypes = {"BF16": jnp.bfloat16, "F16": np.float16, "F32": np.float32, "F64": np.float64, "BOOL": np.bool_}
-    dtypes |= {f"{kind}{bits}": np.dtype(f"{kind.lower()}{bits // 8}") for kind in "IU" for bits in (8, 16, 32, 64)}
-    try:
-        # safetensors' own NumPy reader does not know bfloat16.
-        entries = safetensors.deserialize(path.read_bytes())
-        return {name: np.frombuffer(e["data"], dtypes[e["dtype"]]).reshape(e["shape"]) for name, e in entries}
-    except (safetensors.SafetensorError, KeyError, ValueError) as error:
-        raise WeightsFileError(f"source: {path}: damaged or no safetensors file ({error})") from error
-
-
-def _is_tensor(value: Any) -> bool:
-    """Whether it is an array of torch, NumPy or JAX; NumPy's scalars are figures that stand beside them."""
-    return hasattr(value, "shape") and hasattr(value, "dtype") and not isinstance(value, np.generic | Mapping)
-
-
-def _as_numpy(name: str, value: Any) -> np.ndarray:
-    torch = sys.modules.get("torch")
-    if torch is not None and isinstance(value, torch.Tensor):
-        value = value.detach().cpu()
-        if value.dtype == torch.bfloat16:
-            return value.contiguous().view(torch.int16).numpy().view(jnp.bfloat16)
-        return value.numpy()
-    array = np.asarray(value)
-    if array.dtype == object:
-        raise ValueError(f"source: {name} is a {type(value).__name__}, an array is needed")
-    return array
 
 
 def _in_torch_layout(value: np.ndarray, tensor: TorchTensor | None) -> np.ndarray:
