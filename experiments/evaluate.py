@@ -19,7 +19,6 @@ from rich.table import Table
 from rich.text import Text
 
 import zoo
-from experiments import data as datasets
 from experiments import recipes
 from experiments.errors import UserError, run
 from experiments.flags import Parser, whole
@@ -43,29 +42,34 @@ def open_model(source: str, model: str | None, data: str | None, data_options: s
         raise UserError(f"source: {source} is neither a workdir nor a weights file")
     if model is None:
         raise UserError(f"--model: needed for a weights file such as {source}")
-    found = build(recipe_for(model, data, data_options), judge_of)
+    found = build(recipe_for(model, source, data, data_options), judge_of)
     loaded = found.task.model(found.stepper.state)
     report = zoo.load_weights(loaded, source)
     if report.kept:  # a head as it was drawn knows nothing
         raise UserError(
             f"--data: {found.recipe.data} has {len(found.dataset.classes)} classes, {source} was trained for others"
         )
+    known = zoo.weights_info(loaded)
+    classes = tuple(found.dataset.classes)
+    if known.model and known.classes not in ((), classes):  # published weights call theirs by other names than folders do
+        differing = next(i for i, pair in enumerate(zip(known.classes, classes, strict=True)) if pair[0] != pair[1])
+        raise UserError(
+            f"--data: class {differing} of {found.recipe.data} is {printable(classes[differing])}, of {source} "
+            f"{printable(known.classes[differing])}"
+        )
     found.stepper.state = found.task.with_model(found.stepper.state, loaded)
     return found, path.parent if path.exists() else pathlib.Path()
 
 
-def recipe_for(model: str, data: str | None, data_options: str | None = None) -> Recipe:
-    """The model's recipe on the data given; images are as large as the model's own."""
+def recipe_for(model: str, weights: str, data: str | None, data_options: str | None = None) -> Recipe:
+    """The model's recipe on the data given, whose images are made ready as the weights want them."""
     recipe = recipes.find(model, data)
+    if recipe.task == "classification":
+        recipe = dataclasses.replace(recipe, weights=weights)
     if data is not None:
         same = recipe.data.partition(":")[0] == data.partition(":")[0]
         recipe = dataclasses.replace(recipe, data=data, data_options=recipe.data_options if same else "")
-    if data_options is not None:
-        recipe = dataclasses.replace(recipe, data_options=data_options)
-    height, *others = zoo.model_info(model).input_shape
-    if len(others) == 2 and "size" in datasets.options_of(recipe.data) and "size" not in recipe.options("data"):
-        recipe = dataclasses.replace(recipe, data_options=",".join(filter(None, [recipe.data_options, f"size={height}"])))
-    return recipe
+    return recipe if data_options is None else dataclasses.replace(recipe, data_options=data_options)
 
 
 def predict(opened: Run, batch_size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

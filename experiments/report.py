@@ -117,6 +117,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "compiled-steps": _of(tabled, compared.outside_convolutions, "compiled-models", device=GPU),
     "recurrent-learning": _of(tabled, training.recurrent_learning, "recurrent-learning"),
     "conv-learning": _of(tabled, training.conv_learning, "conv-learning"),
+    "fine-tuning": _of(tabled, training.fine_tuning, "fine-tuning"),
     "gan-learning": _of(tabled, training.gan_learning, "gan-learning"),
     "cpu-speed": _of(tabled, training.cpu_speed, "conv-models", "recurrent-cpu", "gan-cpu"),
     "conv-transpose": conv_transpose,
@@ -147,6 +148,7 @@ PICTURES: dict[str, tuple[Callable[..., None], Callable[[], list[dict[str, Any] 
     "operators.png": (pictures.draw_speedups, lambda: [comparison("operators")]),
     "models.png": (pictures.draw_speedups, lambda: [comparison("models")]),
     "roofline.png": (pictures.draw_roofline, lambda: [comparison("operators")]),
+    "fine-tuning.png": (training.draw_fine_tuning, lambda: [found("fine-tuning")]),
     "guide.png": (guide_pictures.draw, lambda: [found("guide")]),
 }
 

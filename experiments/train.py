@@ -1,7 +1,8 @@
 """Train a zoo model: python -m experiments.train MODEL [flags].
 
-MODEL alone picks the model's recipe (experiments/recipes/); every choice in it is a flag. The same command again continues
-a run that was interrupted.
+MODEL alone picks the model's recipe (experiments/recipes/); every choice in it is a flag. With --weights it is a recipe for
+fine-tuning. MODEL may also be a recipe file (recipe.py) or a function of your own (MODULE:FUNCTION). The same command again
+continues a run that was interrupted.
 """
 
 from __future__ import annotations
@@ -53,8 +54,8 @@ def start_processes(arguments: list[str]) -> list[str]:
     return [argument for argument in others if argument != "--distributed"]
 
 
-def parse(arguments: list[str]) -> Any:
-    """The recipe that the command line asks for.
+def parse(arguments: list[str]) -> tuple[Any, bool]:
+    """The recipe that the command line asks for, and whether its batch size was named there.
 
     Raises:
       UserError: an unknown model, data set or flag, or a value that a flag cannot have.
@@ -64,10 +65,11 @@ def parse(arguments: list[str]) -> Any:
     if not arguments or arguments[0].startswith("-"):
         raise UserError(f"MODEL is missing; {USAGE}")
     model, *flags = arguments
-    recipe = recipes.find(model, take(flags, {"--data": str})[0]["--data"])
+    named = take(flags, {"--data": str, "--weights": str, "--batch-size": str})[0]
+    recipe = recipes.find(model, named["--data"], named["--weights"])
     parser = Parser(f"experiments.train {model}", __doc__, "--epochs 5 --workdir runs/short", usage="%(prog)s [flags]")
     add_fields(parser, recipe, without=("model",))
-    return dataclasses.replace(recipe, **vars(parser.parse_args(flags)))
+    return dataclasses.replace(recipe, **vars(parser.parse_args(flags))), named["--batch-size"] is not None
 
 
 def main(arguments: list[str]) -> int:
@@ -76,13 +78,13 @@ def main(arguments: list[str]) -> int:
 
         print(f"{__doc__}\n{USAGE}\n\nmodels: {', '.join(zoo.list_models())}")
         return 0
-    recipe = parse(start_processes(arguments))
+    recipe, batch_named = parse(start_processes(arguments))
     from experiments.training.interrupts import StoppedError
     from experiments.training.judge import judge_of
     from experiments.training.loop import train
 
     try:
-        train(recipe, judge=judge_of)
+        train(recipe, judge=judge_of, fit_batch=not batch_named)
     except StoppedError as stopped:
         print(stopped, file=sys.stderr)
         return 128 + stopped.signal_number

@@ -17,6 +17,7 @@ from zoo.hub import push_to_hub
 from zoo.images import preprocess
 from zoo.layers.recurrent import Recurrent
 from zoo.models.alexnet import AlexNet, AlexNetOriginal
+from zoo.models.base import FeatureInfo
 from zoo.models.gan import Gan
 from zoo.models.googlenet import GoogLeNet, GoogLeNetOriginal, GoogLeNetOutputs
 from zoo.models.lenet import LeNet5, LeNet5Original
@@ -27,6 +28,7 @@ from zoo.prediction import Prediction, predict
 from zoo.preprocessing import Preprocessing
 from zoo.registry import ModelInfo, create_model, list_models, model_info, register
 from zoo.saving import load_model, save_model
+from zoo.stages import stages
 from zoo.summary import count_macs, count_params, summarize
 from zoo.weights import WeightsInfo, load_weights, save_weights, to_torch_state_dict, weights_info
 from zoo.weights.download import download
@@ -37,6 +39,7 @@ __all__ = [
     "VGG",
     "AlexNet",
     "AlexNetOriginal",
+    "FeatureInfo",
     "Gan",
     "GoogLeNet",
     "GoogLeNetOriginal",
@@ -72,6 +75,7 @@ __all__ = [
     "save_model",
     "save_weights",
     "split",
+    "stages",
     "summarize",
     "to_torch_state_dict",
     "training_view",

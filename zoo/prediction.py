@@ -13,6 +13,7 @@ from zoo.functional import evaluation_view
 from zoo.images import preprocess
 from zoo.preprocessing import Preprocessing
 from zoo.weights.info import weights_info
+from zoo.weights.names import layer_at
 
 
 class Prediction(NamedTuple):
@@ -47,6 +48,9 @@ def predict(
     """
     if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
         raise ValueError(f"k: {k!r} given, a whole number of at least 1 is needed")
+    classifier = getattr(model, "classifier_layers", ())[:1]
+    if any(layer_at(model, path) is None for path in classifier):
+        raise ValueError(f"model: this {type(model).__name__} has no classifier; reset_classifier(num_classes) makes one")
     images = preprocess(model, image, preprocessing=preprocessing)
     rows = np.asarray(_probabilities(evaluation_view(model), images))
     outputs = rows.shape[-1]

@@ -7,7 +7,7 @@ import difflib
 import fnmatch
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import jax.numpy as jnp
@@ -36,20 +36,21 @@ class ModelInfo:
     Attributes:
       name: registry name.
       family: the file under zoo/models/ that defines it.
-      paper: author, year and title.
-      params: trainable parameters of the default configuration, without heads that only training uses.
-      macs: multiply-adds of the forward pass of one example of `input_shape`, convolutions and matrix products only.
       input_shape: one example, without the batch: (height, width, channels), (time, features) or (time,) for token ids.
+      paper: author, year and title.
+      params: trainable parameters of the default configuration, without heads that only training uses; 0 where not given.
+      macs: multiply-adds of the forward pass of one example of `input_shape`, convolutions and matrix products only; 0 where
+        not given.
       weights: names of published weights that `zoo.load_weights(model, "torchvision://NAME")` finds.
       num_classes: the default number of classes (for a language model, the size of the vocabulary).
     """
 
     name: str
     family: str
-    paper: str
-    params: int
-    macs: int
     input_shape: tuple[int, ...]
+    paper: str = ""
+    params: int = 0
+    macs: int = 0
     weights: tuple[str, ...] = ()
     num_classes: int = 1000
 
@@ -73,10 +74,20 @@ _models: dict[str, tuple[ModelInfo, Callable[..., nnx.Module]]] = {}
 
 
 def register(name: str, **info: Any) -> Callable[[Callable[..., nnx.Module]], Callable[..., nnx.Module]]:
-    """Decorate a builder `f(*, num_classes, in_channels, dtype, param_dtype, implementation, rngs, ...)` with its name.
+    """Decorate a builder with the name that `create_model` knows it by.
 
-    The keywords are those of `ModelInfo`; the family is the name of the file that the builder stands in.
+    The builder is `f(*, dtype, param_dtype, implementation, rngs, ...)`, with `num_classes` and `in_channels` where the model
+    has them; it returns an nnx.Module.
+
+    Args:
+      name: not one that is taken.
+      **info: fields of `ModelInfo`; `input_shape` is needed. The family is the name of the file that the builder stands in.
+
+    Raises:
+      ValueError: the name is taken, or `input_shape` is missing.
     """
+    if "input_shape" not in info:
+        raise ValueError(f"input_shape: missing; zoo.register({name!r}, input_shape=(224, 224, 3)), of one example")
 
     def add(builder: Callable[..., nnx.Module]) -> Callable[..., nnx.Module]:
         if name in _models:
@@ -86,6 +97,11 @@ def register(name: str, **info: Any) -> Callable[[Callable[..., nnx.Module]], Ca
         return builder
 
     return add
+
+
+def registered_name(builder: Any) -> str | None:
+    """The name under which a builder is registered; None where it is not."""
+    return next((name for name, (_, known) in _models.items() if known is builder), None)
 
 
 def _entry(name: str) -> tuple[ModelInfo, Callable[..., nnx.Module]]:
@@ -162,6 +178,8 @@ def create_model(
     dtype: jnp.dtype | type | None = None,
     param_dtype: jnp.dtype | type = jnp.float32,
     implementation: str | None = None,
+    features_only: bool = False,
+    out_indices: Sequence[int] | None = None,
     weights: Any = None,
     rngs: Any = 0,
     **options: Any,
@@ -170,11 +188,15 @@ def create_model(
 
     Args:
       name: a name from `list_models`.
-      num_classes: outputs of the classifier; None for the model's own default.
+      num_classes: outputs of the classifier; None for the model's own default. With 0 an image model, a sequence classifier or
+        a tagger has no classifier, and gives the vector [..., num_features] that it would read.
       in_channels: channels (or features per step) of the input; None for the model's own default.
       dtype: dtype of the computation; None for that of the parameters.
       param_dtype: dtype of the parameters; running statistics are kept in at least float32.
       implementation: passed to every operator in kernels/; None takes the best that runs here.
+      features_only: an image model without its head, which returns a list of feature maps [batch, height, width, channels];
+        `model.feature_info` has their stages, channels and reductions.
+      out_indices: of which stages, by number, negative ones from the end; what comes after the last is not built. None: all.
       weights: anything `load_weights` takes, loaded into the new model.
       rngs: nnx.Rngs, a seed or a jax.random.key.
       **options: the model's own keywords (dropout, aux_logits, ...).
@@ -189,13 +211,20 @@ def create_model(
     info, builder = _entry(name)
     for key, value in (("num_classes", num_classes), ("in_channels", in_channels)):
         if value is not None:
-            options[key] = whole(key, value)
+            options[key] = whole(key, value, 0 if key == "num_classes" else 1)
+    if out_indices is not None and not features_only:
+        raise ValueError(f"out_indices: {out_indices!r} given without features_only=True")
     try:
         model: Any = builder(dtype=dtype, param_dtype=param_dtype, implementation=implementation, rngs=as_rngs(rngs), **options)
     except TypeError as error:
         if unknown := re.search(r"unexpected keyword argument '(\w+)'", str(error)):
             raise TypeError(f"{info.name}: unexpected keyword argument {unknown[1]!r}{_hint(info, unknown[1])}") from None
         raise
+    if features_only:
+        if not hasattr(model, "keep_feature_maps"):
+            raise ValueError(f"features_only: {name} has no such form; zoo.features(model, x) gives what its stages put out")
+        model.keep_feature_maps(out_indices)
+        options |= {"features_only": True, "out_indices": model.out_indices}
     defaults = {"num_classes": info.num_classes, "in_channels": info.input_shape[-1]}
     model.zoo_name = name
     model.zoo_options = options_json(builder, defaults, options | {"dtype": dtype, "param_dtype": param_dtype})

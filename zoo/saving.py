@@ -58,12 +58,12 @@ def save_model(
     built = _buildable(model)
     name: str = model.zoo_name  # type: ignore[attr-defined]
     known = weights_info(model)
-    outputs = built.get("num_classes", model_info(name).num_classes)
+    outputs = _outputs(built, name)
     tokens = getattr(getattr(model, "embedding", None), "num_embeddings", None)
     info = WeightsInfo(
         model=name,
         options=json.dumps(built),
-        classes=_names("classes", classes, known.classes, outputs or None),
+        classes=_names("classes", classes, known.classes, outputs),
         vocabulary=_names("vocabulary", vocabulary, known.vocabulary, tokens),
         preprocessing=known.preprocessing if preprocessing is None else preprocessing,
         data=known.data if data is None else data,
@@ -114,8 +114,8 @@ def load_model(
         # Nothing is allocated for sizes that the file's own tensors do not have.
         read: Any = nnx.eval_shape(lambda: create_model(info.model, **options))
         load_weights(read, path, adapt=False)
-        outputs = options.get("num_classes", model_info(info.model).num_classes)
-        _names("classes", info.classes, (), outputs or None)
+        outputs = _outputs(options, info.model)
+        _names("classes", info.classes, (), outputs)
     except WeightsFileError:
         raise
     except (ValueError, TypeError, OverflowError) as error:
@@ -169,6 +169,8 @@ def _buildable(model: Any) -> dict[str, Any]:
     first = {shape[0] for shape in differing.values() if shape}
     if len(first) == 1:  # torch's layouts begin with the outputs
         options["num_classes"] = first.pop()
+    elif not differing and shapes.keys() < built.keys():
+        options["num_classes"] = 0
     if built != shapes and _built_shapes(model.zoo_name, options) != shapes:
         raise ValueError(
             f"model: not as zoo.create_model made it ({', '.join(list(differing)[:3])} differ), so a file could not say how to "
@@ -184,6 +186,11 @@ def _shapes(model: Any) -> dict[str, tuple[int, ...]]:
 def _built_shapes(name: str, options: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     chosen = options_from_json(json.dumps(options))
     return _shapes(nnx.eval_shape(lambda: create_model(name, **chosen)))
+
+
+def _outputs(options: Mapping[str, Any], name: str) -> int:
+    """How many classes a model has."""
+    return 0 if options.get("features_only") else options.get("num_classes", model_info(name).num_classes)
 
 
 def _names(what: str, given: Sequence[str] | None, known: tuple[str, ...], count: int | None) -> tuple[str, ...]:

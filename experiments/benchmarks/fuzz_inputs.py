@@ -160,7 +160,7 @@ READERS: dict[str, Reader] = {
     "mnist": Reader("train-images-idx3-ubyte.gz", _idx, mnist.read_idx),
     "text": Reader("t.txt", lambda: [TEXT], lambda path: data.load(f"text:{path}"), (UserError,)),
     "tagging": Reader("t.tsv", lambda: [TAGGED], lambda path: data.load(f"tagging:{path}"), (UserError,)),
-    "image": Reader("i.png", _images, lambda path: imagefolder.read_image(path, 8, None)),
+    "image": Reader("i.png", _images, lambda path: imagefolder.read_image(path, imagefolder.square(8), None)),
     "latents": Reader("z.npy", _npy, lambda path: read_latents(path, 8, 1000), (UserError,)),
     "result file": Reader("r.json", _results, result.read, (UserError,)),
     "safetensors": Reader("w.safetensors", _safetensors, _weights, (WeightsFileError,)),

@@ -33,7 +33,7 @@ from experiments.losses import cross_entropy
 from experiments.measuring import result
 
 SEEDS = (0, 1, 2)
-# name -> (flags of experiments.train, what is reported)
+# name -> flags of experiments.train, what is reported
 RECURRENT: dict[str, tuple[list[str], str]] = {
     "lstm_lm": (["lstm_lm"], "eval_bits_per_character"),
     "gru_lm": (["gru_lm"], "eval_bits_per_character"),
@@ -86,7 +86,7 @@ def over_seeds(flags: list[str], figures: Iterable[str], look: Look = lambda see
 
 def recurrent(name: str) -> dict[str, Any]:
     flags, figure = RECURRENT[name]
-    return over_seeds(flags, [figure])
+    return over_seeds(flags, [figure, "eval_short_accuracy"] if name.endswith("_tagger") else [figure])
 
 
 def conv(name: str) -> dict[str, Any]:

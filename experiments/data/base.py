@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 import grain
@@ -68,6 +68,8 @@ class Dataset:
         random shifts and flips. `key` is a jax.random.key.
       picture: ``images -> images`` from 0 to 1, of images that `preprocess` has normalized.
       preprocessing: how an image file becomes what the model sees of a test image; None where that is no image.
+      adjustable: whether `load` takes another `preprocessing`.
+      also_test: further test data, by what stands before their figures.
     """
 
     name: str
@@ -80,6 +82,8 @@ class Dataset:
     vocabulary: tuple[str, ...] = ()
     kind: Literal["images", "text", "tags"] = "images"
     preprocessing: Preprocessing | None = None
+    adjustable: bool = False
+    also_test: Mapping[str, Source] = dataclasses.field(default_factory=dict)
 
     @property
     def skipped(self) -> list[str]:

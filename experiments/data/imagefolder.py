@@ -17,8 +17,9 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from experiments.data.augment import Augmentation, Changes, image_data
-from experiments.data.base import Batch, Dataset, stratified_split
+from experiments.data.base import Batch, Dataset, check_range, stratified_split
 from zoo.images import as_rgb
+from zoo.preprocessing import Preprocessing, imagenet
 
 SUFFIXES = (
     ".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm"
@@ -28,7 +29,12 @@ LITTER = ("__MACOSX", "__pycache__", "@eaDir", "$RECYCLE.BIN", "System Volume In
 TRAINING = ("train", "training")
 HELD_OUT = ("val", "valid", "validation", "dev", "test", "testing")
 _ORIENTATION = 0x0112  # in EXIF data
-MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's training images
+LARGEST_SIZE = 8192
+
+
+def square(size: int) -> Preprocessing:
+    """ImageNet's way at another size: the middle of an image whose shorter side was resized to 8/7 of it (256 for 224)."""
+    return dataclasses.replace(imagenet(round(size * 8 / 7)), crop_size=(size, size))
 
 
 @dataclasses.dataclass
@@ -37,14 +43,14 @@ class ImageFiles:
 
     Attributes:
       files, labels: of the same length.
-      size: height and width of what `gather` returns.
+      look: how a test image is resized, and the middle that is cut out; training cuts out a random part of the same size.
       skip_corrupt: put another image of the batch in the place of one that cannot be read, and count it, instead of raising.
       skipped: how many were replaced, by file.
     """
 
     files: list[pathlib.Path]
     labels: np.ndarray
-    size: int
+    look: Preprocessing
     skip_corrupt: bool = False
     skipped: dict[pathlib.Path, int] = dataclasses.field(default_factory=dict)
 
@@ -52,7 +58,7 @@ class ImageFiles:
         return len(self.files)
 
     def gather(self, indices: np.ndarray, rng: np.random.Generator | None) -> Batch:
-        """uint8 images [n, size, size, 3] and labels; a random crop of each with `rng`, the middle without.
+        """uint8 images [n, height, width, 3] and labels; a random crop of each with `rng`, the middle without.
 
         Raises:
           ValueError: a file cannot be read; with `skip_corrupt`, if none of the batch can.
@@ -60,11 +66,12 @@ class ImageFiles:
         return self._gather(indices, rng)[0]
 
     def _gather(self, indices: np.ndarray, rng: np.random.Generator | None) -> tuple[Batch, np.ndarray]:
-        images, readable = np.empty((len(indices), self.size, self.size, 3), np.uint8), np.ones(len(indices), bool)
+        shape = (len(indices), *self.look.crop_size, 3)
+        images, readable = np.empty(shape, np.uint8), np.ones(len(indices), bool)
         labels = self.labels[indices].copy()
         for row, index in enumerate(indices):
             try:
-                images[row] = read_image(self.files[index], self.size, rng)
+                images[row] = read_image(self.files[index], self.look, rng)
             except ValueError:
                 if not self.skip_corrupt:
                     raise
@@ -85,11 +92,10 @@ class ImageFiles:
             yield batch | {"weight": ((indices < len(self)) & readable).astype(np.float32)}
 
 
-def read_image(path: pathlib.Path, size: int, rng: np.random.Generator | None) -> np.ndarray:
-    """[size, size, 3], uint8, of the first picture where a file holds several.
+def read_image(path: pathlib.Path, look: Preprocessing, rng: np.random.Generator | None) -> np.ndarray:
+    """[*look.crop_size, 3], uint8, of the first picture where a file holds several.
 
-    With `rng` a random part of 8 to 100 % of the area and aspect 3/4 to 4/3, resized. Without, the middle of the image after
-    the shorter side was brought to size * 8 / 7 (256 for 224).
+    With `rng` a random part of 8 to 100 % of the area and aspect 3/4 to 4/3, resized. Without, the middle of the resized image.
 
     Raises:
       ValueError: no such file, or one that is cut off, damaged or no image.
@@ -99,21 +105,32 @@ def read_image(path: pathlib.Path, size: int, rng: np.random.Generator | None) -
             # A TIFF's size is that of the picture as it will be turned.
             lying = image.format != "TIFF" and image.getexif().get(_ORIENTATION, 1) >= 5  # its width will be its height
             width, height = image.size[::-1] if lying else image.size
-            if rng is None:
-                side = min(width, height) * 7 / 8
-                left, top, box_width, box_height = (width - side) / 2, (height - side) / 2, side, side
-            else:
-                left, top, box_width, box_height = random_box(width, height, rng)
+            left, top, box_width, box_height = (
+                middle_box(width, height, look) if rng is None else random_box(width, height, rng)
+            )
+            rows, columns = look.crop_size
             # A JPEG is decoded at a half, a quarter or an eighth of its size where that is still large enough.
-            wanted = math.ceil(size * width / box_width), math.ceil(size * height / box_height)
+            wanted = math.ceil(columns * width / box_width), math.ceil(rows * height / box_height)
             image.draft("RGB", wanted[::-1] if lying else wanted)
             picture = as_rgb(image)
             zoom_x, zoom_y = picture.width / width, picture.height / height
             box = (left * zoom_x, top * zoom_y, (left + box_width) * zoom_x, (top + box_height) * zoom_y)
             box = (box[0], box[1], min(box[2], picture.width), min(box[3], picture.height))
-            return np.asarray(picture.resize((size, size), Image.Resampling.BILINEAR, box=box))
+            method = Image.Resampling[look.interpolation.upper()]
+            return np.asarray(picture.resize((columns, rows), method, box=box))
     except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path}: cannot be read as an image ({error})") from error
+
+
+def middle_box(width: int, height: int, look: Preprocessing) -> tuple[float, float, float, float]:
+    """(left, top, width, height) of what is cut out of the middle, in pixels of the image before it is resized."""
+    resize, (rows, columns) = look.resize_size, look.crop_size
+    if isinstance(resize, tuple):
+        box_width, box_height = width * columns / resize[1], height * rows / resize[0]
+    else:
+        box_width, box_height = min(width, height) * columns / resize, min(width, height) * rows / resize
+    box_width, box_height = min(box_width, width), min(box_height, height)
+    return (width - box_width) / 2, (height - box_height) / 2, box_width, box_height
 
 
 def random_box(width: int, height: int, rng: np.random.Generator) -> tuple[float, float, float, float]:
@@ -212,17 +229,20 @@ def _is_image(path: pathlib.Path) -> bool:
 def load(
     path: str,
     *,
-    size: int = 224,
+    size: int | None = None,
     skip_corrupt: bool = False,
     flip: bool = True,
+    preprocessing: Preprocessing | None = None,
     **changes: Unpack[Changes],
 ) -> Dataset:
-    """Images [size, size, 3], normalized as ImageNet; random resized crops and flips in training.
+    """Images [height, width, 3], made ready as `preprocessing` says; random resized crops and flips in training.
 
     Args:
       path: folder with train/ and val/ (valid, validation, dev or test; any case), or of class folders, of which a stratified
         fifth is then the test data; a single image of a class is trained with.
+      size: height and width in place of those of `preprocessing`, in the same proportion to what it resizes to.
       skip_corrupt: leave out images that cannot be read, and count them, instead of stopping.
+      preprocessing: sizes, interpolation, mean and deviation; None for 224 out of 256, and ImageNet's mean and deviation.
 
     Raises:
       ValueError: a folder is missing, empty or ambiguous, or every class has a single image, so that none is left to test with.
@@ -241,7 +261,25 @@ def load(
             raise ValueError(f"{train_folder}: a single image of each class, which leaves none to test with")
         files, labels = [every[i] for i in train_rows], [every_label[i] for i in train_rows]
         test_files, test_labels = [every[i] for i in test_rows], [every_label[i] for i in test_rows]
-    part = lambda names, numbers: ImageFiles(names, np.array(numbers, np.int32), size, skip_corrupt)
-    augmentation = Augmentation(len(classes), MEAN, DEVIATION, 0, flip, **changes)
+    look = preprocessing or square(224)
+    if size is not None:
+        check_range("size", size, 1, LARGEST_SIZE)
+        look = _of_size(look, size)
+    part = lambda names, numbers: ImageFiles(names, np.array(numbers, np.int32), look, skip_corrupt)
+    low, high = look.value_range
+    # In terms of values from 0 to 1, and for three channels.
+    mean = tuple((m - low) / (high - low) for m in look.mean) * (3 // look.channels)
+    deviation = tuple(d / (high - low) for d in look.std) * (3 // look.channels)
+    augmentation = Augmentation(len(classes), mean, deviation, 0, flip, **changes)
     train, test = part(files, labels), part(test_files, test_labels)
-    return image_data("imagefolder", train, test, classes, (size, size, 3), augmentation, resize_size=round(size * 8 / 7))
+    made = image_data("imagefolder", train, test, classes, (*look.crop_size, 3), augmentation, resize_size=look.resize_size)
+    look = dataclasses.replace(look, mean=mean, std=deviation, value_range=(0.0, 1.0))
+    return dataclasses.replace(made, preprocessing=look, adjustable=True)
+
+
+def _of_size(look: Preprocessing, size: int) -> Preprocessing:
+    """The same at another size of the crop."""
+    by = size / min(look.crop_size)
+    resize = look.resize_size
+    resized = tuple(round(n * by) for n in resize) if isinstance(resize, tuple) else round(resize * by)
+    return dataclasses.replace(look, resize_size=resized, crop_size=(size, size))  # type: ignore[arg-type]

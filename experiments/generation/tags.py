@@ -17,6 +17,7 @@ from rich.text import Text
 
 import zoo
 from experiments.data.sequences import Windows
+from experiments.data.snippets import LONGEST
 from experiments.data.text import read_text
 from experiments.errors import UserError
 from experiments.flags import output
@@ -36,6 +37,9 @@ def split_tokens(text: str, vocabulary: Sequence[str]) -> list[str]:
 
 def predict(model: zoo.Tagger, tokens: np.ndarray, length: int = 768, context: int = 128, batch_size: int = 8) -> np.ndarray:
     """The tag of each token id, [n] to [n], each seen with at least `context` tokens on both sides where there are such."""
+    if len(tokens) <= LONGEST:
+        context = 16  # a short text stands amid zeros, as in training
+    length = min(length, len(tokens))
     graph, state = nnx.split(model)
     tags = jax.jit(lambda state, x: nnx.merge(graph, state)(x).argmax(-1))
     windows = Windows({"tokens": tokens}, length, context)

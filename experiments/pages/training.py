@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pathlib
 import statistics
 from typing import Any
 
+from experiments.measuring.pictures import BETTER, PALE, XLA, save
 from experiments.measuring.tables import Table
 
 Found = dict[str, Any]
@@ -51,6 +53,9 @@ def recurrent_learning(found: Found) -> Table:
         bits = "bits" in recipe["figure"]
         row = _seeds(recipe, name, "bits per character" if bits else "accuracy", ".3f" if bits else ".2%", aims.get(name, ""))
         rows.append([*row, f"{recipe['parameters']:,}"])
+        if short := sorted(run["eval_short_accuracy"] for run in recipe["runs"] if "eval_short_accuracy" in run):
+            spread = _spread(short[0], statistics.median(short), short[-1], ".2%")
+            rows.append(["", "accuracy on short texts", spread, "at least 97%" if name in aims else "", "", ""])
     return ["recipe", "on the test data", ">median (lowest to highest)", ">aim", ">seconds", ">parameters"], rows
 
 
@@ -65,6 +70,55 @@ def conv_learning(found: Found) -> Table:
             row.append(f"{run['seconds']:.0f}")
         rows.append(row)
     return ["network", "accuracy on", ">reached", ">aim", ">seconds"], rows
+
+
+def fine_tuning(found: Found) -> Table:
+    """Header and rows: accuracy by the number of images of a class, of each strategy."""
+    rows = [
+        [name, *(_spread(min(v), statistics.median(v), max(v), ".1%") for v in (by_each[str(each)] for each in found["each"]))]
+        for name, by_each in found["accuracy"].items()
+    ]
+    return ["images of a class", *(f">{each}" for each in found["each"])], rows
+
+
+# One colour per strategy: grey for what fine-tuning is compared with.
+_STRATEGIES = (XLA, "#E69F00", "#009E73", BETTER, "#CC79A7")
+
+
+def draw_fine_tuning(found: Found, path: pathlib.Path) -> None:
+    """An answer of zoo.predict, and what trained weights are worth by the number of images."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9.6, 3.4), layout="constrained")
+    shown, answer, curves = figure.subplots(1, 3, gridspec_kw={"width_ratios": [0.8, 1, 2]})
+    shown.imshow(found["example"]["image"], cmap="gray", vmin=0, vmax=255)
+    shown.set_xticks([])
+    shown.set_yticks([])
+    shown.set_title("an image", fontsize=10)
+    names, shares = zip(*found["example"]["answer"], strict=True)
+    answer.barh([f"digit {name}" for name in names], shares, color=[BETTER, *[PALE] * (len(names) - 1)])
+    for row, share in enumerate(shares):
+        answer.text(share + 0.02, row, f"{share:.1%}", va="center", fontsize=8)
+    answer.invert_yaxis()
+    answer.set_xlim(0, 1.25)
+    answer.set_xticks([])
+    answer.spines[["top", "right", "bottom"]].set_visible(False)
+    answer.set_title("zoo.predict(model, image)", fontsize=10)
+    for colour, (name, by_each) in zip(_STRATEGIES, found["accuracy"].items(), strict=True):
+        values = [by_each[str(each)] for each in found["each"]]
+        curves.fill_between(found["each"], [min(v) for v in values], [max(v) for v in values], color=colour, alpha=0.15, lw=0)
+        middle = [statistics.median(v) for v in values]
+        curves.plot(found["each"], middle, color=colour, marker="o", markersize=4, label=name)
+    curves.set_xscale("log")
+    curves.set_xticks(found["each"], [str(each) for each in found["each"]])
+    curves.set_xticks([], minor=True)
+    curves.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    curves.set_xlabel("training images of each class")
+    curves.set_title("test accuracy on noisy digits: from weights of clean ones, and from scratch", fontsize=10)
+    curves.grid(color=PALE, linewidth=0.6)
+    curves.spines[["top", "right"]].set_visible(False)
+    curves.legend(frameon=False, fontsize=8)
+    save(figure, path, found)
 
 
 def gan_learning(found: Found) -> Table:

@@ -19,9 +19,9 @@ class Recipe:
     """Every choice of a training run. A recipe file sets what suits its model and data; a flag overrides any of it."""
 
     model: str
-    """Registry name; see `python -m zoo list`."""
+    """Registry name; see `python -m zoo list`. Or MODULE:FUNCTION, a function of one's own that returns an nnx.Module."""
     data: str
-    """Data set: NAME, or NAME:PATH for data read from files."""
+    """Data set: NAME, or NAME:PATH for data read from files; or MODULE:FUNCTION[:PATH], a function that returns a Dataset."""
     task: Literal["classification", "language_model", "tagging", "gan"] = "classification"
     """What is learned, which decides the loss and the figures reported."""
     epochs: float = 10
@@ -52,6 +52,12 @@ class Recipe:
     """Steps compiled into one call, which saves Python's share where a step takes less than a millisecond."""
     label_smoothing: float = 0.0
     """Share of the target spread evenly over all classes."""
+    weights: str | None = None
+    """Trained weights to start from: a file, a run, torchvision://NAME, hf://OWNER/NAME; chooses a recipe for fine-tuning."""
+    freeze_until: str | None = None
+    """Stage that is trained, with all after it, while what stands before stays as it is: layer4, say, or classifier."""
+    layer_decay: float | None = None
+    """Factor on the learning rate for each stage further from the output."""
     ema: float | None = None
     """Decay of an exponential moving average of the weights, which evaluation then uses."""
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -93,6 +99,11 @@ class Recipe:
             value = getattr(self, name)
             if value is not None and not low <= value < high:
                 raise UserError(f"{name}: {value} given, at least {low} and below {high} is needed")
+        if self.layer_decay is not None and not 0 < self.layer_decay <= 1:
+            raise UserError(f"layer_decay: {self.layer_decay} given, above 0 and at most 1 is needed")
+        for name in ("weights", "freeze_until", "layer_decay"):
+            if self.task == "gan" and getattr(self, name) is not None:
+                raise UserError(f"{name}: {getattr(self, name)} given, a GAN takes none")
         for name in ("warmup_epochs", "weight_decay"):
             if not getattr(self, name) >= 0:
                 raise UserError(f"{name}: {getattr(self, name)} given, 0 or more is needed")
@@ -134,7 +145,7 @@ class Recipe:
 
     @property
     def directory(self) -> str:
-        return self.workdir or f"runs/{self.model}-{self.data.partition(':')[0]}"
+        return self.workdir or f"runs/{self.model.replace(':', '.')}-{self.data.partition(':')[0]}"
 
     def settings(self) -> dict[str, Any]:
         """What decides the result of the run: all but where it is kept."""

@@ -96,7 +96,7 @@ class GanTask:
         for name, least, most in (("d_steps", 1, 10**6), ("penalty", 0, 1e9), ("r1", 0, 1e9)):
             if not least <= options[name] <= most:
                 raise UserError(f"{name}: {options[name]!r} given, {least} to {most:g} is needed")
-        self.recipe, self.dataset, self.steps = recipe, dataset, steps
+        self.recipe, self.dataset, self.steps, self.rates = recipe, dataset, steps, None
         self.loss_name, self.d_steps = options["loss"], options["d_steps"]
         self.penalty, self.r1 = float(options["penalty"]), float(options["r1"])
         self.conditional, self.fresh_latents = options["conditional"], options["fresh_latents"]
@@ -153,6 +153,9 @@ class GanTask:
     def model(self, state: TrainState) -> zoo.Gan:
         """Both networks in evaluation mode; the generator's weights are the averaged ones where there are such."""
         return nnx.merge(self.test_graph, state.params if state.ema is None else state.ema, state.rest)
+
+    def start_from(self, weights: str, stepper: Any) -> str:
+        raise UserError(f"weights: {weights} given, a GAN takes none")
 
     def with_model(self, state: TrainState, model: zoo.Gan) -> TrainState:
         """The state with the parameters and statistics of `model`, such as one that weights were loaded into."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 import math
 import pathlib
@@ -17,12 +18,13 @@ import numpy as np
 from rich.console import Console
 
 from experiments import data
+from experiments.data import for_recipe
 from experiments.data.base import reader
 from experiments.errors import UserError, explain
 from experiments.measuring import machine
 from experiments.measuring.result import write_json
 from experiments.recipes.recipe import Recipe
-from experiments.training import folder, length, run_files
+from experiments.training import folder, length, run_files, stage_rates
 from experiments.training import mesh as meshes
 from experiments.training.checkpoints import Checkpoints, digest, named_leaves
 from experiments.training.interrupts import Interrupts, StoppedError
@@ -118,12 +120,17 @@ class Progress:
 
 
 def train(
-    recipe: Recipe, console: Console | None = None, judge: Callable[[Recipe, data.Dataset], Judge] | None = None
+    recipe: Recipe,
+    console: Console | None = None,
+    judge: Callable[[Recipe, data.Dataset], Judge] | None = None,
+    *,
+    fit_batch: bool = False,
 ) -> dict[str, Any]:
     """Run a recipe from start, or from where it stopped, to its end.
 
     Args:
       judge: what a GAN's samples are measured with; `experiments.training.judge.judge_of`.
+      fit_batch: whether data of fewer examples than a batch get a smaller one instead of an error.
 
     Returns:
       What summary.json holds.
@@ -136,11 +143,15 @@ def train(
     console = console or Console(quiet=not first, emoji=False)
     workdir = pathlib.Path(recipe.directory)
     with folder.locked(workdir) if first else contextlib.nullcontext():
-        return _train(recipe, console, workdir, judge)
+        return _train(recipe, console, workdir, judge, fit_batch)
 
 
 def _train(
-    recipe: Recipe, console: Console, workdir: pathlib.Path, judge: Callable[[Recipe, data.Dataset], Judge] | None
+    recipe: Recipe,
+    console: Console,
+    workdir: pathlib.Path,
+    judge: Callable[[Recipe, data.Dataset], Judge] | None,
+    fit_batch: bool,
 ) -> dict[str, Any]:
     first = jax.process_index() == 0
     if first:
@@ -152,10 +163,16 @@ def _train(
         print_summary(console, summary, "Finished before; --no-resume trains anew")
         return summary
 
-    dataset = data.load(recipe.data, **recipe.options("data"))
+    say = functools.partial(console.print, highlight=False, markup=False, soft_wrap=True)
+    mesh, settings = meshes.make_mesh(recipe.mesh), recipe.settings()
+    dataset = for_recipe.load(recipe, run_files.read_preprocessing(workdir) if old else None)
+    if fit_batch:
+        size = for_recipe.fitting_batch_size(recipe, dataset, mesh.shape["data"])
+        if size != recipe.batch_size:
+            say(f"batch size {size}, not {recipe.batch_size}: {dataset.name} has {len(dataset.train)} training examples")
+        recipe = dataclasses.replace(recipe, batch_size=size)
     if recipe.batch_size > len(dataset.train):
         raise UserError(f"batch_size: {recipe.batch_size} given, {dataset.name} has {len(dataset.train)} training examples")
-    mesh = meshes.make_mesh(recipe.mesh)
     if recipe.batch_size % mesh.shape["data"]:
         raise UserError(f"batch_size: {recipe.batch_size} given, a multiple of the {mesh.shape['data']} data devices is needed")
     batches = dataset.training_batches(recipe.batch_size, recipe.seed)
@@ -165,19 +182,19 @@ def _train(
     task = make_task(recipe, dataset, steps, batches.per_epoch, judge)
     run = Context(recipe, dataset, task, workdir, steps, batches.per_epoch)
     stepper = Stepper(task, recipe, mesh)
+    if recipe.weights and not old:
+        say(task.start_from(recipe.weights, stepper))
 
     if first:
         try:
             if not old and folder.set_aside(workdir):
-                console.print(
-                    f"what was in {workdir}/ is in {workdir}/{folder.ASIDE}/ until the first checkpoint",
-                    highlight=False,
-                    markup=False,
-                    soft_wrap=True,
-                )
+                say(f"what was in {workdir}/ is in {workdir}/{folder.ASIDE}/ until the first checkpoint")
             if not old or other_length:
                 (workdir / "summary.json").unlink(missing_ok=True)  # first: a run with a summary counts as finished
-                write_json(workdir / "config.json", {"recipe": recipe.settings(), "versions": versions()}, indent=2)
+                config = {"recipe": settings, "versions": versions()}
+                if dataset.preprocessing and dataset.adjustable:
+                    config["preprocessing"] = dataset.preprocessing.as_dict()
+                write_json(workdir / "config.json", config, indent=2)
         except OSError as error:
             raise UserError(f"workdir: {explain(error)}") from error
     checkpoints = Checkpoints(workdir / run_files.CHECKPOINTS)
@@ -189,11 +206,14 @@ def _train(
         now = Progress(extra["step"], extra["seconds"], extra["evaluation"], extra["evaluated"])
         feed.set_state(extra["feed"])
         for line in damaged:
-            console.print(f"warning: {line}", highlight=False, markup=False, soft_wrap=True)
+            say(f"warning: {line}")
         console.print(f"continuing at step {now.step} of {steps}", highlight=False)
-        line = length.describe(old, recipe, steps, run.per_epoch, lambda: task.learning_rate(now.step)) if old else ""
-        if line:
-            console.print(line, highlight=False, soft_wrap=True)
+        if old and (line := length.describe(old, recipe, steps, run.per_epoch, lambda: task.learning_rate(now.step))):
+            say(line)
+    elif recipe.weights and old:
+        say(task.start_from(recipe.weights, stepper))
+    if line := stage_rates.describe(stepper.state.params, task.rates):
+        say(line)
 
     # The reader is ahead of the loop by one batch; a checkpoint needs its position for the step it is of.
     start, positions = now.step, [feed.get_state()]

@@ -12,6 +12,7 @@ from experiments.data import Dataset
 from experiments.recipes.recipe import Recipe
 from experiments.training.mesh import to_host
 from experiments.training.task import Task, TrainState
+from zoo.weights import runs
 
 
 def save_trained(
@@ -34,12 +35,15 @@ def save_trained(
     name, _, path = recipe.data.partition(":")
     prefix = "" if kind == "gan" else "test "
     figures = {prefix + n.removeprefix("eval_").replace("_", " "): v for n, v in summary.items() if n.startswith("eval_")}
-    zoo.save_model(
-        model,
-        workdir,
-        classes=names,
-        vocabulary=dataset.classes if reads_tokens else dataset.vocabulary,
-        preprocessing=dataset.preprocessing if kind == "classification" else None,
-        data=f"{name}:{pathlib.Path(path).name}" if path else name,  # where it lay on this machine is nobody's business
-        figures=figures | {n: summary[n] for n in ("epochs", "steps")},
-    )
+    known: dict[str, Any] = {
+        "classes": names,
+        "vocabulary": dataset.classes if reads_tokens else dataset.vocabulary,
+        "preprocessing": dataset.preprocessing if kind == "classification" else None,
+        "data": f"{name}:{pathlib.Path(path).name}" if path else name,  # where it lay on this machine is nobody's business
+    }
+    figures |= {n: summary[n] for n in ("epochs", "steps")}
+    if hasattr(model, "zoo_name"):
+        zoo.save_model(model, workdir, figures=figures, **known)
+    else:  # a model of one's own: a file cannot say how to build it
+        info = zoo.WeightsInfo(figures=tuple(figures.items()), **known)
+        zoo.save_weights(model, workdir / runs.MODEL, layout="zoo", info=info)

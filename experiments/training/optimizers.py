@@ -32,8 +32,12 @@ def make_schedule(recipe: Recipe, updates: int, per_epoch: float) -> optax.Sched
     return optax.join_schedules([optax.linear_schedule(peak / warmup, peak, warmup), after], [warmup])
 
 
-def make_optimizer(recipe: Recipe, schedule: optax.Schedule) -> optax.GradientTransformation:
-    """The recipe's optimizer: clipping, then the method with its decay, then accumulation over batches."""
+def make_optimizer(recipe: Recipe, schedule: optax.Schedule, rates: Any = None) -> optax.GradientTransformation:
+    """The recipe's optimizer: clipping, then the method with its decay, then accumulation over batches.
+
+    Args:
+      rates: a factor on the learning rate for each parameter, 0 for one that is not trained; None for 1 everywhere.
+    """
     r = recipe
     # Arrays of two or more dimensions, so neither biases nor norms.
     mask = lambda params: jax.tree.map(lambda p: p.ndim > 1, params)
@@ -48,4 +52,8 @@ def make_optimizer(recipe: Recipe, schedule: optax.Schedule) -> optax.GradientTr
     }
     clip = [optax.clip_by_global_norm(r.clip_norm)] if r.clip_norm else []
     chain = optax.chain(*clip, *methods[r.optimizer]())
+    if rates is not None:
+        scale = optax.stateless(lambda updates, _: jax.tree.map(lambda update, rate: update * rate, updates, rates))
+        trained = jax.tree.map(lambda rate: rate > 0, rates)  # the state holds nothing for the others
+        chain = optax.chain(optax.masked(chain, trained), scale)
     return optax.MultiSteps(chain, r.accumulate).gradient_transformation() if r.accumulate > 1 else chain

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from experiments import data
+from experiments.data import for_recipe
 from experiments.errors import UserError
 from experiments.recipes.recipe import Recipe
 from experiments.training import mesh as meshes
@@ -17,6 +18,7 @@ from experiments.training.checkpoints import Checkpoints
 from experiments.training.quality import Judge
 from experiments.training.stepper import Stepper
 from experiments.training.tasks import make_task
+from zoo.preprocessing import Preprocessing
 
 
 class Run(NamedTuple):
@@ -29,11 +31,18 @@ class Run(NamedTuple):
     step: int
 
 
-def build(recipe: Recipe, judge: Callable[[Recipe, data.Dataset], Judge] | None = None) -> Run:
-    """The recipe's task, with a GAN's judge, and its state before the first step."""
-    dataset = data.load(recipe.data, **recipe.options("data"))
-    if not hasattr(dataset.train, "training_batches"):  # data may be fewer than a training step takes
-        recipe = dataclasses.replace(recipe, batch_size=min(recipe.batch_size, len(dataset.train)))
+def build(
+    recipe: Recipe,
+    judge: Callable[[Recipe, data.Dataset], Judge] | None = None,
+    preprocessing: Preprocessing | None = None,
+) -> Run:
+    """The recipe's task, with a GAN's judge, and its state before the first step; the values of its weights are not read.
+
+    Args:
+      preprocessing: with which the run was begun, if it was.
+    """
+    dataset = for_recipe.load(recipe, preprocessing)
+    recipe = dataclasses.replace(recipe, batch_size=for_recipe.fitting_batch_size(recipe, dataset))
     batches = dataset.training_batches(recipe.batch_size, recipe.seed)
     task = make_task(recipe, dataset, recipe.length(batches.per_epoch), batches.per_epoch, judge)
     return Run(recipe, dataset, task, Stepper(task, recipe, meshes.make_mesh(recipe.mesh)), 0)
@@ -60,7 +69,7 @@ def load_run(workdir: pathlib.Path, judge: Callable[[Recipe, data.Dataset], Judg
     Raises:
       UserError: there is no run, no checkpoint, or none that can be read.
     """
-    run = build(recipe_of(workdir), judge)
+    run = build(recipe_of(workdir), judge, run_files.read_preprocessing(workdir))
     with contextlib.closing(Checkpoints(workdir / run_files.CHECKPOINTS, reading=True)) as checkpoints:
         found = checkpoints.restore(run.stepper.state, run.stepper.shardings, discard=False)
     if found is None:

@@ -13,6 +13,7 @@ from experiments.errors import UserError
 from experiments.measuring.names import drawable, printable
 from kernels.runtime.sizes import cdiv
 from zoo import model_card
+from zoo.preprocessing import Preprocessing
 from zoo.weights import runs
 
 CHECKPOINTS = runs.CHECKPOINTS
@@ -50,6 +51,19 @@ def read_config(workdir: pathlib.Path) -> dict[str, Any] | None:
     if not isinstance(settings, dict):
         raise UserError(f"workdir: {path} is damaged or no run's (it has no recipe); give another --workdir")
     return settings
+
+
+def read_preprocessing(workdir: pathlib.Path) -> Preprocessing | None:
+    """How the images of the run in `workdir` are made ready; None where its data say that themselves.
+
+    Raises:
+      UserError: config.json is damaged.
+    """
+    said = read_json(workdir / "config.json").get("preprocessing")
+    try:
+        return Preprocessing.from_dict(said) if said is not None else None
+    except (ValueError, TypeError) as error:
+        raise UserError(f"workdir: {workdir / 'config.json'} is damaged ({error})") from error
 
 
 def newest_checkpoint(workdir: pathlib.Path) -> int:

@@ -18,11 +18,15 @@ from flax import nnx
 
 import kernels
 import zoo
+from experiments import own
 from experiments.data import Dataset
+from experiments.data.base import evaluation_batches
 from experiments.errors import UserError
 from experiments.recipes.recipe import Recipe
+from experiments.training import stage_rates
 from experiments.training.optimizers import make_optimizer, make_schedule
 from kernels.runtime.sizes import cdiv
+from zoo.weights.sources import is_torchvisions
 
 Metrics = dict[str, jax.Array]
 Batch = dict[str, jax.Array]
@@ -43,10 +47,13 @@ class Task(Protocol):
 
     metric_names: tuple[str, ...]
     """What train_step reports, in the order of its vector; first the loss, then whether it and the gradient are finite."""
+    rates: Any
+    """A factor on the learning rate for each parameter; None where all are 1."""
 
     def learning_rate(self, step: int) -> float: ...
     def init(self) -> TrainState: ...
     def model(self, state: TrainState) -> nnx.Module: ...
+    def start_from(self, weights: str, stepper: Any) -> str: ...
     def prepare(self, state: TrainState, batches: list[Batch]) -> list[Batch]: ...
     def train_step(self, state: TrainState, batch: Batch) -> tuple[TrainState, jax.Array]: ...
     def score_batch(self, state: TrainState, batch: Batch) -> Metrics: ...
@@ -65,7 +72,10 @@ SAID_ELSEWHERE = {"name": "MODEL", "rngs": "--seed", "dtype": "--precision"}  # 
 
 
 def build_model(recipe: Recipe, dataset: Dataset, **changes: Any) -> nnx.Module:
-    """The recipe's model, made for the data (its classes, its channels); `changes` go before what the data says."""
+    """The recipe's model, made for the data (its classes, its channels); `changes` go before what the data says.
+
+    It has the form that the recipe's weights ask for, and not their values.
+    """
     options: dict[str, Any] = {"num_classes": len(dataset.classes), "dtype": jnp.dtype(recipe.precision)}
     if dataset.vocabulary:
         options["vocab_size"] = len(dataset.vocabulary)
@@ -78,10 +88,14 @@ def build_model(recipe: Recipe, dataset: Dataset, **changes: Any) -> nnx.Module:
         if name in known and value != known[name]:
             raise UserError(f"model_options: {name}={value} given, {dataset.name} makes it {known[name]}; leave it out")
     rngs = nnx.Rngs(params=recipe.seed, default=recipe.seed + 1)
+    create = own.create_model if own.is_own(recipe.model) else zoo.create_model
     try:
-        return zoo.create_model(recipe.model, rngs=rngs, **(known | recipe.options("model")))
+        model: Any = create(recipe.model, rngs=rngs, **(known | recipe.options("model")))
     except (TypeError, OverflowError, MemoryError) as error:
         raise UserError(f"model: {error}") from error
+    if recipe.weights is not None and hasattr(model, "weights_loaded"):
+        model.weights_loaded(is_torchvisions(recipe.weights), described=True)
+    return model
 
 
 def averaged(decay: float | None, average: Any, params: Any, step: jax.Array) -> Any:
@@ -95,8 +109,8 @@ def averaged(decay: float | None, average: Any, params: Any, step: jax.Array) ->
     return jax.tree.map(lambda old, new: kept * old + (1 - kept) * new, average, params)
 
 
-def structures(build: Callable[[], nnx.Module]) -> tuple[Any, Any]:
-    """The structures of the model in training and in evaluation mode; nothing is allocated.
+def structures(build: Callable[[], nnx.Module], freeze_until: str | None = None) -> tuple[Any, Any]:
+    """The structures of the model in training, frozen stages in evaluation mode, and in evaluation; nothing is allocated.
 
     Raises:
       UserError: the model is far larger than what can be trained.
@@ -104,7 +118,8 @@ def structures(build: Callable[[], nnx.Module]) -> tuple[Any, Any]:
     model = nnx.eval_shape(build)
     if (count := zoo.count_params(model)) > MOST_PARAMETERS:
         raise UserError(f"model_options: they make a model of {count:,} parameters, at most {MOST_PARAMETERS:,} are trained")
-    return zoo.split(zoo.training_view(model))[0], zoo.split(zoo.evaluation_view(model))[0]
+    training = stage_rates.frozen(zoo.training_view(model), freeze_until)
+    return zoo.split(training)[0], zoo.split(zoo.evaluation_view(model))[0]
 
 
 class SupervisedTask:
@@ -115,8 +130,9 @@ class SupervisedTask:
     def __init__(self, recipe: Recipe, dataset: Dataset, steps: int, per_epoch: int):
         self.recipe, self.dataset = recipe, dataset
         self.schedule = make_schedule(recipe, cdiv(steps, recipe.accumulate), per_epoch / recipe.accumulate)
-        self.optimizer = make_optimizer(recipe, self.schedule)
-        self.train_graph, self.test_graph = structures(self.build)
+        self.train_graph, self.test_graph = structures(self.build, recipe.freeze_until)
+        self.rates = stage_rates.rates(nnx.eval_shape(self.build), recipe.freeze_until, recipe.layer_decay)
+        self.optimizer = make_optimizer(recipe, self.schedule, self.rates)
 
     def learning_rate(self, step: int) -> float:
         """The learning rate of the update that batch number `step` belongs to."""
@@ -128,7 +144,7 @@ class SupervisedTask:
 
     def init(self) -> TrainState:
         """The state before the first step."""
-        _, params, rest = zoo.split(zoo.training_view(self.build()))
+        _, params, rest = zoo.split(stage_rates.frozen(zoo.training_view(self.build()), self.recipe.freeze_until))
         ema = jax.tree.map(jnp.copy, params) if self.recipe.ema else None
         return TrainState(jnp.int32(0), params, rest, self.optimizer.init(params), ema)
 
@@ -144,6 +160,23 @@ class SupervisedTask:
         self.test_graph, params, rest = zoo.split(zoo.evaluation_view(model))
         return state._replace(params=params, rest=rest, ema=None if state.ema is None else params)
 
+    def start_from(self, weights: str, stepper: Any) -> str:
+        """Give the state that is stepped the values of trained weights; says what became of them.
+
+        Raises:
+          UserError: they are of another model, or cannot be read.
+        """
+        model = self.model(stepper.state)
+        try:
+            report = zoo.load_weights(model, weights)
+        except ValueError as error:
+            raise UserError(f"weights: {str(error).removeprefix('source: ')}") from error
+        state = self.with_model(stepper.state, model)
+        stepper.state = state._replace(ema=jax.tree.map(jnp.copy, state.ema))  # the step is given the memory of both
+        drawn = f"; drawn anew: {', '.join(report.kept)}" if report.kept else ""
+        fitted = f"; fitted to other channels: {', '.join(report.adapted)}" if report.adapted else ""
+        return f"starting from {weights}{drawn}{fitted}"
+
     def prepare(self, state: TrainState, batches: list[dict[str, jax.Array]]) -> list[dict[str, jax.Array]]:
         """Work that is cheaper for several steps together than in each; called within the jitted call that takes them."""
         return batches
@@ -154,14 +187,15 @@ class SupervisedTask:
         batch = self.dataset.preprocess(batch, key, True)
 
         def loss(params: nnx.State) -> tuple[jax.Array, tuple[nnx.State, Metrics]]:
+            params = stage_rates.stopped(params, self.rates)
             model = nnx.merge(self.train_graph, params, state.rest, copy=True)  # variables of this trace
             value, metrics = self.loss(model, batch)
             return value, (zoo.split(model)[2], metrics)
 
         (value, (rest, metrics)), gradient = jax.value_and_grad(loss, has_aux=True)(state.params)
         updates, optimizer = self.optimizer.update(gradient, state.optimizer, state.params)
-        params = optax.apply_updates(state.params, updates)
-        ema = averaged(self.recipe.ema, state.ema, params, state.step)
+        params = stage_rates.kept(state.params, optax.apply_updates(state.params, updates), self.rates)
+        ema = stage_rates.kept(state.params, averaged(self.recipe.ema, state.ema, params, state.step), self.rates)
         finite = jnp.isfinite(value) & jnp.isfinite(optax.tree.norm(gradient))
         metrics = {"loss": value, "finite": finite} | metrics
         vector = jnp.stack([metrics[name].astype(jnp.float32) for name in self.metric_names])
@@ -174,8 +208,14 @@ class SupervisedTask:
 
     def evaluate(self, stepper: Any, place: Callable[[Any], Any] = lambda batch: batch) -> dict[str, float]:
         """Means over the test data; `place` puts a batch on the devices."""
-        batches = map(place, self.dataset.evaluation_batches(self.recipe.batch_size))
-        return self.means(stepper.score(stepper.leaves, batch) for batch in batches)
+        size = self.recipe.batch_size
+        parts = {"": self.dataset.evaluation_batches(size)}
+        parts |= {f"{name}_": evaluation_batches(source, size) for name, source in self.dataset.also_test.items()}
+        found: dict[str, float] = {}
+        for prefix, batches in parts.items():
+            means = self.means(stepper.score(stepper.leaves, place(batch)) for batch in batches)
+            found |= {prefix + name: value for name, value in means.items()}
+        return found
 
     def means(self, sums: Any) -> dict[str, float]:
         """Means from the sums of all test batches."""

@@ -15,6 +15,7 @@ from rich.console import Console
 
 import zoo
 from experiments import evaluate
+from experiments.data import for_recipe
 from experiments.errors import run
 from experiments.measuring import names
 from experiments.training import progress, run_files
@@ -89,9 +90,10 @@ def test_unreadable_images_are_named_and_mistakes_show_what_their_captions_name(
     photographs: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     classes = sorted(NAMES)
-    found = evaluate.recipe_for("lenet5", f"imagefolder:{photographs}")
-    assert found.options("data") == {"size": 32}
-    dataset = evaluate.datasets.load(found.data, **found.options("data"))
+    dataset = for_recipe.load(
+        evaluate.recipe_for("lenet5", str(weights(tmp_path / "m.safetensors")), f"imagefolder:{photographs}")
+    )
+    assert dataset.input_shape == (32, 32, 3)
     bad = dataset.test.files[1]
     bad.write_bytes(b"no picture")
     spoiled = dataset.train.files[0]

@@ -201,6 +201,6 @@ def test_middle_of_an_image(tmp_path: pathlib.Path) -> None:
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, "PNG")
     (tmp_path / "x.png").write_bytes(stream.getvalue())
-    from experiments.data.imagefolder import read_image
+    from experiments.data.imagefolder import read_image, square
 
-    assert (read_image(tmp_path / "x.png", 56, None) == 255).all()
+    assert (read_image(tmp_path / "x.png", square(56), None) == 255).all()

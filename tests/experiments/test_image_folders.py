@@ -11,7 +11,7 @@ from PIL import Image
 
 from experiments import data
 from experiments.data.base import ArraySource, stratified_split
-from experiments.data.imagefolder import SUFFIXES, list_images, read_image
+from experiments.data.imagefolder import SUFFIXES, list_images, read_image, square
 from experiments.errors import UserError
 
 COLOURS = {"a": (200, 30, 60), "b": (10, 120, 240)}
@@ -43,26 +43,26 @@ def test_every_format_is_found_and_read(suffix: str, tmp_path: pathlib.Path) -> 
     assert (files, labels, classes) == ([path], [0], ("x",))
     expected = np.array([200, 30, 60] if kind != "PPM" else [255, 255, 255])
     # JPEG and WebP keep colours to a few steps of 256, GIF chooses the nearest of a palette.
-    assert np.abs(read_image(path, 16, None) - expected).max() <= (4 if kind in ("JPEG", "WEBP", "GIF") else 0)
+    assert np.abs(read_image(path, square(16), None) - expected).max() <= (4 if kind in ("JPEG", "WEBP", "GIF") else 0)
 
 
 def test_the_first_picture_of_an_animation_with_a_transparent_palette(tmp_path: pathlib.Path) -> None:
     frames = [Image.new("RGB", (16, 16), colour).quantize(4) for colour in ((0, 0, 250), (0, 250, 0))]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
-    assert read_image(tmp_path / "a.gif", 8, None)[0, 0].tolist() == [0, 0, 250]
+    assert read_image(tmp_path / "a.gif", square(8), None)[0, 0].tolist() == [0, 0, 250]
     frames[0].save(tmp_path / "a.png", transparency=bytes(range(4)))
-    assert read_image(tmp_path / "a.png", 8, None)[0, 0].tolist() == [0, 0, 250]
+    assert read_image(tmp_path / "a.png", square(8), None)[0, 0].tolist() == [0, 0, 250]
 
 
 def test_sixteen_bits_keep_their_greys(tmp_path: pathlib.Path) -> None:
     ramp = np.linspace(0, 65535, 64, dtype=np.uint16)[None].repeat(64, 0)
     for suffix in ("png", "tif"):
         Image.fromarray(ramp).save(tmp_path / f"a.{suffix}")
-        found = read_image(tmp_path / f"a.{suffix}", 56, None)  # the middle, at its own size
+        found = read_image(tmp_path / f"a.{suffix}", square(56), None)  # the middle, at its own size
         np.testing.assert_array_equal(found, np.round(ramp[4:60, 4:60, None] / 257).repeat(3, -1))
     Image.fromarray(np.ones((8, 8), np.float32)).save(tmp_path / "floats.tif")
     with pytest.raises(ValueError, match=r"floats.tif: cannot be read as an image \(a picture of floats"):
-        read_image(tmp_path / "floats.tif", 8, None)
+        read_image(tmp_path / "floats.tif", square(8), None)
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp"])
@@ -74,10 +74,10 @@ def test_a_photograph_is_turned_as_it_says(suffix: str, orientation: int, tmp_pa
     picture.save(tmp_path / f"a.{suffix}", exif=exif)
     turned = {1: picture, 3: picture.rotate(180), 6: picture.rotate(-90, expand=True), 8: picture.rotate(90, expand=True)}
     turned[orientation].save(tmp_path / "b.png")
-    found, expected = (read_image(tmp_path / name, 32, None).astype(int) for name in (f"a.{suffix}", "b.png"))
+    found, expected = (read_image(tmp_path / name, square(32), None).astype(int) for name in (f"a.{suffix}", "b.png"))
     # Compression blurs the border; a picture turned otherwise differs in many pixels by 255.
     assert np.abs(found - expected).mean() < 6
-    box = [read_image(tmp_path / name, 32, np.random.default_rng(5)).astype(int) for name in (f"a.{suffix}", "b.png")]
+    box = [read_image(tmp_path / name, square(32), np.random.default_rng(5)).astype(int) for name in (f"a.{suffix}", "b.png")]
     assert np.abs(box[0] - box[1]).mean() < 6
 
 

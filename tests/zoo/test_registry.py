@@ -27,8 +27,8 @@ def test_an_unknown_name_suggests_the_nearest() -> None:
 
 
 def test_bad_arguments_are_named() -> None:
-    with pytest.raises(ValueError, match="num_classes: 0 given"):
-        zoo.create_model("lenet5", num_classes=0)
+    with pytest.raises(ValueError, match="num_classes: -1 given"):
+        zoo.create_model("lenet5", num_classes=-1)
     with pytest.raises(TypeError, match=r"lenet5: .*dropuot"):
         zoo.create_model("lenet5", dropuot=0.1)
 
@@ -90,14 +90,16 @@ def test_seeds_in_every_form() -> None:
     for bad in ("3", 3.0, None, jnp.zeros(3)):
         with pytest.raises(TypeError, match=r"rngs: .* given, nnx.Rngs, a seed or a jax.random.key is needed"):
             zoo.create_model("lenet5", rngs=bad)
-    for wrong in (0, -1, 2.0, True, "10", [10]):
-        with pytest.raises(ValueError, match=r"num_classes: .* given, a whole number of at least 1 is needed"):
+    for wrong in (-1, 2.0, True, "10", [10]):
+        with pytest.raises(ValueError, match=r"num_classes: .* given, a whole number of at least 0 is needed"):
             zoo.create_model("lenet5", num_classes=wrong)
     model = zoo.create_model("lenet5")
     model.reset_classifier(np.int64(4), rngs=0)
     assert model.fc3.out_features == 4
-    with pytest.raises(ValueError, match="num_classes: 0 given"):
-        model.reset_classifier(0, rngs=0)
+    with pytest.raises(ValueError, match="num_classes: -2 given"):
+        model.reset_classifier(-2, rngs=0)
+    model.reset_classifier(0)
+    assert model.fc3 is None
 
 
 def test_type_checkers_know_the_class_of_every_name() -> None:

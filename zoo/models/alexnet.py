@@ -28,11 +28,14 @@ PAPER_ORIGINAL = "Krizhevsky, Sutskever, Hinton 2012, ImageNet classification wi
 class AlexNet(ImageModel):
     """Five convolutions, three overlapping 3x3/2 max-pools, three dense layers, as in torchvision.
 
-    Input [batch, height, width, in_channels], at least 63 x 63 (224 in the paper); output logits [batch, num_classes].
+    Input [batch, height, width, in_channels], at least 63 x 63 (224 in the paper); output logits [batch, num_classes], or, with
+    num_classes=0, what the last layer would read. Features: maps pool1, pool2, conv3, conv4, pool5 [batch, height, width,
+    channels]; fc6, fc7 [batch, 4096].
     """
 
     input_layer = "conv1"
     classifier_layers = ("fc8",)
+    last_dropout = "fc8_dropout"
     min_size = 63
 
     widths: tuple[int, ...] = (64, 192, 384, 256, 256)
@@ -65,12 +68,13 @@ class AlexNet(ImageModel):
         flattened = (6, 6, widths[4])
         self.fc6 = Linear(36 * widths[4], 4096, activation="relu", flattened=flattened, **self.initial("fc6"), **policy)
         self.fc7 = Linear(4096, 4096, activation="relu", **self.initial("fc7"), **policy)
-        self.fc8 = Linear(4096, num_classes, **self.initial("fc8"), **policy)
+        self.fc8 = Linear(4096, num_classes or 1, **self.initial("fc8"), **policy)
         rates = {name: dropout if name in self.dropout_before else 0.0 for name in ("fc6", "fc7", "fc8")}
         self.fc6_dropout = dropout_layer(rates["fc6"], rngs=rngs)
         self.fc7_dropout = dropout_layer(rates["fc7"], rngs=rngs)
         self.fc8_dropout = dropout_layer(rates["fc8"], rngs=rngs)
         self.implementation = implementation
+        self.finish(num_classes)
 
     def initial(self, layer: str) -> dict[str, Any]:
         """Initial values of a layer; none given here, so torch's own."""
@@ -84,32 +88,20 @@ class AlexNet(ImageModel):
         """What stands between the ReLU and the pool of the first two layers."""
         return x
 
-    def features(self, x: jax.Array) -> dict[str, jax.Array]:
-        """Feature maps: pool1, pool2, conv3, conv4, pool5 [batch, height, width, channels], fc6, fc7 [batch, 4096]."""
-        self.check_input(x)
+    def stage_layers(self, name: str) -> tuple[str, ...]:
+        return (f"conv{name[-1]}",)
 
-        def conv_relu(layer: Conv, x: jax.Array) -> jax.Array:
-            return jax.nn.relu(layer(x))
+    def run(self, name: str, modules: tuple[Any, ...], x: jax.Array) -> jax.Array:
+        x = jax.nn.relu(modules[0](x))
+        if name in ("pool1", "pool2"):
+            x = self.after_activation(x)
+        return self.pool(x) if name.startswith("pool") else x
 
-        def conv_pool(layer: Conv, x: jax.Array) -> jax.Array:
-            return self.pool(conv_relu(layer, x))
-
-        def conv_after_pool(layer: Conv, x: jax.Array) -> jax.Array:
-            return self.pool(self.after_activation(conv_relu(layer, x)))
-
-        stages = {}
-        x = stages["pool1"] = self.run_stage("pool1", conv_after_pool, self.conv1, x)
-        x = stages["pool2"] = self.run_stage("pool2", conv_after_pool, self.conv2, x)
-        x = stages["conv3"] = self.run_stage("conv3", conv_relu, self.conv3, x)
-        x = stages["conv4"] = self.run_stage("conv4", conv_relu, self.conv4, x)
-        x = stages["pool5"] = self.run_stage("pool5", conv_pool, self.conv5, x)
+    def head_features(self, x: jax.Array) -> dict[str, jax.Array]:
+        """fc6 and fc7, [batch, 4096]."""
         x = adaptive_avg_pool(x, 6)  # the identity at 224 x 224
-        x = stages["fc6"] = self.fc6(drop(self.fc6_dropout, jax.lax.collapse(x, 1)))
-        stages["fc7"] = self.fc7(drop(self.fc7_dropout, x))
-        return stages
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        return self.fc8(drop(self.fc8_dropout, self.features(x)["fc7"]))
+        hidden = self.fc6(drop(self.fc6_dropout, jax.lax.collapse(x, 1)))
+        return {"fc6": hidden, "fc7": self.fc7(drop(self.fc7_dropout, hidden))}
 
     def torch_modules(self) -> dict[str, nnx.Module]:
         return {

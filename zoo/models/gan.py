@@ -222,8 +222,10 @@ def _scale_init(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32
     return 1 + normal_002(key, shape, dtype)  # N(1, 0.02), as DCGAN's code initializes the scale
 
 
-def _check(**values: int) -> None:
+def _check(**values: int | None) -> None:
     for name, value in values.items():
+        if value is None and name == "num_classes":
+            continue
         if not isinstance(value, int) or value < 1:
             raise ValueError(f"{name}: {value!r} given, a whole number of at least 1 is needed")
 
@@ -240,7 +242,7 @@ def gan_mlp(
     **policy: Any,
 ) -> Gan:
     """The plain fully connected GAN. `num_classes` makes it conditional (Mirza, Osindero 2014)."""
-    _check(latent_size=latent_size, hidden=hidden, image_size=image_size)
+    _check(num_classes=num_classes, latent_size=latent_size, hidden=hidden, image_size=image_size)
     image = (image_size, image_size, in_channels)
     return Gan(
         MlpGenerator(latent_size, hidden, image, num_classes, **policy),
@@ -269,7 +271,8 @@ def dcgan(
       discriminator_norm: "batch", or None, which Wasserstein loss with gradient penalty needs.
       form: of the transposed convolutions, see kernels.conv_transpose.
     """
-    _check(latent_size=latent_size, generator_width=generator_width, discriminator_width=discriminator_width)
+    widths = {"generator_width": generator_width, "discriminator_width": discriminator_width}
+    _check(num_classes=num_classes, latent_size=latent_size, **widths)
     if image_size < 8 or image_size & (image_size - 1):
         raise ValueError(f"image_size: {image_size} given, a power of two of at least 8 is needed")
     if discriminator_norm not in ("batch", None):

@@ -17,7 +17,7 @@ from zoo.layers.dropout import drop
 from zoo.layers.dropout import dropout as dropout_layer
 from zoo.layers.linear import Linear
 from zoo.layers.operators import implementation_scope
-from zoo.layers.pooling import adaptive_avg_pool, global_avg_pool
+from zoo.layers.pooling import adaptive_avg_pool, check_global_pool, global_pool
 from zoo.models.base import ImageModel
 from zoo.registry import register
 from zoo.weights.published import published
@@ -115,9 +115,12 @@ class GoogLeNet(ImageModel):
     """A stem of three convolutions, nine inception modules, the mean over the map, one dense layer.
 
     Input [batch, height, width, in_channels], at least 15 x 15 (224 in the paper). The output is the logits
-    [batch, num_classes] or, in training mode with auxiliary heads, `GoogLeNetOutputs`.
+    [batch, num_classes] or, in training mode with auxiliary heads, `GoogLeNetOutputs`. Features: maps conv1 and conv3, pooled,
+    and inception3a to inception5b, [batch, height, width, channels]; pool [batch, 1024].
 
     Args:
+      num_classes: outputs; 0 for none, and then the output is what the last layer would read, and there are no auxiliary heads.
+      global_pool: "avg", "max", "avgmax" (the mean of both), or None, with num_classes=0, for the last map as it is.
       aux_logits: whether to have the two auxiliary heads.
       transform_input: map images normalized by ImageNet's mean and deviation to the range -1 to 1 that the published
         weights expect. None stands for False until such weights are loaded from torchvision.
@@ -141,6 +144,7 @@ class GoogLeNet(ImageModel):
         *,
         num_classes: int = 1000,
         in_channels: int = 3,
+        global_pool: str | None = "avg",
         aux_logits: bool = True,
         transform_input: bool | None = None,
         dropout: float = 0.2,
@@ -166,12 +170,14 @@ class GoogLeNet(ImageModel):
             setattr(self, name, module)
         dense: dict[str, Any] = {**self.dense_initial(), **policy}
         heads: dict[str, Any] = {"dropout": dropout_aux, "pool": self.aux_pool, "dense": dense, **block}
-        self.aux1 = AuxiliaryHead(512, num_classes, **heads) if aux_logits else None
-        self.aux2 = AuxiliaryHead(528, num_classes, **heads) if aux_logits else None
+        self.aux1 = AuxiliaryHead(512, num_classes or 1, **heads) if aux_logits else None
+        self.aux2 = AuxiliaryHead(528, num_classes or 1, **heads) if aux_logits else None
         self.dropout = dropout_layer(dropout, rngs=rngs)
-        self.fc = Linear(1024, num_classes, **dense)
+        self.fc = Linear(1024, num_classes or 1, **dense)
         self.transform_input, self.implementation = transform_input, implementation
         self.deterministic = False
+        self.global_pool = check_global_pool(global_pool, num_classes)
+        self.finish(num_classes)
 
     def set_view(self, deterministic: bool | None = None) -> None:
         """Called by nnx.view."""
@@ -195,8 +201,13 @@ class GoogLeNet(ImageModel):
             )
 
     def torch_ignored(self) -> tuple[str, ...]:
-        """Names that weights may have and this model need not: those of the auxiliary heads, where it has none."""
-        return () if self.aux1 is not None else ("aux1.", "aux2.")
+        return super().torch_ignored() if self.aux1 is not None else (*super().torch_ignored(), "aux1.", "aux2.")
+
+    def reset_classifier(self, num_classes: int, *, rngs: nnx.Rngs | int | jax.Array = 0) -> None:
+        """As `ImageModel`; without classes the auxiliary heads are taken off too, and do not come back."""
+        super().reset_classifier(num_classes, rngs=rngs)
+        if num_classes == 0:
+            self.aux1 = self.aux2 = None
 
     def conv_initial(self) -> dict[str, Any]:
         return {"kernel_init": initializers.normal(0.01)}
@@ -220,37 +231,36 @@ class GoogLeNet(ImageModel):
         with implementation_scope(self.implementation):
             return kernels.local_response_norm(x, size=5, alpha=2e-5, beta=0.75, k=1.0)
 
-    def features(self, x: jax.Array) -> dict[str, jax.Array]:
-        """Maps [batch, height, width, channels]: conv1 and conv3, pooled, inception3a to inception5b; pool [batch, 1024]."""
-        self.check_input(x)
-        if self.transform_input:
-            deviation, mean = jnp.array([0.229, 0.224, 0.225], x.dtype), jnp.array([0.485, 0.456, 0.406], x.dtype)
-            x = x * (deviation / 0.5) + (mean - 0.5) / 0.5
+    def prepare(self, x: jax.Array) -> jax.Array:
+        if not self.transform_input:
+            return x
+        deviation, mean = jnp.array([0.229, 0.224, 0.225], x.dtype), jnp.array([0.485, 0.456, 0.406], x.dtype)
+        return x * (deviation / 0.5) + (mean - 0.5) / 0.5
 
-        def stem(block: ConvBlock, x: jax.Array) -> jax.Array:
-            return self.lrn_where_used(self.pool(block(x)))
+    def stage_layers(self, name: str) -> tuple[str, ...]:
+        return ("conv2", "conv3") if name == "conv3" else (name,)
 
-        def second(blocks: tuple[ConvBlock, ConvBlock], x: jax.Array) -> jax.Array:
-            return self.pool(self.lrn_where_used(blocks[1](blocks[0](x))))
+    def run(self, name: str, modules: tuple[Any, ...], x: jax.Array) -> jax.Array:
+        if name == "conv1":
+            return self.lrn_where_used(self.pool(modules[0](x)))
+        if name == "conv3":
+            return self.pool(self.lrn_where_used(modules[1](modules[0](x))))
+        if name == "inception4a":
+            x = self.pool(x)
+        elif name == "inception5a":
+            x = self.pool(x, self.last_pool)
+        return modules[0](x)
 
-        stages = {}
-        x = stages["conv1"] = self.run_stage("conv1", stem, self.conv1, x)
-        x = stages["conv3"] = self.run_stage("conv3", second, (self.conv2, self.conv3), x)
-        for name in INCEPTIONS:
-            if name == "inception4a":
-                x = self.pool(x)
-            elif name == "inception5a":
-                x = self.pool(x, self.last_pool)
-            x = stages[name] = self.run_stage(name, Inception.__call__, getattr(self, name), x)
-        stages["pool"] = global_avg_pool(x)
-        return stages
+    def head_features(self, x: jax.Array) -> dict[str, jax.Array]:
+        """pool [batch, 1024], or nothing where the map is not pooled."""
+        return {"pool": global_pool(x, self.global_pool)} if self.global_pool else {}
 
-    def __call__(self, x: jax.Array) -> jax.Array | GoogLeNetOutputs:
-        stages = self.features(x)
-        logits = self.fc(drop(self.dropout, stages["pool"]))
+    def __call__(self, x: jax.Array) -> Any:
         if self.deterministic or self.aux1 is None or self.aux2 is None:
-            return logits
-        return GoogLeNetOutputs(logits, self.aux1(stages["inception4a"]), self.aux2(stages["inception4d"]))
+            return super().__call__(x)
+        maps = self.feature_maps(x)
+        logits = self.forward_head(maps[self.stages[-1]])
+        return GoogLeNetOutputs(logits, self.aux1(maps["inception4a"]), self.aux2(maps["inception4d"]))
 
 
 class GoogLeNetOriginal(GoogLeNet):

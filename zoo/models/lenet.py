@@ -25,7 +25,7 @@ PAPER = "LeCun, Bottou, Bengio, Haffner 1998, Gradient-based learning applied to
 class LeNet5(nnx.Module):
     """The modern LeNet-5: two 5x5 convolutions with ReLU and 2x2 max-pooling, then 120, 84 and num_classes units.
 
-    Input [batch, 32, 32, in_channels], output logits [batch, num_classes].
+    Input [batch, 32, 32, in_channels], output logits [batch, num_classes], or with num_classes=0 the 84 units [batch, 84].
     """
 
     input_layer = "conv1"
@@ -46,8 +46,8 @@ class LeNet5(nnx.Module):
         self.conv2 = Conv(6, 16, 5, **policy)
         self.fc1 = Linear(400, 120, activation="relu", flattened=(5, 5, 16), **policy)
         self.fc2 = Linear(120, 84, activation="relu", **policy)
-        self.fc3 = Linear(84, num_classes, **policy)
-        self.implementation = implementation
+        self.num_features, self.implementation = 84, implementation
+        self.fc3: Linear | None = Linear(84, num_classes, **policy) if num_classes else None
 
     def features(self, x: jax.Array) -> dict[str, jax.Array]:
         """Feature maps by stage: pool1 [batch, 14, 14, 6], pool2 [batch, 5, 5, 16], fc1 [batch, 120], fc2 [batch, 84]."""
@@ -61,19 +61,18 @@ class LeNet5(nnx.Module):
         return stages
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return self.fc3(self.features(x)["fc2"])
+        x = self.features(x)["fc2"]
+        return x if self.fc3 is None else self.fc3(x)
 
-    def reset_classifier(self, num_classes: int, *, rngs: nnx.Rngs | int | jax.Array) -> None:
-        """Replace the last layer by a new one with `num_classes` outputs."""
-        old = self.fc3
-        self.fc3 = Linear(
-            old.in_features,
-            whole("num_classes", num_classes),
-            dtype=old.dtype,
-            param_dtype=old.kernel.dtype,
-            implementation=old.implementation,
-            rngs=as_rngs(rngs),
-        )
+    def torch_ignored(self) -> tuple[str, ...]:
+        """Beginnings of names that weights may have and this model does not need."""
+        return ("fc3.",) if self.fc3 is None else ()
+
+    def reset_classifier(self, num_classes: int, *, rngs: nnx.Rngs | int | jax.Array = 0) -> None:
+        """Replace the last layer by a new one with `num_classes` outputs; 0 takes it off."""
+        policy: dict[str, Any] = {"dtype": self.fc2.dtype, "implementation": self.implementation, "rngs": as_rngs(rngs)}
+        number = whole("num_classes", num_classes, 0)
+        self.fc3 = Linear(self.num_features, number, param_dtype=self.fc2.kernel.dtype, **policy) if number else None
 
 
 class Subsample(nnx.Module):
@@ -130,6 +129,8 @@ class LeNet5Original(nnx.Module):
     trainable parameters for ten classes or any other number, since the codes are not trained.
     """
 
+    stages = ("c1", "s2", "c3", "s4", "c5", "f6")
+
     def __init__(
         self,
         *,
@@ -148,7 +149,7 @@ class LeNet5Original(nnx.Module):
         self.s4 = Subsample(16, param_dtype=param_dtype, rngs=rngs)
         self.c5 = Linear(400, 120, **initial, **policy)  # a 5x5 convolution of a 5x5 map
         self.f6 = Linear(120, 84, **initial, **policy)
-        self.codes = nnx.Variable(jnp.asarray(digit_bitmaps(num_classes), param_dtype))
+        self.codes = nnx.Variable(jnp.asarray(digit_bitmaps(whole("num_classes", num_classes)), param_dtype))
 
     def features(self, x: jax.Array) -> dict[str, jax.Array]:
         """Feature maps by the paper's names: c1, s2, c3, s4 [batch, height, width, maps], c5 [batch, 120], f6 [batch, 84]."""

@@ -26,9 +26,13 @@ CHARACTERS = 98  # printable ASCII, newline, tab, unknown: the vocabulary of exp
 
 
 class _SequenceModel(nnx.Module):
-    """Recurrent layers `recurrent` between an optional `embedding` of token ids and the output layer `head`."""
+    """Recurrent layers `recurrent` between an optional `embedding` of token ids and the output layer `head`.
+
+    Without classes there is no `head`, and the output is what it would read.
+    """
 
     embedding: Any
+    classifier_layers = ("head",)
 
     def __init__(
         self,
@@ -51,23 +55,29 @@ class _SequenceModel(nnx.Module):
         policy["implementation"] = implementation
         self.recurrent = Recurrent(cell, features, hidden_size, num_layers, bidirectional, dropout=dropout, rngs=rngs, **policy)
         self.dropout = dropout_layer(dropout, rngs=rngs)
-        self.head = Linear(self.recurrent.output_size, num_classes, rngs=rngs, **policy)
+        self._policy = (dtype, param_dtype, implementation)
+        self.num_features = self.recurrent.output_size
+        self.head: Linear | None
+        self.reset_classifier(num_classes, rngs=rngs)
+
+    def _logits(self, x: jax.Array) -> jax.Array:
+        x = drop(self.dropout, x)
+        return x if self.head is None else self.head(x)
+
+    def torch_ignored(self) -> tuple[str, ...]:
+        """Beginnings of names that weights may have and this model does not need."""
+        return ("head.",) if self.head is None else ()
 
     def _check_tokens(self, tokens: jax.Array) -> None:
         if tokens.ndim != 2 or not jnp.issubdtype(tokens.dtype, jnp.integer):
             raise ValueError(f"x: {tokens.dtype} of shape {tokens.shape} given, integer token ids [batch, time] are needed")
 
-    def reset_classifier(self, num_classes: int, *, rngs: nnx.Rngs | int | jax.Array) -> None:
-        """Replace the last layer by a new one with `num_classes` outputs."""
-        old = self.head
-        self.head = Linear(
-            old.in_features,
-            whole("num_classes", num_classes),
-            dtype=old.dtype,
-            param_dtype=old.kernel.dtype,
-            implementation=old.implementation,
-            rngs=as_rngs(rngs),
-        )
+    def reset_classifier(self, num_classes: int, *, rngs: nnx.Rngs | int | jax.Array = 0) -> None:
+        """Replace the last layer by a new one with `num_classes` outputs; 0 takes it off."""
+        number = whole("num_classes", num_classes, 0)
+        dtype, param_dtype, implementation = self._policy
+        policy: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "implementation": implementation}
+        self.head = Linear(self.num_features, number, rngs=as_rngs(rngs), **policy) if number else None
 
 
 class LanguageModel(_SequenceModel):
@@ -83,13 +93,13 @@ class LanguageModel(_SequenceModel):
         """Logits, and with `return_state` the state after the last step as well, to hand to the next call."""
         self._check_tokens(x)
         hidden, state = self.recurrent(self.embedding(x), initial_state)
-        logits = self.head(drop(self.dropout, hidden))
+        logits = self._logits(hidden)
         return (logits, state) if return_state else logits
 
     def step(self, token: jax.Array, state: State | None = None) -> tuple[jax.Array, State]:
         """One token id per sequence, [batch], to the logits of the next, [batch, num_classes], and the new state."""
         hidden, state = self.recurrent.step(self.embedding(token), state)
-        return self.head(drop(self.dropout, hidden)), state
+        return self._logits(hidden), state
 
     def features(self, x: jax.Array) -> dict[str, jax.Array]:
         """embedding and recurrent, both [batch, time, features]."""
@@ -106,7 +116,7 @@ class SequenceClassifier(_SequenceModel):
     """
 
     def __call__(self, x: jax.Array, seq_lengths: jax.Array | Sequence[int] | None = None) -> jax.Array:
-        return self.head(drop(self.dropout, self.features(x, seq_lengths)["summary"]))
+        return self._logits(self.features(x, seq_lengths)["summary"])
 
     def features(self, x: jax.Array, seq_lengths: jax.Array | Sequence[int] | None = None) -> dict[str, jax.Array]:
         """recurrent [batch, time, features] and summary [batch, features]."""
@@ -124,7 +134,7 @@ class Tagger(_SequenceModel):
     """
 
     def __call__(self, x: jax.Array, seq_lengths: jax.Array | Sequence[int] | None = None) -> jax.Array:
-        return self.head(drop(self.dropout, self.features(x, seq_lengths)["recurrent"]))
+        return self._logits(self.features(x, seq_lengths)["recurrent"])
 
     def features(self, x: jax.Array, seq_lengths: jax.Array | Sequence[int] | None = None) -> dict[str, jax.Array]:
         """embedding and recurrent, both [batch, time, features]."""
@@ -146,7 +156,7 @@ def _language_model(
     return LanguageModel(
         cell,
         embedding_size,
-        num_classes=num_classes,
+        num_classes=whole("num_classes", num_classes),
         vocab_size=num_classes,
         hidden_size=hidden_size,
         num_layers=num_layers,

@@ -13,12 +13,12 @@ from flax import nnx
 import kernels
 from zoo.layers import initializers
 from zoo.layers.conv import Conv
-from zoo.layers.dropout import drop, drop_path
+from zoo.layers.dropout import drop_path
 from zoo.layers.dropout import dropout as dropout_layer
 from zoo.layers.linear import Linear
 from zoo.layers.norm import BatchNormAct
 from zoo.layers.operators import implementation_scope
-from zoo.layers.pooling import global_avg_pool
+from zoo.layers.pooling import check_global_pool, global_pool
 from zoo.models.base import ImageModel, run_list
 from zoo.registry import register
 from zoo.weights.published import published
@@ -147,7 +147,8 @@ class Bottleneck(_Block):
 class ResNet(ImageModel):
     """A stem, stages of residual blocks, the mean over the map, one dense layer.
 
-    Input [batch, height, width, in_channels] of any size (224 in the paper); output logits [batch, num_classes].
+    Input [batch, height, width, in_channels] of any size (224 in the paper); output logits [batch, num_classes]. Features: maps
+    stem, layer1, layer2, ... [batch, height, width, channels]; pool [batch, channels].
 
     Args:
       block: `BasicBlock` or `Bottleneck`.
@@ -157,6 +158,8 @@ class ResNet(ImageModel):
       zero_init_residual: start the last norm of each block at zero, so that every block starts as the identity.
       groups, width_per_group: of the 3x3 convolutions in bottlenecks (ResNeXt, Wide ResNet).
       replace_stride_with_dilation: for each stage but the first, whether to dilate instead of striding.
+      num_classes: outputs; 0 for none, and then the output is what the last layer would read.
+      global_pool: "avg", "max", "avgmax" (the mean of both), or None, with num_classes=0, for the last map as it is.
       dropout: rate before the last layer.
       stochastic_depth: rate at which the last block's branch is dropped per example; it grows linearly from 0 at the first.
       space_to_depth: see `Conv`; the stem's.
@@ -174,6 +177,7 @@ class ResNet(ImageModel):
         cifar: bool = False,
         num_classes: int = 1000,
         in_channels: int = 3,
+        global_pool: str | None = "avg",
         zero_init_residual: bool = False,
         groups: int = 1,
         width_per_group: int = 64,
@@ -225,30 +229,27 @@ class ResNet(ImageModel):
                 channels = width * block.expansion
             setattr(self, name, nnx.List(blocks))
         self.dropout = dropout_layer(dropout, rngs=rngs)
-        self.fc = Linear(channels, num_classes, **policy)
+        self.fc = Linear(channels, num_classes or 1, **policy)
         self.cifar, self.implementation = cifar, implementation
+        self.global_pool = check_global_pool(global_pool, num_classes)
+        self.finish(num_classes)
 
-    def features(self, x: jax.Array) -> dict[str, jax.Array]:
-        """Feature maps: stem, layer1, layer2, ... [batch, height, width, channels]; pool [batch, channels]."""
-        self.check_input(x)
+    def stage_layers(self, name: str) -> tuple[str, ...]:
+        return ("conv1", "bn1") if name == "stem" else (name,)
 
-        def stem(modules: tuple[Conv, BatchNormAct], x: jax.Array) -> jax.Array:
-            conv, norm = modules
-            x = norm(conv(x))
-            if self.cifar:
-                return x
-            with implementation_scope(self.implementation):
-                return kernels.max_pool(x, 3, 2, ((1, 1), (1, 1)))
+    def run(self, name: str, modules: tuple[Any, ...], x: jax.Array) -> jax.Array:
+        if name != "stem":
+            return run_list(modules[0], x)
+        conv, norm = modules
+        x = norm(conv(x))
+        if self.cifar:
+            return x
+        with implementation_scope(self.implementation):
+            return kernels.max_pool(x, 3, 2, ((1, 1), (1, 1)))
 
-        stages = {}
-        x = stages["stem"] = self.run_stage("stem", stem, (self.conv1, self.bn1), x)
-        for name in self.remat_stages[1:]:
-            x = stages[name] = self.run_stage(name, run_list, getattr(self, name), x)
-        stages["pool"] = global_avg_pool(x)
-        return stages
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        return self.fc(drop(self.dropout, self.features(x)["pool"]))
+    def head_features(self, x: jax.Array) -> dict[str, jax.Array]:
+        """pool [batch, channels], or nothing where the map is not pooled."""
+        return {"pool": global_pool(x, self.global_pool)} if self.global_pool else {}
 
 
 def _register(name: str, paper: str, params: int, macs: int, block: type, layers: tuple[int, ...], **config: Any) -> None:

@@ -33,9 +33,11 @@ class VGG(ImageModel):
     """Five blocks of 3x3 convolutions, each ending in a 2x2 max-pool, then three dense layers.
 
     Input [batch, height, width, in_channels], at least 32 x 32 (224 in the paper); output logits [batch, num_classes].
+    Features: maps block1 to block5, pooled, [batch, height, width, channels]; fc6, fc7 [batch, 4096].
 
     Args:
       depths: convolutions per block.
+      num_classes: outputs; 0 for none, and then the output is what the last layer would read.
       batch_norm: whether each is followed by batch normalization.
       dropout: rate between the dense layers.
       remat: names of stages to rematerialize, or True for all.
@@ -43,6 +45,7 @@ class VGG(ImageModel):
 
     input_layer = "blocks.0.0.conv"
     classifier_layers = ("fc8",)
+    last_dropout = "fc8_dropout"
     min_size = 32
 
     def __init__(
@@ -84,31 +87,29 @@ class VGG(ImageModel):
         dense: dict[str, Any] = {"kernel_init": initializers.normal(0.01), "bias_init": initializers.zeros, **policy}
         self.fc6 = Linear(7 * 7 * 512, 4096, activation="relu", flattened=(7, 7, 512), **dense)
         self.fc7 = Linear(4096, 4096, activation="relu", **dense)
-        self.fc8 = Linear(4096, num_classes, **dense)
+        self.fc8 = Linear(4096, num_classes or 1, **dense)
         self.fc7_dropout = dropout_layer(dropout, rngs=rngs)
         self.fc8_dropout = dropout_layer(dropout, rngs=rngs)
         self.implementation = implementation
+        self.finish(num_classes)
 
-    def features(self, x: jax.Array) -> dict[str, jax.Array]:
-        """Feature maps: block1 to block5, pooled, [batch, height, width, channels]; fc6, fc7 [batch, 4096]."""
-        self.check_input(x)
+    def stage_layers(self, name: str) -> tuple[str, ...]:
+        return (f"blocks.{int(name.removeprefix('block')) - 1}",)
 
-        def block_pool(block: nnx.List, x: jax.Array) -> jax.Array:
-            x = run_list(block, x)
-            with implementation_scope(self.implementation):
-                return kernels.max_pool(x, 2)
+    def run(self, name: str, modules: tuple[Any, ...], x: jax.Array) -> jax.Array:
+        x = run_list(modules[0], x)
+        with implementation_scope(self.implementation):
+            return kernels.max_pool(x, 2)
 
-        stages = {}
-        for number, block in enumerate(self.blocks, 1):
-            name = f"block{number}"
-            x = stages[name] = self.run_stage(name, block_pool, block, x)
+    def head_features(self, x: jax.Array) -> dict[str, jax.Array]:
+        """fc6 and fc7, [batch, 4096]."""
         x = adaptive_avg_pool(x, 7)  # the identity at 224 x 224
-        x = stages["fc6"] = self.fc6(jax.lax.collapse(x, 1))
-        stages["fc7"] = self.fc7(drop(self.fc7_dropout, x))
-        return stages
+        hidden = self.fc6(jax.lax.collapse(x, 1))
+        return {"fc6": hidden, "fc7": self.fc7(drop(self.fc7_dropout, hidden))}
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        return self.fc8(drop(self.fc8_dropout, self.features(x)["fc7"]))
+    def drop_others(self) -> None:
+        super().drop_others()
+        self.blocks = nnx.List(list(self.blocks)[: len(self.stages)])
 
     def torch_modules(self) -> dict[str, nnx.Module]:
         names: dict[str, nnx.Module] = {}

@@ -50,6 +50,24 @@ def read(
     )
 
 
+def source_info(source: str, cache: str | os.PathLike | None = None) -> WeightsInfo:
+    """What is known of the weights at a source that is written as text, without reading their values.
+
+    A file from the hub is fetched for it. Of one of torch.save, or at a URL, only what torchvision published is known.
+
+    Raises:
+      ValueError, WeightsFileError, DownloadError: as `zoo.load_weights`.
+    """
+    if source.startswith("torchvision://"):
+        return _published_info(source.removeprefix("torchvision://"), source)
+    elsewhere = source.startswith(("https://", "http://"))
+    path = fetch_hub(source.removeprefix("hf://"), cache) if source.startswith("hf://") else pathlib.Path(source)
+    path = weights_in(path) if path.is_dir() else path
+    if path.suffix.lower() == ".safetensors" and not elsewhere:
+        return read_info(path, source)
+    return _published_info(path.stem, source) if is_published(path.name) else WeightsInfo(source)
+
+
 def is_torchvisions(source: str) -> bool:
     return source.startswith("torchvision://") or is_published(pathlib.PurePath(source).name)
 
