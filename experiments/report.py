@@ -93,6 +93,21 @@ def execution(text: Callable[..., str]) -> str:
     return text(*([record for record in of if record is not None] for of in records))
 
 
+def time_model() -> str:
+    """What the compiled comparisons' files say that their times were computed with."""
+    lines = []
+    for name in ("compiled-operators", "compiled-models"):
+        model = load(name, GPU)["model"]
+        peaks = {kind: f"{value / 1e12:.0f}" for kind, value in model["flops_per_second"].items()}
+        rate, launched = f"{model['bytes_per_second'] / 1e12:g} TB/s", f"{model['seconds_per_launch'] * 1e6:g} µs"
+        lines.append(
+            f"- `{name}.json`: the time of a kernel is the longer of its bytes at {rate} and its products at the tensor cores' "
+            f"peak ({peaks['bfloat16']} Tflop/s for 16 bits, {peaks['float32']} for float32 in tf32), plus {launched} for its "
+            "launch; the times of all kernels are added up;\n"
+        )
+    return "".join(lines)
+
+
 def guide() -> str:
     """Which GPU optimization pays: all topics."""
     gpu, cpu = load("guide", GPU), found("guide", "cpu")
@@ -134,6 +149,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "executed": _of(execution, executed.page),
     "executed-said": _of(execution, executed.sentence),
     "guide": guide,
+    "guide-facts": lambda: markdown(*guide_tables.facts()),
+    "time-model": time_model,
     **{f"guide-{name}": _of(guide_topic, name) for name in topics.NAMES},
 }
 # Files that are written whole.

@@ -6,8 +6,9 @@ multiprocessors leaves some with nothing to do, and a tile that needs more regis
 memory.
 
 So there is no best size but for a shape and a device: large tiles for large products, small ones for small products, four
-to sixteen elements a thread for elementwise work. Sizes below a warp are never right: the lanes that are left over do the
-same work again. Measuring the candidates decides; counting tells which are not worth measuring.
+to sixteen elements a thread for elementwise work. A tile smaller than the block's threads is never right: Triton gives a
+block 32 threads per warp whatever the tile, and those that are left over do the same work again. Measuring the candidates
+decides; counting tells which are not worth measuring.
 
 Sources: NVIDIA, CUDA C++ Best Practices Guide, "Thread and Block Heuristics"; NVIDIA, Hopper Tuning Guide, "Occupancy";
 NVIDIA, Matrix Multiplication Background User's Guide, "Tile Quantization" and "Wave Quantization".
@@ -15,18 +16,9 @@ NVIDIA, Matrix Multiplication Background User's Guide, "Tile Quantization" and "
 
 from __future__ import annotations
 
-from typing import Any
-
-from experiments.guide import product
+from experiments.guide import executed, product
 from experiments.guide.occupancy import scale
-from experiments.guide.topic import Case, Counted, Topic, variants
-
-
-def per_element(counted: Counted, **_: Any) -> dict[str, float]:
-    """The kernel has no loop: each of its instructions is executed once by every thread."""
-    f, (size,) = counted.figures, counted.size
-    return {"instructions_per_element": f["instructions"] * f["threads"] * f["blocks"] / size}
-
+from experiments.guide.topic import Case, Topic, variants
 
 SMALL = {"cuda": (256, 4096, 512)}
 LARGE = (
@@ -47,12 +39,14 @@ TOPIC = Topic(
     cases=(
         Case(
             name="elementwise",
-            variants=variants(scale, {f"blocks of {n}": {"block": n} for n in (32, 128, 512, 1024, 4096, 16_384)}, per_element),
+            variants=variants(
+                scale, {f"blocks of {n}": {"block": n} for n in (32, 128, 512, 1024, 4096, 16_384)}, executed.per_element
+            ),
             baseline="blocks of 128",
             better="blocks of 1024",
-            figure="instructions_per_element",
+            figure="executed_per_element",
             reference=lambda x: [2 * x + 1],
-            sizes={"check": (10_001,), "cuda": (2**25,)},
+            sizes={"check": (10_001,), "count": (2**15,), "cuda": (2**25,)},
             bytes=lambda size: 8 * size,
         ),
         product.case("a large product", LARGE, "asked_bytes", better="tiles 128 x 256"),

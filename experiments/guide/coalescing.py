@@ -4,13 +4,15 @@ A warp of 32 threads asks for memory together, and memory answers in sectors of 
 elements fill the sectors they get; a stride of eight floats or more leaves one useful float in each, so seven eighths of
 the bandwidth are thrown away. Neighbours also let one instruction take 16 bytes for a thread in place of four.
 
-It pays wherever data come from device memory. It does not pay in bytes where the rest of each sector is used soon by the
-same block: then the cache has it, and only the requests are more. In Triton nobody assigns threads to elements: the
+It pays wherever data come from device memory. It does not pay in bytes where the same block soon uses the rest of each
+sector and the first-level cache still has it: then only the requests are more. "All sixteen fields" below is such a case: a
+block's 1,024 records take 64 KB, and two or three blocks of them fit the 256 KB that are cache and shared memory. More
+blocks per multiprocessor, or larger ones, would fetch sectors again. In Triton nobody assigns threads to elements: the
 compiler lays a tile out along the axis it knows to be contiguous. What one chooses is the layout of the array and the shape
 of the tile; a tile that is wide along both axes is transposed through shared memory, so that both sides are coalesced.
 
-Sources: NVIDIA, CUDA C++ Best Practices Guide, "Coalesced Access to Global Memory" and "Shared Memory"; Tillet, Kung and
-Cox 2019, Triton (MAPL).
+Sources: NVIDIA, CUDA Programming Guide v13, "Coalesced Global Memory Access"; NVIDIA, CUDA C++ Best Practices Guide,
+"Coalesced Access to Global Memory"; Tillet, Kung and Cox 2019, Triton (MAPL).
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from experiments.guide import sectors
+from experiments.guide import executed
 from experiments.guide.topic import Case, Topic, normal, variants
 from kernels.runtime.launch import launch, like
 from kernels.runtime.sizes import cdiv
@@ -74,7 +76,7 @@ def _fields_case(name: str, used: int, figure: str) -> Case:
     layouts = {label: {"used": used, "by_planes": planes} for label, planes in LAYOUTS.items()}
     return Case(
         name=name,
-        variants=variants(fields, layouts, sectors.figures),
+        variants=variants(fields, layouts, executed.figures),
         figure=figure,
         draw=draw_records,
         reference=lambda records, planes: [records[:, :used].sum(1, dtype="float64")],
@@ -90,14 +92,14 @@ TOPIC = Topic(
     what="neighbouring threads take neighbouring bytes",
     text=__doc__ or "",
     kernel="`kernels/max_pool/triton.py`: neighbouring threads take neighbouring channels and columns, whatever the window; "
-    "`SECTOR` in `kernels/batch_norm_act/config.py` keeps a slice of channels from being narrower than a sector",
+    "`NARROWEST` in `kernels/batch_norm_act/config.py` keeps a slice of channels at two sectors at least",
     cases=(
         _fields_case("one field of sixteen", 1, "sector_bytes_per_byte"),
         _fields_case("all sixteen fields", FIELDS, "sector_bytes_per_byte_in_block"),
         Case(
             name="transposing",
             variants=variants(
-                transpose, {f"tiles {high} x {wide}": {"high": high, "wide": wide} for high, wide in TILES}, sectors.figures
+                transpose, {f"tiles {high} x {wide}": {"high": high, "wide": wide} for high, wide in TILES}, executed.figures
             ),
             figure="sector_bytes_per_byte",
             reference=lambda x: [x.T],

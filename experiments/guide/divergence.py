@@ -10,8 +10,8 @@ It pays where whole blocks agree, because the data are grouped or sorted, and do
 kinds. Smaller blocks agree more often, at the price of everything that larger ones are good for. For XLA, `lax.cond` under
 `vmap` is a selection too.
 
-Sources: NVIDIA, CUDA C++ Programming Guide, "SIMT Architecture" and "Control Flow Instructions"; NVIDIA, CUDA C++ Best
-Practices Guide, "Branching and Divergence"; Tillet, Kung and Cox 2019, Triton (MAPL).
+Sources: NVIDIA, CUDA Programming Guide v13, "SIMT Execution Model"; NVIDIA, CUDA C++ Best Practices Guide, "Branching and
+Divergence"; Tillet, Kung and Cox 2019, Triton (MAPL).
 """
 
 from __future__ import annotations

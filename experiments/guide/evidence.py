@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.guide.sectors import instruction_widths
+from experiments.guide.executed import instruction_widths
 from experiments.guide.topic import Case, Counted, Size, Variant
 from experiments.measuring import counting, device_model
 from experiments.measuring.clock import TOLERANCE, relative_error
@@ -95,7 +95,7 @@ def of_launches(case: Case, variant: Variant, size: Size, kind: str) -> dict[str
             figures[name] = max(values)
         else:
             figures[name] = sum(values)
-    counted = Counted(case, variant.name, size, tuple(calls), tuple(resources[call] for call in calls), figures)
+    counted = Counted(case, variant.name, size, tuple(calls), tuple(resources[call] for call in calls), figures, kind)
     return figures | dict(variant.figures(counted))
 
 
@@ -109,7 +109,7 @@ def of_program(case: Case, variant: Variant, size: Size, kind: str) -> dict[str,
         compiled = aot.compile_for(kind, variant.call, *shapes)
     count, moved = counting.total(compiled)
     figures = {"kernels": count, "bytes": moved, "modelled_ms": modelled(moved, count, kind)}
-    return figures | dict(variant.figures(Counted(case, variant.name, size, figures=figures)))
+    return figures | dict(variant.figures(Counted(case, variant.name, size, figures=figures, kind=kind)))
 
 
 def modelled(moved: float, launches: int, kind: str = "nvidia-h200") -> float:

@@ -52,10 +52,16 @@ def cells(case: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     return heads, rows
 
 
-def obtained(record: dict[str, Any], how: str) -> str:
-    if how == "measured":
-        return f"measured on {record['device']}"
-    return "counted in what was compiled for an H200" if record["measured"] else "compiled for an H200, not run"
+HOW = {
+    "compiled": "counted in what was compiled for an H200, not run",
+    "executed": "counted while its code for an H200 was executed on a CPU",
+    "modelled": "modelled for an H200, not run",
+}
+
+
+def obtained(record: dict[str, Any], how: str, figure: str | None) -> str:
+    """How the figures of a verdict were obtained."""
+    return f"measured on {record['device']}" if how == "measured" or figure is None else HOW[FIGURES[figure].how]
 
 
 def show(topic: Topic, row: dict[str, Any], record: dict[str, Any], console: Console) -> None:
@@ -76,5 +82,5 @@ def show(topic: Topic, row: dict[str, Any], record: dict[str, Any], console: Con
         for how, text in case["verdicts"].items():
             if text is not None:
                 named = escape(f"{case['better']} in place of {case['baseline']}")
-                console.print(f"{named}: [bold]{text}[/] ({obtained(record, how)})", highlight=False)
+                console.print(f"{named}: [bold]{text}[/] ({obtained(record, how, case['figure'])})", highlight=False)
         console.print()

@@ -23,23 +23,31 @@ class Figure(NamedTuple):
       head: of its column in a table.
       unit: what it counts, to stand after "times fewer" or "times more", where it decides a case.
       more: the larger one is the better one.
+      how: "compiled", counted in what compilers made; "executed", counted while that ran on the CPU; "modelled", computed.
     """
 
     head: str
     unit: str = ""
     more: bool = False
+    how: str = "compiled"
 
 
 # The figures that tables show, in this order.
 FIGURES = {
     "kernels": Figure("kernels", "kernels"),
     "bytes": Figure("bytes moved"),
-    "device_bytes": Figure("bytes of device memory"),
-    "asked_bytes": Figure("bytes requested", "bytes requested"),
-    "sent_bytes": Figure("bytes sent", "bytes sent"),
-    "sectors_per_request": Figure("sectors per request"),
-    "sector_bytes_per_byte": Figure("sector bytes per byte used", "sector bytes per byte used"),
-    "sector_bytes_per_byte_in_block": Figure("the same, once per block", "bytes of device memory per byte used"),
+    "device_bytes": Figure("bytes of device memory", how="modelled"),
+    "asked_bytes": Figure("bytes requested", "bytes requested", how="modelled"),
+    "sent_bytes": Figure("bytes sent", "bytes sent", how="modelled"),
+    "sectors_per_request": Figure("sectors per request", how="executed"),
+    "sector_bytes_per_byte": Figure("sector bytes per byte used", "sector bytes per byte used", how="executed"),
+    "sector_bytes_per_byte_in_block": Figure(
+        "the same, once per block", "bytes of device memory per byte used", how="executed"
+    ),
+    "passes_per_request": Figure("passes per request to shared memory", "passes per request", how="executed"),
+    "extra_passes": Figure("passes lost to bank conflicts", "passes lost to bank conflicts", how="executed"),
+    "atomics": Figure("atomics of a block's warps", "atomic requests", how="executed"),
+    "barriers": Figure("barriers of a block", how="executed"),
     "load_bytes": Figure("bytes per load"),
     "store_bytes": Figure("bytes per store"),
     "registers": Figure("registers"),
@@ -47,26 +55,32 @@ FIGURES = {
     "shared_bytes": Figure("shared bytes"),
     "resident_blocks": Figure("blocks resident"),
     "occupancy": Figure("occupancy"),
-    "bytes_in_flight": Figure("bytes in flight", "bytes in flight", more=True),
+    "bytes_in_flight": Figure("bytes in flight"),
+    "read_share": Figure("share of the read bandwidth", "of the read bandwidth", more=True, how="modelled"),
     "bytes_ahead": Figure("bytes prefetched", "bytes prefetched", more=True),
     "busy_multiprocessors": Figure("busy multiprocessors", "busy multiprocessors", more=True),
     "asynchronous_copies": Figure("asynchronous copies"),
     "loads_in_a_row": Figure("loads in a row", "loads issued before the first is needed", more=True),
     "instructions": Figure("instructions", "instructions"),
-    "instructions_per_element": Figure("instructions per element", "instructions per element"),
+    "executed_instructions": Figure("instructions executed", "instructions executed", how="executed"),
+    "executed_per_element": Figure("instructions executed per element", "instructions executed per element", how="executed"),
     "branches": Figure("branches"),
     "special_per_element": Figure("special functions per element"),
-    "steps_per_element": Figure("steps per element", "steps per element"),
-    "steps_per_step_needed": Figure("steps per step needed", "steps per step needed"),
-    "transfer_ms": Figure("transfer, ms"),
-    "step_ms": Figure("step, ms by the model"),
-    "modelled_ms": Figure("modelled ms", "ms by the model"),
+    "steps_per_element": Figure("steps per element", "steps per element", how="modelled"),
+    "steps_per_step_needed": Figure("steps per step needed", "steps per step needed", how="modelled"),
+    "transfer_ms": Figure("transfer, ms", how="modelled"),
+    "step_ms": Figure("step, ms by the model", how="modelled"),
+    "modelled_ms": Figure("modelled ms", "ms by the model", how="modelled"),
 }
 
 
 @dataclasses.dataclass(frozen=True)
 class Counted:
-    """What is known of a variant once it is compiled: what its own `figures` are computed from."""
+    """What is known of a variant once it is compiled: what its own `figures` are computed from.
+
+    Attributes:
+      kind: of the device that it was compiled for.
+    """
 
     case: Case
     variant: str
@@ -74,6 +88,7 @@ class Counted:
     launches: tuple[launch.Launch, ...] = ()
     resources: tuple[aot.Resources, ...] = ()
     figures: Mapping[str, float] = dataclasses.field(default_factory=dict)  # those that every variant has
+    kind: str = "nvidia-h200"
 
 
 @dataclasses.dataclass(frozen=True)
