@@ -121,6 +121,11 @@ def guide_topic(name: str) -> str:
     return guide_tables.topic_section(topics.load(name), *records)
 
 
+def guide_row(name: str) -> list[dict[str, Any] | None]:
+    """A topic's row of the guide's result file, for its picture."""
+    return [guide_tables.rows_of(load("guide", GPU)).get(name)]
+
+
 _of = functools.partial
 _recurrent = _of(_of, tabled, device=GPU)
 BLOCKS: dict[str, Callable[[], str]] = {
@@ -165,6 +170,11 @@ PICTURES: dict[str, tuple[Callable[..., None], Callable[[], list[dict[str, Any] 
     "models.png": (pictures.draw_speedups, lambda: [comparison("models")]),
     "roofline.png": (pictures.draw_roofline, lambda: [comparison("operators")]),
     "guide.png": (guide_pictures.draw, lambda: [found("guide")]),
+    **{
+        f"guide-{name}.png": (_of(guide_pictures.draw_topic, topics.load(name)), _of(guide_row, name))
+        for name in topics.NAMES
+        if topics.load(name).picture is not None
+    },
 }
 
 

@@ -72,6 +72,10 @@ def main(arguments: list[str]) -> int:
         for topic in every:
             if topic.name in rows and topic.name in chosen:
                 show.show(topic, rows[topic.name], found.record, console)
+                if topic.picture is not None:
+                    drawing = path.parent / f"guide-{topic.name}.png"
+                    pictures.draw_topic(topic, rows[topic.name], drawing)
+                    console.print(f"drawn: {drawing}\n", highlight=False)
         if found.done:
             pictures.draw(found.record, path.with_suffix(".png"))
         console.print(f"written: {path}" if found.done else f"{path}: nothing had to be done again", highlight=False)

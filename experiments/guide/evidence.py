@@ -24,6 +24,7 @@ from kernels.verification import aot, residency
 _OPCODE = re.compile(r"^\s+/\*[0-9a-f]+\*/\s+(?:@!?U?P\w+ )?([A-Z][\w.]*)", re.M)
 
 
+@functools.lru_cache(maxsize=64)
 def machine_code(ptx: str) -> list[str]:
     """The instructions that the assembler makes of a kernel, in order, without the padding behind the end."""
     import triton
@@ -119,9 +120,9 @@ def modelled(moved: float, launches: int, kind: str = "nvidia-h200") -> float:
 
 def counted(case: Case, variant: Variant, kind: str) -> Mapping[str, float]:
     """All figures of a variant at the size of a GPU's run."""
-    size = case.sizes["cuda"] if "cuda" in case.sizes else case.sizes["check"]
-    if variant.call is None or case.kind == "host":
-        return dict(variant.figures(Counted(case, variant.name, size)))
+    size = next(case.sizes[name] for name in ("cuda", "compile", "check") if name in case.sizes)
+    if variant.call is None or case.kind in ("host", "ptx"):
+        return dict(variant.figures(Counted(case, variant.name, size, kind=kind)))
     return (of_launches if case.kind == "kernel" else of_program)(case, variant, size, kind)
 
 

@@ -4,10 +4,10 @@ From near to far: registers (256 KB per multiprocessor), shared memory and the f
 228 KB of it shared), the second-level cache (L2) of the whole chip, device memory (141 GB). Each is slower than the one
 before; larger it is only as a whole: the registers of a multiprocessor exceed its shared memory, and those of all 132 (34
 MB) come to more than half of the L2. A public measurement of an H200 reads 9.7 TB/s from its L2 and 3.9 TB/s from memory;
-the rate of the L2 is halfway down at about 58 MB. The H200's L2 is probably 60 MB; XLA's description says 50 MB, and plans
-here use that. On an H100 it is 50 MB in two partitions: 265 cycles to the near one, 460 to 480 where data come from the far
-one as well. Device memory delivers less than half a byte for every hundred operations that the tensor cores can do, so the
-question is what has to leave the chip, and how often.
+the rate of the L2 is halfway down at about 58 MB. The H200's L2 is probably 60 MB, as an H100 NVL reports; XLA's
+description says 50 MB, and plans here use that. On an H100 it is 50 MB in two partitions: 265 cycles to the near one, 460
+to 480 where data come from the far one as well. Device memory delivers less than half a byte for every hundred operations
+that the tensor cores can do, so the question is what has to leave the chip, and how often.
 
 Two forms of reuse are shown. A product in tiles reads each operand once for every tile that needs it: a tile twice as large
 asks for half the bytes. And work that needs its input twice, such as a mean and then the values less the mean, can be cut
@@ -17,9 +17,9 @@ fitting where it takes no more than `L2_SHARE` (0.6) of the cache, the rule of `
 is for what streams past it.
 
 Sources: NVIDIA, CUDA Programming Guide v13, "GPU Device Memory Spaces" and "Compute Capabilities"; NVIDIA, Hopper Tuning
-Guide, "Memory System"; te42kyfo/gpu-benches, gpu-l2-cache/h200.txt and gpu-latency/h100_pcie.txt; Chips and Cheese 2023,
-Nvidia's H100: Funny L2, and Tons of Bandwidth (50 MB of the chip's 60 enabled); Lam, Rothberg and Wolf 1991, The cache
-performance and optimizations of blocked algorithms (ASPLOS).
+Guide, "Memory System"; te42kyfo/gpu-benches, gpu-l2-cache/h200.txt and gpu-latency/h100_pcie.txt; caps-tum/mt4g,
+results/H100NVL.json; Chips and Cheese 2023, Nvidia's H100: Funny L2, and Tons of Bandwidth (50 MB of the chip's 60
+enabled); Lam, Rothberg and Wolf 1991, The cache performance and optimizations of blocked algorithms (ASPLOS).
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import pathlib
 from typing import Any
 
 from experiments.guide import verdict
+from experiments.guide.topic import Topic
 from experiments.measuring.pictures import BETTER, PALE, WORSE, bars, column, ratio_axis, save
 
 LIMIT = 32.0  # gains beyond it are drawn there, with their figure
@@ -23,6 +24,16 @@ def gains_of(record: dict[str, Any], how: str) -> list[tuple[str, str, float, st
                 pale = str(case["verdicts"][how]).startswith("makes no difference")
                 found.append((label, verdict.short(case, how), value, PALE if pale else BETTER if value > 1 else WORSE))
     return found
+
+
+def draw_topic(topic: Topic, row: dict[str, Any], path: pathlib.Path) -> None:
+    """What a topic's `picture` draws."""
+    from matplotlib.figure import Figure
+
+    assert topic.picture is not None
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    topic.picture(figure, row)
+    save(figure, path, row)
 
 
 def draw(record: dict[str, Any], path: pathlib.Path) -> None:

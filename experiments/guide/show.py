@@ -71,6 +71,9 @@ def show(topic: Topic, row: dict[str, Any], record: dict[str, Any], console: Con
     console.print(f"In this repository: {topic.kernel}.\n", highlight=False)
     if not row["cases"]:
         console.print("Only a GPU can show it.\n")
+    if topic.exercise:
+        answer = topic.answer() if topic.answer is not None else ""
+        console.print(f"Exercise: {topic.exercise}\nAnswer: {answer}\n", highlight=False, markup=False)
     for case in row["cases"]:
         heads, rows = cells(case)
         table = Table(title=f"{case['name']} ({case['dtype']}, {' x '.join(map(str, case['size']))})")

@@ -112,6 +112,11 @@ def cases(row: Record | None, record: Record | None) -> str:
 def topic_section(topic: Topic, gpu: Record, cpu: Record | None, operators: Record | None, recurrent: Record | None) -> str:
     """What a topic teaches, its cases, and where this repository uses it."""
     text = topic.text.strip() + "\n\n"
+    if topic.picture is not None:
+        text += f"![{topic.what}](images/guide-{topic.name}.png)\n\n"
     for record in (gpu, cpu):
         text += cases(rows_of(record).get(topic.name), record)
-    return text + used(topic, operators, recurrent)
+    text += used(topic, operators, recurrent)
+    if topic.answer is not None:
+        text += f"\n**Exercise.** {topic.exercise}\n\n**Answer.** {topic.answer()}\n"
+    return text

@@ -47,13 +47,13 @@ FIGURES = {
     "passes_per_request": Figure("passes per request to shared memory", "passes per request", how="executed"),
     "extra_passes": Figure("passes lost to bank conflicts", "passes lost to bank conflicts", how="executed"),
     "atomics": Figure("atomics of a block's warps", "atomic requests", how="executed"),
-    "barriers": Figure("barriers of a block", how="executed"),
+    "barriers": Figure("barriers of a block", "barriers per block", how="executed"),
     "load_bytes": Figure("bytes per load"),
     "store_bytes": Figure("bytes per store"),
     "registers": Figure("registers"),
     "spilled_bytes": Figure("bytes spilled", "bytes spilled per thread"),
     "shared_bytes": Figure("shared bytes"),
-    "resident_blocks": Figure("blocks resident"),
+    "resident_blocks": Figure("blocks resident", "resident blocks", more=True),
     "occupancy": Figure("occupancy"),
     "bytes_in_flight": Figure("bytes in flight"),
     "read_share": Figure("share of the read bandwidth", "of the read bandwidth", more=True, how="modelled"),
@@ -113,8 +113,9 @@ class Case:
       name: unique within the topic.
       reference: inputs to outputs, in NumPy.
       sizes: of the check ("check"), and of the runs on each platform ("cpu", "cuda"). "cuda" is compiled for as well; "count"
-        is that at which a kernel's addresses are looked at.
-      kind: "kernel", a launch or more of our own; "xla", a program; "host", a Python procedure.
+        is that at which a kernel is executed; "compile" that which it is compiled for where it is not to be run.
+      kind: "kernel", a launch or more of our own; "ptx", a kernel written in PTX, which is executed on the CPU alone; "xla", a
+        program; "host", a Python procedure.
       draw: random inputs of a size; one array of normal values if not given.
       baseline, better: the names of the ordinary variant and of the optimized one; the first and the last if not given.
       figure: the one of FIGURES that decides; None where only a clock can.
@@ -157,7 +158,7 @@ class Case:
     def runnable(self, platform: str) -> bool:
         """Whether its variants can be timed on a platform: kernels run on a GPU only."""
         runs = all(variant.call is not None for variant in self.variants)
-        return runs and platform in self.sizes and (platform == "cuda" or self.kind != "kernel")
+        return runs and platform in self.sizes and (platform == "cuda" or self.kind != "kernel") and self.kind != "ptx"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,6 +171,8 @@ class Topic:
       text: what the hardware does, when it pays and when not, with sources.
       kernel: the file of this repository where it is used, and what it does there.
       reads: result files that its figures are computed from, below experiments/results/.
+      picture: draws what the topic is about onto a matplotlib figure, from the topic's row of the result file.
+      exercise, answer: a question, and a function that finds out.
     """
 
     name: str
@@ -178,6 +181,9 @@ class Topic:
     kernel: str
     cases: tuple[Case, ...]
     reads: tuple[str, ...] = ()
+    picture: Callable[[Any, Mapping[str, Any]], None] | None = None
+    exercise: str = ""
+    answer: Callable[[], str] | None = None
 
 
 def variants(

@@ -8,9 +8,12 @@ from experiments.errors import UserError
 from experiments.guide.topic import Topic
 
 NAMES = (
+    "threads",
     "memory_hierarchy",
     "coalescing",
+    "bank_conflicts",
     "occupancy",
+    "registers",
     "fusion",
     "block_size",
     "divergence",
