@@ -20,7 +20,7 @@ from experiments.errors import UserError, run
 from experiments.flags import Parser
 from experiments.guide import pictures as guide_pictures
 from experiments.guide import tables as guide_tables
-from experiments.guide import topics
+from experiments.guide import topics, tutorial
 from experiments.measuring.pictures import digest, drawn_from
 from experiments.measuring.result import RESULTS, load
 from experiments.measuring.tables import Table, markdown, shown, where
@@ -108,6 +108,19 @@ def time_model() -> str:
     return "".join(lines)
 
 
+def tutorial_map() -> str:
+    """Where each section of a GPU tutorial is shown."""
+    gpu, cpu = load("guide", GPU), found("guide", "cpu")
+    return shown(tutorial.table(gpu, cpu), *(record for record in (gpu, cpu) if record is not None))
+
+
+def gan_loop() -> str:
+    """The loop that docs/gan.md explains, as it stands in the file."""
+    text = (ROOT / "experiments" / "examples" / "gan_by_hand.py").read_text()
+    function = text[text.index("def train(") : text.index("\n\n\ndef main(")]
+    return f"```python\n{function}\n```\n"
+
+
 def guide() -> str:
     """Which GPU optimization pays: all topics."""
     gpu, cpu = load("guide", GPU), found("guide", "cpu")
@@ -153,6 +166,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "measured-h200": _of(measured, GPU, "torch,torch.compile,flax"),
     "executed": _of(execution, executed.page),
     "executed-said": _of(execution, executed.sentence),
+    "gan-loop": gan_loop,
+    "tutorial-map": tutorial_map,
     "guide": guide,
     "guide-facts": lambda: markdown(*guide_tables.facts()),
     "time-model": time_model,

@@ -16,7 +16,7 @@ from kernels.verification.ptx.traffic import Counter
 
 TEMPLATE = """
 .version 8.0
-.target sm_80
+.target sm_90
 .address_size 64
 .extern .shared .align 16 .b8 memory[];
 .visible .entry kernel(.param .u64 .ptr .global .align 16 x, .param .u64 .ptr .global .align 16 y)

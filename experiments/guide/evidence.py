@@ -25,8 +25,8 @@ _OPCODE = re.compile(r"^\s+/\*[0-9a-f]+\*/\s+(?:@!?U?P\w+ )?([A-Z][\w.]*)", re.M
 
 
 @functools.lru_cache(maxsize=64)
-def machine_code(ptx: str) -> list[str]:
-    """The instructions that the assembler makes of a kernel, in order, without the padding behind the end."""
+def disassembly(ptx: str) -> str:
+    """The machine code that the assembler makes of a kernel, as text."""
     import triton
 
     tools = pathlib.Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
@@ -39,8 +39,12 @@ def machine_code(ptx: str) -> list[str]:
         subprocess.run(
             [assembler, f"--gpu-name={architecture[1]}", str(source), "-o", str(binary)], check=True, capture_output=True
         )
-        text = subprocess.run([str(tools / "nvdisasm"), "-c", str(binary)], capture_output=True, text=True, check=True).stdout
-    return [opcode for opcode in _OPCODE.findall(text) if opcode != "NOP"]
+        return subprocess.run([str(tools / "nvdisasm"), "-c", str(binary)], capture_output=True, text=True, check=True).stdout
+
+
+def machine_code(ptx: str) -> list[str]:
+    """The instructions that the assembler makes of a kernel, in order, without the padding behind the end."""
+    return [opcode for opcode in _OPCODE.findall(disassembly(ptx)) if opcode != "NOP"]
 
 
 def loads_in_a_row(code: list[str]) -> int:

@@ -72,9 +72,7 @@ def figures(counted: Counted, cap: int) -> Mapping[str, float]:
     return now | {"bytes_in_flight": asked, "read_share": share}
 
 
-def _case(
-    name: str, call: Any, caps: tuple[int, ...], figure: str, reference: Any, sizes: Mapping[str, Any], **of: Any
-) -> Case:
+def _case(name: str, caps: tuple[int, ...], figure: str, warps: int) -> Case:
     label = lambda cap: f"at most {cap}" if cap else "no cap"
     make = lambda cap: Variant(label(cap), functools.partial(softmax, warps=warps), functools.partial(figures, cap=cap))
     sizes = {"check": (5, 1001), "compile": (2048, 16_384)}
@@ -105,8 +103,8 @@ TOPIC = Topic(
     name="registers",
     what="fewer registers for more threads, until values spill",
     text=__doc__ or "",
-    kernel="`kernels/batch_norm_act/config.py` (`MOST_WARPS`): threads of a block of 512 get at most 128 registers each, so that "
-    "one always fits a multiprocessor; `kernels/verification/aot.py` counts spills, and a test allows none",
+    kernel="`kernels/batch_norm_act/config.py` (`MOST_WARPS`): a block of 512 threads has at most 128 registers for each, so "
+    "that one always fits a multiprocessor; `kernels/verification/aot.py` counts spills, and a test allows none",
     picture=picture,
     exercise="How many registers may a thread have at most where 2,048, 1,024 or 512 threads are to reside?",
     answer=answer,

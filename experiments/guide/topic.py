@@ -35,6 +35,10 @@ class Figure(NamedTuple):
 # The figures that tables show, in this order.
 FIGURES = {
     "kernels": Figure("kernels", "kernels"),
+    "host_calls": Figure("calls by the host", "calls by the host"),
+    "kernels_in_a_row": Figure("kernels in a row", "kernels in a row"),
+    "held_bytes": Figure("bytes held", "bytes of device memory held"),
+    "relative_error": Figure("relative error", "of relative error", how="modelled"),
     "bytes": Figure("bytes moved"),
     "device_bytes": Figure("bytes of device memory", how="modelled"),
     "asked_bytes": Figure("bytes requested", "bytes requested", how="modelled"),
@@ -64,6 +68,9 @@ FIGURES = {
     "instructions": Figure("instructions", "instructions"),
     "executed_instructions": Figure("instructions executed", "instructions executed", how="executed"),
     "executed_per_element": Figure("instructions executed per element", "instructions executed per element", how="executed"),
+    "loads": Figure("load instructions", "load instructions"),
+    "constant_operands": Figure("operands in constant memory"),
+    "constant_passes": Figure("passes of a warp", "passes of a warp", how="modelled"),
     "branches": Figure("branches"),
     "special_per_element": Figure("special functions per element"),
     "steps_per_element": Figure("steps per element", "steps per element", how="modelled"),

@@ -12,14 +12,18 @@ NAMES = (
     "memory_hierarchy",
     "coalescing",
     "bank_conflicts",
+    "constant_memory",
     "occupancy",
     "registers",
     "fusion",
     "block_size",
     "divergence",
     "unrolling",
+    "launches",
     "asynchronous_execution",
     "transfer_overlap",
+    "memory_use",
+    "precision",
 )
 
 

@@ -22,14 +22,18 @@ TOPICS = [
     "memory_hierarchy",
     "coalescing",
     "bank_conflicts",
+    "constant_memory",
     "occupancy",
     "registers",
     "fusion",
     "block_size",
     "divergence",
     "unrolling",
+    "launches",
     "asynchronous_execution",
     "transfer_overlap",
+    "memory_use",
+    "precision",
 ]
 
 
@@ -111,6 +115,9 @@ def test_list_prints_all(capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     assert list(topics.NAMES) == TOPICS
     assert all(name in out for name in TOPICS)
+    assert "one field of sixteen: pays: 4.5 times fewer sector bytes per byte used (4.5 to 1) (executed)" in " ".join(
+        out.split()
+    )
 
 
 def test_every_topic_names_its_sources_and_a_file_of_this_repository() -> None:

@@ -1,4 +1,4 @@
-"""The guide's lessons on threads, banks, registers and branches: what they count is what a person would count."""
+"""The lessons of the guide: what they count is what a person would count."""
 
 from __future__ import annotations
 
@@ -9,7 +9,20 @@ import numpy as np
 import pytest
 
 from experiments import report
-from experiments.guide import bank_conflicts, by_hand, divergence, evidence, executed, pictures, registers, topics
+from experiments.guide import (
+    bank_conflicts,
+    by_hand,
+    divergence,
+    evidence,
+    executed,
+    launches,
+    memory_use,
+    pictures,
+    precision,
+    registers,
+    topics,
+    tutorial,
+)
 from experiments.guide.topic import Case, Counted
 from experiments.measuring.result import load
 from kernels.runtime import launch
@@ -118,3 +131,46 @@ def test_only_the_blocks_that_are_watched_run() -> None:
     assert one.counter.counts["global", "read"].bytes == one.counter.counts["global", "write"].bytes == 4 * 128
     assert (y[128:256] == 3).all()
     assert one.report.blocks == 1
+
+
+def test_the_map_of_a_tutorial_names_cases_that_exist() -> None:
+    cases = {(name, case.name) for name in topics.NAMES for case in topics.load(name).cases}
+    for section, topic, case in tutorial.SECTIONS:
+        assert not case or (topic, case) in cases, section
+    assert {topic for _, topic, _ in tutorial.SECTIONS} == set(topics.NAMES)
+
+
+def test_what_the_host_calls_is_counted_in_the_list_of_thunks() -> None:
+    listed = """
+000: kCommandBuffer [source | sink]
+    001: kCustomKernel [source       | next=002 (1)] a
+    002: kCustomKernel [prev=001 (1) | next=003 (1)] b
+    003: kCustomKernel [source       | sink        ] c
+004: kCopy [source | sink] kCopy
+"""
+    assert launches.host_calls(listed) == (2, 3)
+    assert launches.in_a_row(listed) == 2
+
+
+def test_donation_saves_what_a_result_can_take(rng: np.random.Generator) -> None:
+    size = int(rng.integers(1000, 5000)) * 256  # XLA rounds places up to 256 bytes
+    spec = jax.ShapeDtypeStruct((size,), np.float32)
+    kept, donated = (memory_use.held(H200, memory_use.update, (spec, spec), d) for d in ((), (0,)))
+    assert (kept, donated) == (3 * 4 * size, 2 * 4 * size)
+
+
+@pytest.mark.parametrize(("name", "bits"), precision.BITS.items())
+def test_rounding_keeps_so_many_bits(name: str, bits: int, rng: np.random.Generator) -> None:
+    """Beside a rounding of the significand by NumPy, half to even."""
+    x = rng.standard_normal(1000).astype(np.float32)
+    significand, exponent = np.frexp(x)
+    expected = np.ldexp(np.rint(significand * 2.0 ** (bits + 1)) / 2.0 ** (bits + 1), exponent)
+    assert np.array_equal(np.asarray(precision.rounded(x, bits)), expected.astype(np.float32))
+
+
+def test_coefficients_become_operands() -> None:
+    """A load each from device memory, none from constant memory or in the instructions; one load is of x."""
+    cases = topics.load("constant_memory").cases[:2]
+    found = {v.name: v.figures(Counted(case, v.name, ())) for case in cases for v in case.variants}
+    assert [f["loads"] for f in found.values()] == [9, 1, 1]
+    assert [f["constant_operands"] for f in found.values()] == [0, 8, 0]
