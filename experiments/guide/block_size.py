@@ -16,9 +16,35 @@ NVIDIA, Matrix Multiplication Background User's Guide, "Tile Quantization" and "
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from experiments.guide import executed, product
 from experiments.guide.occupancy import scale
 from experiments.guide.topic import Case, Topic, variants
+from kernels.runtime import gpus
+
+
+def picture(figure: Any, row: Mapping[str, Any]) -> None:
+    """Instructions per element over the block's elements."""
+    axes = figure.subplots()
+    case = next(case for case in row["cases"] if case["name"] == "elementwise")
+    counts = {int(name.split()[-1]): v["compiled"]["executed_per_element"] for name, v in case["variants"].items()}
+    axes.plot(list(counts), list(counts.values()), "o-", color="#0072B2")
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(list(counts), [f"{n:,}" for n in counts], fontsize=9)
+    axes.set_ylim(0)
+    axes.set_xlabel("elements of a block of 128 threads", fontsize=9)
+    axes.set_ylabel("instructions executed per element", fontsize=9)
+    axes.axvline(128, color="#D55E00", linewidth=1)
+    axes.text(135, 60, "fewer elements than threads\nto the left", fontsize=9, color="#D55E00")
+    axes.grid(color="#D9D9D9", linewidth=0.6)
+
+
+def answer() -> str:
+    cores = gpus.GPUS["h200"].cores
+    return f"{cores * 1024:,}: below that, some of its {cores} multiprocessors have nothing to do."
+
 
 SMALL = {"cuda": (256, 4096, 512)}
 LARGE = (
@@ -33,6 +59,9 @@ TOPIC = Topic(
     name="block_size",
     what="enough work for a block, and enough blocks for the device",
     text=__doc__ or "",
+    picture=picture,
+    exercise="From how many elements on do blocks of 1,024 elements use all of an H200?",
+    answer=answer,
     kernel="each `config.py` under `kernels/` lists candidates and a rule, for instance "
     "`kernels/linear_act/config.py` (`choose`): the "
     "largest tile of which there are enough for all multiprocessors; `python -m kernels tune` measures them",

@@ -63,8 +63,10 @@ def polynomial(where: str) -> str:
 def code_figures(counted: Counted, where: str) -> Mapping[str, float]:
     text = evidence.disassembly(polynomial(where))
     code = evidence.machine_code(polynomial(where))
-    table = len(re.findall(r"c\[0x3\]", text))  # bank 3 holds what a program declares, bank 0 parameters
-    return {"instructions": len(code), "loads": sum(op.startswith(("LDG", "LDC")) for op in code), "constant_operands": table}
+    # Bank 3 holds what a program declares, bank 0 parameters.
+    operands, by_load = len(re.findall(r"c\[0x3\]", text)), len(re.findall(r"LDC.*c\[0x3\]", text))
+    loads = sum(opcode.startswith("LDG") for opcode in code) + by_load
+    return {"instructions": len(code), "loads": loads, "constant_operands": operands}
 
 
 def lookup_figures(counted: Counted, constant: bool) -> Mapping[str, float]:

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +37,7 @@ import triton.language as tl
 from experiments.guide import product
 from experiments.guide.evidence import modelled
 from experiments.guide.topic import Case, Counted, Topic, normal, variants
+from experiments.measuring.device_model import constants
 from kernels.batch_norm_act.config import L2_SHARE
 from kernels.runtime import gpus
 from kernels.runtime.launch import launch, like
@@ -142,10 +144,40 @@ def _centring(name: str, rows: int, columns: int) -> Case:
     )
 
 
+def picture(figure: Any, row: Mapping[str, Any]) -> None:
+    """How fast an H200 reads from each level."""
+    axes, model, cores = figure.subplots(), constants("nvidia-h200"), gpus.GPUS["h200"].cores
+    megabytes = lambda each: f"{cores * each / 1e6:.0f} MB on the chip"
+    levels = {
+        f"shared memory, {megabytes(gpus.LIMITS[9, 0].shared_memory)}": model["shared_memory_bytes"] * cores * model["clock"],
+        "L2 cache, 50 to 60 MB": model["l2_bytes"] * model["clock"],
+        "device memory, 141 GB": model["read_memory"],
+        "host memory through PCIe": model["link"],
+    }
+    rates = [rate / 1e12 for rate in levels.values()]
+    axes.barh(range(len(rates)), rates, 0.6, color="#0072B2")
+    for place, rate in enumerate(rates):
+        axes.text(rate * 1.08, place, f"{rate:.2g} TB/s", va="center", fontsize=9)
+    axes.set_yticks(range(len(rates)), list(levels), fontsize=9)
+    axes.invert_yaxis()
+    axes.set_xscale("log")
+    axes.set_xlim(0.01, 120)
+    axes.set_xlabel("TB/s read by the whole chip: L2 and device memory measured (public), others on paper", fontsize=9)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def answer() -> str:
+    limits = gpus.LIMITS[9, 0]
+    return f"{limits.registers:,} in registers, {limits.shared_memory // 4:,} in shared memory."
+
+
 TOPIC = Topic(
     name="memory_hierarchy",
     what="what is used again stays near: registers, shared memory, caches",
     text=__doc__ or "",
+    picture=picture,
+    exercise="How many floats do the registers of one multiprocessor hold, and how many its shared memory?",
+    answer=answer,
     kernel="`kernels/batch_norm_act/config.py` (`choose`) cuts the channels into slices that stay in the second-level cache "
     "between the two readings; `kernels/max_pool/triton.py` keeps a position in a byte, so that the backward pass reads "
     "neither x nor y",

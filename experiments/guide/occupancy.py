@@ -21,6 +21,7 @@ performance at lower occupancy (GTC); Volkov 2016, Understanding latency hiding 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -68,6 +69,37 @@ def in_flight(counted: Counted, **_: Any) -> dict[str, float]:
     return {"bytes_in_flight": asked, "read_share": min(1.0, asked / enough)}
 
 
+# GB/s that reads of an H200 reached with so many KB in flight per multiprocessor: te42kyfo/gpu-benches, gpu-stream/h200.txt.
+PUBLIC = {2: 485, 4: 935, 6: 1314, 8: 1707, 10: 1996, 12: 2297, 14: 2539, 16: 2756}
+
+
+def picture(figure: Any, row: Mapping[str, Any]) -> None:
+    """Bandwidth over bytes in flight: a public measurement, the model's line, and the variants of the first case."""
+    axes, model = figure.subplots(), constants("nvidia-h200")
+    enough, peak = model["in_flight"] / 1024, model["read_memory"] / 1e12
+    axes.plot([0, enough, 60], [0, peak, peak], color="#7F7F7F", label="model")
+    axes.plot(
+        list(PUBLIC), [rate / 1e3 for rate in PUBLIC.values()], "o", color="#0072B2", label="measured on an H200 (public)"
+    )
+    case = next(case for case in row["cases"] if case["name"] == "loads of one thread")
+    for name, variant in case["variants"].items():
+        asked = variant["compiled"]["bytes_in_flight"] / 1024
+        if asked <= 60:
+            axes.axvline(asked, color="#D55E00", linewidth=1)
+            axes.text(asked + 0.6, 0.15, name, rotation=90, fontsize=9, color="#D55E00", va="bottom")
+    axes.set_xlabel("KB in flight per multiprocessor", fontsize=9)
+    axes.set_ylabel("TB/s read", fontsize=9)
+    axes.set_xlim(0, 60)
+    axes.set_ylim(0, 5)
+    axes.grid(color="#D9D9D9", linewidth=0.6)
+    axes.legend(fontsize=9, loc="lower right")
+
+
+def answer() -> str:
+    each = constants("nvidia-h200")["in_flight"] / 2048
+    return f"{each:.0f} bytes: more than three floats, so one load of 16 bytes for each thread is enough."
+
+
 def softmax_reference(x):
     power = np.exp(x.astype(np.float64) - x.max(1, keepdims=True))
     return [power / power.sum(1, keepdims=True)]
@@ -88,6 +120,9 @@ TOPIC = Topic(
     name="occupancy",
     what="enough warps, or enough loads in each, to hide the latency of memory",
     text=__doc__ or "",
+    picture=picture,
+    exercise="At full occupancy, how many bytes must each thread have in flight for all of the bandwidth?",
+    answer=answer,
     kernel="`kernels/verification/residency.py` computes the resident blocks of a compiled kernel; the persistent LSTM "
     "(`kernels/recurrent/config.py`, `plan`) takes one block for each multiprocessor with all its registers, on purpose",
     cases=(

@@ -143,20 +143,6 @@ def test_bytes_asked_for_are_those_that_the_blocks_load() -> None:
     assert loaded == product.asked_bytes(m, k, n, 32, 16)
 
 
-def test_only_the_first_programs_run_where_that_is_asked_for() -> None:
-    from experiments.guide import occupancy
-    from kernels.verification import interpret
-
-    x = np.ones(1000, np.float32)
-    with interpret.recording(programs=1) as seen:
-        np.asarray(occupancy.scale(x, implementation="interpret", block=128)[0])
-    assert [(access.what, access.program, access.mask.sum()) for access in seen] == [
-        ("load", (0, 0, 0), 128),
-        ("store", (0, 0, 0), 128),
-    ]
-    assert seen[0].addresses.tolist() == (np.arange(128) * 4 + (seen[0].addresses[0] >> 40 << 40)).tolist()
-
-
 def test_machine_code_has_no_padding_and_its_loads_are_counted() -> None:
     call = launch.Launch(
         topics.load("occupancy").cases[0].variants[0].call.func.__globals__["scale_kernel"],
