@@ -1,12 +1,11 @@
 """Which GPU optimization pays: python -m experiments.guide list | TOPIC | all [flags].
 
-`list` prints the verdicts that are stored.
-
 Explains a topic, checks each variant of the same work, counts what the compiled kernels and programs take and move, and
 times them where that can be done: all of them on a GPU; on a CPU what a CPU can honestly show. Without --device that is the
 GPU at hand, or, on a machine without one, a count for the H200 and a measurement of this CPU. Writes guide.json (its
 fields: docs/results.md) and guide.png to experiments/results/DEVICE/, with --quick to runs/guide/DEVICE/, or to
---out/DEVICE/. What the file holds of the same sources is not done again.
+--out/DEVICE/; a topic's own picture to runs/guide/DEVICE/ or --out/DEVICE/. What the file holds of the same sources is not
+done again. `list` prints the stored verdicts.
 """
 
 from __future__ import annotations
@@ -82,7 +81,7 @@ def main(arguments: list[str]) -> int:
             if topic.name in rows and topic.name in chosen:
                 show.show(topic, rows[topic.name], found.record, console)
                 if topic.picture is not None:
-                    drawing = path.parent / f"guide-{topic.name}.png"
+                    drawing = (given.out or QUICK) / device / f"{topic.name}.png"
                     pictures.draw_topic(topic, rows[topic.name], drawing)
                     console.print(f"drawn: {drawing}\n", highlight=False)
         if found.done:

@@ -2,8 +2,8 @@
 
 Constant memory is 64 KB of device memory behind a small cache of its own, which gives one word per pass to a whole warp.
 An instruction can name such a word as an operand, `c[bank][offset]`, so that a value which is the same for all threads
-costs no load and no register. Kernel parameters live there: every pointer that JAX or Triton passes is read as
-`c[0x0][...]`.
+costs no load and no register; on Hopper the assembler also reads two of them at once into registers that a warp shares
+(ULDC). Kernel parameters live there: every pointer that JAX or Triton passes is read as `c[0x0][...]`.
 
 It pays for coefficients, sizes and strides that all threads share. It does not pay for tables that each thread reads
 elsewhere: a warp that asks for 32 different words waits 32 passes, where shared memory or the first-level cache need one
@@ -64,7 +64,7 @@ def code_figures(counted: Counted, where: str) -> Mapping[str, float]:
     text = evidence.disassembly(polynomial(where))
     code = evidence.machine_code(polynomial(where))
     # Bank 3 holds what a program declares, bank 0 parameters.
-    operands, by_load = len(re.findall(r"c\[0x3\]", text)), len(re.findall(r"LDC.*c\[0x3\]", text))
+    operands, by_load = len(re.findall(r"c\[0x3\]", text)), len(re.findall(r"(?<!U)LDC.*c\[0x3\]", text))
     loads = sum(opcode.startswith("LDG") for opcode in code) + by_load
     return {"instructions": len(code), "loads": loads, "constant_operands": operands}
 

@@ -50,7 +50,11 @@ def draw(record: dict[str, Any], path: pathlib.Path) -> None:
     bars(axes, labels, [min(max(gain, 1 / LIMIT), LIMIT) for gain in gains], colours)
     ratio_axis(axes, 1 / LIMIT, LIMIT)
     column(axes, 84, "gain", texts)
-    what = "speedup, measured" if record["measured"] else "times better in the figure that decides (compiled, not run)"
+    what = (
+        "speedup, measured"
+        if record["measured"]
+        else "times better in the figure that decides (compiled, executed or modelled; not timed)"
+    )
     axes.set_xlabel(f"{what}; left of 1: worse", fontsize=9)
     axes.set_title(f"Which optimization pays: {record['device']}, {record['date']}", fontsize=10)
     save(figure, path, record)

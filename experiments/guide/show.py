@@ -76,7 +76,8 @@ def show(topic: Topic, row: dict[str, Any], record: dict[str, Any], console: Con
         console.print(f"Exercise: {topic.exercise}\nAnswer: {answer}\n", highlight=False, markup=False)
     for case in row["cases"]:
         heads, rows = cells(case)
-        table = Table(title=f"{case['name']} ({case['dtype']}, {' x '.join(map(str, case['size']))})")
+        size = f", {' x '.join(map(str, case['size']))}" if case["size"] else ""
+        table = Table(title=f"{case['name']} ({case['dtype']}{size})")
         for number_, head in enumerate(heads):
             table.add_column("" if number_ == 0 else head.lstrip(">"), justify="right" if head.startswith(">") else "left")
         for cells_ in rows:
