@@ -21,6 +21,7 @@ from experiments.flags import Parser
 from experiments.guide import pictures as guide_pictures
 from experiments.guide import tables as guide_tables
 from experiments.guide import topics, tutorial
+from experiments.measuring import device_model
 from experiments.measuring.pictures import digest, drawn_from
 from experiments.measuring.result import RESULTS, load
 from experiments.measuring.tables import Table, markdown, shown, where
@@ -95,9 +96,9 @@ def execution(text: Callable[..., str]) -> str:
 
 def time_model() -> str:
     """What the compiled comparisons' files say that their times were computed with."""
-    lines = []
-    for name in ("compiled-operators", "compiled-models"):
-        model = load(name, GPU)["model"]
+    lines, records = [], [load(name, GPU) for name in ("compiled-operators", "compiled-models")]
+    for record in records:
+        name, model = record["experiment"], record["model"]
         peaks = {kind: f"{value / 1e12:.0f}" for kind, value in model["flops_per_second"].items()}
         rate, launched = f"{model['bytes_per_second'] / 1e12:g} TB/s", f"{model['seconds_per_launch'] * 1e6:g} µs"
         lines.append(
@@ -105,7 +106,18 @@ def time_model() -> str:
             f"peak ({peaks['bfloat16']} Tflop/s for 16 bits, {peaks['float32']} for float32 in tf32), plus {launched} for its "
             "launch; the times of all kernels are added up;\n"
         )
-    return "".join(lines)
+    lines.append(
+        "- a persistent recurrent kernel takes its steps one after another, each as [recurrent.md](recurrent.md) models it.\n\n"
+    )
+    present = device_model.constants(GPU)
+    older = [r["experiment"] for r in records if r["model"]["bytes_per_second"] != present["memory"]]
+    if older:
+        lines.append(
+            f"{' and '.join(f'`{name}.json`' for name in older)} were computed with earlier constants than [guide.md](guide.md) and "
+            "[recurrent.md](recurrent.md) list now; `python -m experiments.comparison.compiled operators`, or `models`, computes "
+            "them again.\n\n"
+        )
+    return "".join(lines) + where(records[-1])
 
 
 def tutorial_map() -> str:

@@ -132,7 +132,7 @@ def test_every_topic_names_its_sources_and_a_file_of_this_repository() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["colaescing"], "topic: 'colaescing' given, it is one of memory_hierarchy, coalescing, "),
+        (["colaescing"], "topic: 'colaescing' given, it is one of threads, memory_hierarchy, coalescing, "),
         (["fusion", "--device", "h300"], "--device: 'h300' is not known; did you mean h200"),
         (["fusion", "--minutes", "0"], "--minutes: 0 given, a number above 0 is needed"),
     ],
