@@ -112,10 +112,10 @@ def time_model() -> str:
     present = device_model.constants(GPU)
     older = [r["experiment"] for r in records if r["model"]["bytes_per_second"] != present["memory"]]
     if older:
+        names = " and ".join(f"`{name}.json`" for name in older)
         lines.append(
-            f"{' and '.join(f'`{name}.json`' for name in older)} were computed with earlier constants than [guide.md](guide.md) and "
-            "[recurrent.md](recurrent.md) list now; `python -m experiments.comparison.compiled operators`, or `models`, computes "
-            "them again.\n\n"
+            f"{names} were computed with earlier constants than [guide.md](guide.md) and [recurrent.md](recurrent.md) list "
+            "now; `python -m experiments.comparison.compiled operators`, or `models`, computes them again.\n\n"
         )
     return "".join(lines) + where(records[-1])
 
