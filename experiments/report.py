@@ -20,7 +20,8 @@ from experiments.errors import UserError, run
 from experiments.flags import Parser
 from experiments.guide import pictures as guide_pictures
 from experiments.guide import tables as guide_tables
-from experiments.guide import topics
+from experiments.guide import topics, tutorial
+from experiments.measuring import device_model
 from experiments.measuring.pictures import digest, drawn_from
 from experiments.measuring.result import RESULTS, load
 from experiments.measuring.tables import Table, markdown, shown, where
@@ -93,6 +94,45 @@ def execution(text: Callable[..., str]) -> str:
     return text(*([record for record in of if record is not None] for of in records))
 
 
+def time_model() -> str:
+    """What the compiled comparisons' files say that their times were computed with."""
+    lines, records = [], [load(name, GPU) for name in ("compiled-operators", "compiled-models")]
+    for record in records:
+        name, model = record["experiment"], record["model"]
+        peaks = {kind: f"{value / 1e12:.0f}" for kind, value in model["flops_per_second"].items()}
+        rate, launched = f"{model['bytes_per_second'] / 1e12:g} TB/s", f"{model['seconds_per_launch'] * 1e6:g} µs"
+        lines.append(
+            f"- `{name}.json`: the time of a kernel is the longer of its bytes at {rate} and its products at the tensor cores' "
+            f"peak ({peaks['bfloat16']} Tflop/s for 16 bits, {peaks['float32']} for float32 in tf32), plus {launched} for its "
+            "launch; the times of all kernels are added up;\n"
+        )
+    lines.append(
+        "- a persistent recurrent kernel takes its steps one after another, each as [recurrent.md](recurrent.md) models it.\n\n"
+    )
+    present = device_model.constants(GPU)
+    older = [r["experiment"] for r in records if r["model"]["bytes_per_second"] != present["memory"]]
+    if older:
+        names = " and ".join(f"`{name}.json`" for name in older)
+        lines.append(
+            f"{names} were computed with earlier constants than [guide.md](guide.md) and [recurrent.md](recurrent.md) list "
+            "now; `python -m experiments.comparison.compiled operators`, or `models`, computes them again.\n\n"
+        )
+    return "".join(lines) + where(records[-1])
+
+
+def tutorial_map() -> str:
+    """Where each section of a GPU tutorial is shown."""
+    gpu, cpu = load("guide", GPU), found("guide", "cpu")
+    return shown(tutorial.table(gpu, cpu), *(record for record in (gpu, cpu) if record is not None))
+
+
+def gan_loop() -> str:
+    """The loop that docs/gan.md explains, as it stands in the file."""
+    text = (ROOT / "experiments" / "examples" / "gan_by_hand.py").read_text()
+    function = text[text.index("def train(") : text.index("\n\n\ndef main(")]
+    return f"```python\n{function}\n```\n"
+
+
 def guide() -> str:
     """Which GPU optimization pays: all topics."""
     gpu, cpu = load("guide", GPU), found("guide", "cpu")
@@ -104,6 +144,11 @@ def guide_topic(name: str) -> str:
     """One of them: what it teaches, its cases and verdicts, and where this repository uses it."""
     records = load("guide", GPU), found("guide", "cpu"), comparison("operators"), load("recurrent-compiled", GPU)
     return guide_tables.topic_section(topics.load(name), *records)
+
+
+def guide_row(name: str) -> list[dict[str, Any] | None]:
+    """A topic's row of the guide's result file, for its picture."""
+    return [guide_tables.rows_of(load("guide", GPU)).get(name)]
 
 
 _of = functools.partial
@@ -134,7 +179,11 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "measured-h200": _of(measured, GPU, "torch,torch.compile,flax"),
     "executed": _of(execution, executed.page),
     "executed-said": _of(execution, executed.sentence),
+    "gan-loop": gan_loop,
+    "tutorial-map": tutorial_map,
     "guide": guide,
+    "guide-facts": lambda: markdown(*guide_tables.facts()),
+    "time-model": time_model,
     **{f"guide-{name}": _of(guide_topic, name) for name in topics.NAMES},
 }
 # Files that are written whole.
@@ -150,6 +199,11 @@ PICTURES: dict[str, tuple[Callable[..., None], Callable[[], list[dict[str, Any] 
     "roofline.png": (pictures.draw_roofline, lambda: [comparison("operators")]),
     "fine-tuning.png": (training.draw_fine_tuning, lambda: [found("fine-tuning")]),
     "guide.png": (guide_pictures.draw, lambda: [found("guide")]),
+    **{
+        f"guide-{name}.png": (_of(guide_pictures.draw_topic, topics.load(name)), _of(guide_row, name))
+        for name in topics.NAMES
+        if topics.load(name).picture is not None
+    },
 }
 
 

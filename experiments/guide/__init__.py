@@ -1,1 +1,1 @@
-"""Which GPU optimization pays: nine topics, each with good and bad variants of the same work. See docs/guide.md."""
+"""Which GPU optimization pays: sixteen topics, each with good and bad variants of the same work. See docs/guide.md."""

@@ -4,7 +4,8 @@ Explains a topic, checks each variant of the same work, counts what the compiled
 times them where that can be done: all of them on a GPU; on a CPU what a CPU can honestly show. Without --device that is the
 GPU at hand, or, on a machine without one, a count for the H200 and a measurement of this CPU. Writes guide.json (its
 fields: docs/results.md) and guide.png to experiments/results/DEVICE/, with --quick to runs/guide/DEVICE/, or to
---out/DEVICE/. What the file holds of the same sources is not done again.
+--out/DEVICE/; a topic's own picture to runs/guide/DEVICE/ or --out/DEVICE/. What the file holds of the same sources is not
+done again. `list` prints the stored verdicts.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from rich.console import Console
 import kernels
 from experiments.errors import UserError, nearest, run
 from experiments.flags import Parser
-from experiments.guide import pictures, session, show, topics, verdict
+from experiments.guide import pictures, session, show, tables, topics, verdict
+from experiments.guide.topic import FIGURES
 from experiments.measuring import device_model, result, resume
 
 QUICK = pathlib.Path("runs") / "guide"
@@ -49,8 +51,14 @@ def main(arguments: list[str]) -> int:
     given = parser.parse_args(arguments)
     console = Console()
     if given.topic == "list":
+        stored = result.RESULTS / "nvidia-h200" / "guide.json"
+        rows = tables.rows_of(verdict.read(stored)) if stored.exists() else {}
         for name in topics.NAMES:
-            console.print(f"{name:24}{topics.load(name).what}", highlight=False)
+            console.print(f"[bold]{name}[/]: {topics.load(name).what}", highlight=False)
+            for case in rows.get(name, {"cases": []})["cases"]:
+                ways = {"measured": "measured", "compiled": FIGURES[case["figure"]].how if case["figure"] in FIGURES else ""}
+                said = [f"{text} ({ways[kind]})" for kind, text in case["verdicts"].items() if text is not None]
+                console.print(f"  {case['name']}: {'; '.join(said)}", highlight=False, markup=False)
         return 0
     every = [topics.load(name) for name in topics.NAMES]
     chosen = topics.NAMES if given.topic == "all" else (topics.load(given.topic).name,)
@@ -72,6 +80,10 @@ def main(arguments: list[str]) -> int:
         for topic in every:
             if topic.name in rows and topic.name in chosen:
                 show.show(topic, rows[topic.name], found.record, console)
+                if topic.picture is not None:
+                    drawing = (given.out or QUICK) / device / f"{topic.name}.png"
+                    pictures.draw_topic(topic, rows[topic.name], drawing)
+                    console.print(f"drawn: {drawing}\n", highlight=False)
         if found.done:
             pictures.draw(found.record, path.with_suffix(".png"))
         console.print(f"written: {path}" if found.done else f"{path}: nothing had to be done again", highlight=False)

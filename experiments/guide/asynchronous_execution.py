@@ -10,9 +10,9 @@ pay in a loop that uses each value once: the detour through shared memory is wor
 Not waiting pays as far as the host takes time between calls; a step that takes longer than its call hides it anyway, and
 one program for all steps leaves nothing to hide.
 
-Sources: NVIDIA, CUDA C++ Programming Guide, "Asynchronous Data Copies" and "Asynchronous Concurrent Execution"; NVIDIA,
-Hopper Tuning Guide, "Tensor Memory Accelerator"; JAX documentation, "Asynchronous dispatch"; Shah et al. 2024,
-FlashAttention-3, arXiv 2407.08608.
+Sources: NVIDIA, CUDA Programming Guide v13, "Asynchronous Data Copies" and "Asynchronous Execution"; NVIDIA, Hopper Tuning
+Guide, "Tensor Memory Accelerator"; JAX documentation, "Asynchronous dispatch"; Shah et al. 2024, FlashAttention-3, arXiv
+2407.08608.
 """
 
 from __future__ import annotations

@@ -4,24 +4,31 @@ A warp of 32 threads asks for memory together, and memory answers in sectors of 
 elements fill the sectors they get; a stride of eight floats or more leaves one useful float in each, so seven eighths of
 the bandwidth are thrown away. Neighbours also let one instruction take 16 bytes for a thread in place of four.
 
-It pays wherever data come from device memory. It does not pay in bytes where the rest of each sector is used soon by the
-same block: then the cache has it, and only the requests are more. In Triton nobody assigns threads to elements: the
+It pays wherever data come from device memory. It does not pay in bytes where the same block soon uses the rest of each
+sector and the first-level cache still has it: then only the requests are more. "All sixteen fields" below is such a case: a
+block's 1,024 records take 64 KB, and two or three blocks of them fit the 256 KB that are cache and shared memory. More
+blocks per multiprocessor, or larger ones, would fetch sectors again. In Triton nobody assigns threads to elements: the
 compiler lays a tile out along the axis it knows to be contiguous. What one chooses is the layout of the array and the shape
 of the tile; a tile that is wide along both axes is transposed through shared memory, so that both sides are coalesced.
 
-Sources: NVIDIA, CUDA C++ Best Practices Guide, "Coalesced Access to Global Memory" and "Shared Memory"; Tillet, Kung and
-Cox 2019, Triton (MAPL).
+Sources: NVIDIA, CUDA Programming Guide v13, "Coalesced Global Memory Access"; NVIDIA, CUDA C++ Best Practices Guide,
+"Coalesced Access to Global Memory"; Tillet, Kung and Cox 2019, Triton (MAPL).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
 import triton
 import triton.language as tl
 
-from experiments.guide import sectors
+from experiments.guide import by_hand, executed
 from experiments.guide.topic import Case, Topic, normal, variants
 from kernels.runtime.launch import launch, like
 from kernels.runtime.sizes import cdiv
+from kernels.verification.ptx.traffic import SECTOR
 
 FIELDS = 16
 LAYOUTS = {"records, x[i, f]": False, "planes, x[f, i]": True}
@@ -74,7 +81,7 @@ def _fields_case(name: str, used: int, figure: str) -> Case:
     layouts = {label: {"used": used, "by_planes": planes} for label, planes in LAYOUTS.items()}
     return Case(
         name=name,
-        variants=variants(fields, layouts, sectors.figures),
+        variants=variants(fields, layouts, executed.figures),
         figure=figure,
         draw=draw_records,
         reference=lambda records, planes: [records[:, :used].sum(1, dtype="float64")],
@@ -83,21 +90,61 @@ def _fields_case(name: str, used: int, figure: str) -> Case:
     )
 
 
+def strided(stride: int) -> tuple[float, float]:
+    """Sectors and bytes of sectors per byte used, of a warp that loads every stride-th float; executed."""
+    lines = [f"mul.wide.u32 %d2, %r0, {4 * stride};", "add.s64 %d3, %d0, %d2;", "ld.global.f32 %f0, [%d3];"]
+    lines += ["mul.wide.u32 %d2, %r0, 4;", "add.s64 %d4, %d1, %d2;", "st.global.f32 [%d4], %f0;"]
+    _, counter, _ = by_hand.run(by_hand.kernel(lines), np.zeros(32 * stride, np.float32))
+    read = counter.counts["global", "read"]
+    return read.parts, SECTOR * read.parts / read.bytes
+
+
+def picture(figure: Any, row: Mapping[str, Any]) -> None:
+    """The floats of the first sectors that a warp uses, and the sectors per request over the stride."""
+    from matplotlib.patches import Rectangle
+
+    left, right = figure.subplots(1, 2, width_ratios=(1.2, 1))
+    for place, stride in enumerate((1, 2, 8)):
+        for number in range(32):
+            used = number % stride == 0
+            at = (number % 8 * 0.95 + number // 8 * 8.4, -2 * place)
+            left.add_patch(Rectangle(at, 0.85, 1, facecolor="#0072B2" if used else "#D9D9D9", edgecolor="none"))
+        left.text(0, 1.15 - 2 * place, f"stride {stride}: {100 // stride} % of each sector used", fontsize=9)
+    left.set_xlim(-0.5, 33.5)
+    left.set_ylim(-4.6, 2)
+    left.set_axis_off()
+    left.set_title("the first four sectors of 32 bytes, a float each box", fontsize=10)
+    strides = (1, 2, 3, 4, 6, 8, 12, 16)
+    right.plot(strides, [strided(n)[0] for n in strides], "o-", color="#0072B2")
+    right.set_xlabel("stride, floats", fontsize=9)
+    right.set_ylabel("sectors per request (executed)", fontsize=9)
+    right.set_ylim(0)
+    right.grid(color="#D9D9D9", linewidth=0.6)
+
+
+def answer() -> str:
+    sectors, share = strided(4)
+    return f"{sectors:g} sectors, of whose bytes one in {share:g} is used."
+
+
 TILES = ((1, 1024), (1024, 1), (16, 64), (32, 32), (64, 64))
 
 TOPIC = Topic(
     name="coalescing",
     what="neighbouring threads take neighbouring bytes",
     text=__doc__ or "",
+    picture=picture,
+    exercise="How many sectors does a warp fetch that loads every fourth float, and how much of them does it use?",
+    answer=answer,
     kernel="`kernels/max_pool/triton.py`: neighbouring threads take neighbouring channels and columns, whatever the window; "
-    "`SECTOR` in `kernels/batch_norm_act/config.py` keeps a slice of channels from being narrower than a sector",
+    "`NARROWEST` in `kernels/batch_norm_act/config.py` keeps a slice of channels at two sectors at least",
     cases=(
         _fields_case("one field of sixteen", 1, "sector_bytes_per_byte"),
         _fields_case("all sixteen fields", FIELDS, "sector_bytes_per_byte_in_block"),
         Case(
             name="transposing",
             variants=variants(
-                transpose, {f"tiles {high} x {wide}": {"high": high, "wide": wide} for high, wide in TILES}, sectors.figures
+                transpose, {f"tiles {high} x {wide}": {"high": high, "wide": wide} for high, wide in TILES}, executed.figures
             ),
             figure="sector_bytes_per_byte",
             reference=lambda x: [x.T],

@@ -1,21 +1,27 @@
 """Threads of a warp that diverge execute every branch that one of them takes.
 
-The 32 threads of a warp share the instructions they fetch. Where a branch splits them, the warp runs both sides, one after
-the other, with part of its threads switched off; where all agree, it skips the other side. A loop goes on for all until the
-last one is done.
+The 32 threads of a warp share the instructions they fetch. Where a branch splits them, the warp runs both sides, one
+after the other, with part of its threads switched off; where all agree, it skips the other side. A loop goes on for all
+until the last one is done.
 
-Triton has no branch for a single element: `tl.where` computes both sides for every element and selects, and a mask switches
-loads and stores off, which costs a predicate and no branch. What it has is a branch on a scalar, taken by the whole block.
-It pays where whole blocks agree, because the data are grouped or sorted, and does nothing where every block holds both
-kinds. Smaller blocks agree more often, at the price of everything that larger ones are good for. For XLA, `lax.cond` under
-`vmap` is a selection too.
+For short sides a compiler uses *predicates* instead: every instruction of both sides is issued, and each thread carries
+out its own. That saves the branches, and costs the whole of both sides where the threads agree. The cases "within a warp"
+show it in PTX written by hand, executed for two warps.
 
-Sources: NVIDIA, CUDA C++ Programming Guide, "SIMT Architecture" and "Control Flow Instructions"; NVIDIA, CUDA C++ Best
-Practices Guide, "Branching and Divergence"; Tillet, Kung and Cox 2019, Triton (MAPL).
+Triton has no branch for a single element: `tl.where` computes both sides for every element and selects, and a mask
+switches loads and stores off, which costs a predicate and no branch. What it has is a branch on a scalar, taken by the
+whole block. It pays where whole blocks agree, because the data are grouped or sorted, and does nothing where every block
+holds both kinds. Smaller blocks agree more often, at the price of everything that larger ones are good for. For XLA,
+`lax.cond` under `vmap` is a selection too.
+
+Sources: NVIDIA, CUDA Programming Guide v13, "SIMT Execution Model"; NVIDIA, CUDA C++ Best Practices Guide, "Branching and
+Divergence"; Tillet, Kung and Cox 2019, Triton (MAPL).
 """
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -24,7 +30,8 @@ import numpy as np
 import triton
 import triton.language as tl
 
-from experiments.guide.topic import Case, Counted, Topic, normal, variants
+from experiments.guide import by_hand
+from experiments.guide.topic import Case, Counted, Topic, Variant, normal, variants
 from kernels.runtime.launch import launch, like
 from kernels.runtime.sizes import cdiv
 
@@ -131,6 +138,73 @@ def rows_reference(x):
     return [np.where(x[:, :1] > 0, long, x / 2)]
 
 
+HOWS = ("branch", "predicates", "selection")
+
+
+def two_sides(length: int, how: str) -> str:
+    """v -> v + 1, `length` times, where x is above 0; v -> v - 1 as often elsewhere: by a branch of each thread, by predicates
+    on each instruction, or by computing both and selecting."""
+    up, down = ([f"add.f32 {to}, {to}, {by};"] * length for to, by in (("%f1", "0f3F800000"), ("%f2", "0fBF800000")))
+    down_same = [line.replace("%f2", "%f1") for line in down]
+    lines = ["mov.u32 %r1, %ctaid.x;", "mad.lo.s32 %r2, %r1, 32, %r0;", "mul.wide.u32 %d2, %r2, 4;", "add.s64 %d3, %d0, %d2;"]
+    lines += ["add.s64 %d4, %d1, %d2;", "ld.global.f32 %f0, [%d3];", "mov.f32 %f1, %f0;", "setp.gt.f32 %p1, %f0, 0f00000000;"]
+    if how == "branch":
+        lines += ["@!%p1 bra DOWN;", *up, "bra END;", "DOWN:", *down_same, "END:"]
+    elif how == "predicates":
+        lines += [f"@%p1 {line}" for line in up] + [f"@!%p1 {line}" for line in down_same]
+    else:
+        lines += ["mov.f32 %f2, %f0;", *up, *down, "selp.f32 %f1, %f1, %f2, %p1;"]
+    return by_hand.kernel([*lines, "st.global.f32 [%d4], %f1;"])
+
+
+def _warp_case(name: str, length: int, grouped: bool, hows: tuple[str, ...] = HOWS, better: str = "") -> Case:
+    """64 elements, two blocks of a warp each; `grouped`: the first 32 are above 0, the others below."""
+
+    def draw(rng):
+        x = np.abs(normal(rng, 64)) + 0.5
+        return [x * np.where(np.arange(64) < 32 if grouped else np.arange(64) % 2, 1, -1).astype(np.float32)]
+
+    def variant(how: str) -> Variant:
+        of: dict[str, Any] = {"text": two_sides(length, how), "blocks": 2}
+        return Variant(how, lambda x: by_hand.run(x=x, **of)[0], functools.partial(by_hand.figures, **of))
+
+    return Case(
+        name=name,
+        kind="ptx",
+        variants=tuple(map(variant, hows)),
+        better=better,
+        figure="executed_instructions",
+        draw=draw,
+        reference=lambda x: [x + np.where(x > 0, length, -length)],
+        sizes={"check": ()},
+    )
+
+
+def picture(figure: Any, row: Mapping[str, Any]) -> None:
+    """Instructions that two warps execute over the length of each side, for mixed and for grouped threads."""
+    lengths = (1, 2, 4, 8, 16, 32)
+    all_axes = figure.subplots(1, 2, sharey=True)
+    for axes, grouped in zip(all_axes, (False, True), strict=True):
+        for how, colour in zip(HOWS[:2], ("#D55E00", "#0072B2"), strict=True):
+            case = _warp_case("", 1, grouped)
+            (x,) = case.draw(np.random.default_rng(0))
+            counts = [by_hand.run(two_sides(n, how), x, 2)[2].instructions for n in lengths]
+            axes.plot(lengths, counts, "o-", color=colour, label=how)
+        axes.set_title("a warp's threads agree" if grouped else "every warp has both kinds", fontsize=10)
+        axes.set_xlabel("instructions on each side", fontsize=9)
+        axes.grid(color="#D9D9D9", linewidth=0.6)
+    all_axes[0].set_ylabel("instructions executed by two warps", fontsize=9)
+    all_axes[0].legend(fontsize=9)
+
+
+def answer() -> str:
+    case = _warp_case("", 1, True)
+    (x,) = case.draw(np.random.default_rng(0))
+    count = lambda n, how: by_hand.run(two_sides(n, how), x, 2)[2].instructions
+    longest = next(n for n in range(1, 32) if count(n, "branch") < count(n, "predicates"))
+    return f"From {longest} instructions on each side. The assembler turns short branches into predicates by itself."
+
+
 def _sides_case(name: str, grouped: bool) -> Case:
     def draw(rng, size):
         x = normal(rng, size)
@@ -160,7 +234,14 @@ TOPIC = Topic(
     text=__doc__ or "",
     kernel="`kernels/max_pool/triton.py` (`backward_kernel`) asks every window that may cover an element and selects: masks, "
     "no branch, and loops whose length is known when it is compiled",
+    picture=picture,
+    exercise="Threads of a warp agree. From which length of its sides on does a branch execute less than predicates do?",
+    answer=answer,
     cases=(
+        _warp_case("within a warp: both kinds of threads, 16 steps", 16, False, ("selection", "branch")),
+        _warp_case("within a warp: threads agree, 16 steps", 16, True, ("selection", "branch")),
+        _warp_case("within a warp: one step, predicated", 1, False, ("branch", "predicates")),
+        _warp_case("within a warp: threads agree, predicated", 16, True, ("branch", "predicates")),
         _sides_case("two sides, grouped data", True),
         _sides_case("two sides, mixed data", False),
         Case(

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.guide.sectors import instruction_widths
+from experiments.guide.executed import instruction_widths
 from experiments.guide.topic import Case, Counted, Size, Variant
 from experiments.measuring import counting, device_model
 from experiments.measuring.clock import TOLERANCE, relative_error
@@ -24,8 +24,9 @@ from kernels.verification import aot, residency
 _OPCODE = re.compile(r"^\s+/\*[0-9a-f]+\*/\s+(?:@!?U?P\w+ )?([A-Z][\w.]*)", re.M)
 
 
-def machine_code(ptx: str) -> list[str]:
-    """The instructions that the assembler makes of a kernel, in order, without the padding behind the end."""
+@functools.lru_cache(maxsize=64)
+def disassembly(ptx: str) -> str:
+    """The machine code that the assembler makes of a kernel, as text."""
     import triton
 
     tools = pathlib.Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
@@ -38,8 +39,12 @@ def machine_code(ptx: str) -> list[str]:
         subprocess.run(
             [assembler, f"--gpu-name={architecture[1]}", str(source), "-o", str(binary)], check=True, capture_output=True
         )
-        text = subprocess.run([str(tools / "nvdisasm"), "-c", str(binary)], capture_output=True, text=True, check=True).stdout
-    return [opcode for opcode in _OPCODE.findall(text) if opcode != "NOP"]
+        return subprocess.run([str(tools / "nvdisasm"), "-c", str(binary)], capture_output=True, text=True, check=True).stdout
+
+
+def machine_code(ptx: str) -> list[str]:
+    """The instructions that the assembler makes of a kernel, in order, without the padding behind the end."""
+    return [opcode for opcode in _OPCODE.findall(disassembly(ptx)) if opcode != "NOP"]
 
 
 def loads_in_a_row(code: list[str]) -> int:
@@ -95,7 +100,7 @@ def of_launches(case: Case, variant: Variant, size: Size, kind: str) -> dict[str
             figures[name] = max(values)
         else:
             figures[name] = sum(values)
-    counted = Counted(case, variant.name, size, tuple(calls), tuple(resources[call] for call in calls), figures)
+    counted = Counted(case, variant.name, size, tuple(calls), tuple(resources[call] for call in calls), figures, kind)
     return figures | dict(variant.figures(counted))
 
 
@@ -109,7 +114,7 @@ def of_program(case: Case, variant: Variant, size: Size, kind: str) -> dict[str,
         compiled = aot.compile_for(kind, variant.call, *shapes)
     count, moved = counting.total(compiled)
     figures = {"kernels": count, "bytes": moved, "modelled_ms": modelled(moved, count, kind)}
-    return figures | dict(variant.figures(Counted(case, variant.name, size, figures=figures)))
+    return figures | dict(variant.figures(Counted(case, variant.name, size, figures=figures, kind=kind)))
 
 
 def modelled(moved: float, launches: int, kind: str = "nvidia-h200") -> float:
@@ -119,9 +124,9 @@ def modelled(moved: float, launches: int, kind: str = "nvidia-h200") -> float:
 
 def counted(case: Case, variant: Variant, kind: str) -> Mapping[str, float]:
     """All figures of a variant at the size of a GPU's run."""
-    size = case.sizes["cuda"] if "cuda" in case.sizes else case.sizes["check"]
-    if variant.call is None or case.kind == "host":
-        return dict(variant.figures(Counted(case, variant.name, size)))
+    size = next(case.sizes[name] for name in ("cuda", "compile", "check") if name in case.sizes)
+    if variant.call is None or case.kind in ("host", "ptx"):
+        return dict(variant.figures(Counted(case, variant.name, size, kind=kind)))
     return (of_launches if case.kind == "kernel" else of_program)(case, variant, size, kind)
 
 

@@ -1,23 +1,32 @@
 """What is used again should be near.
 
-Registers, shared memory with the first-level cache, the second-level cache (50 MB on an H200) and device memory: each is
-larger than the one before, and gives fewer bytes a second. Device memory delivers less than half a byte for every hundred
-operations that the tensor cores can do, so the question is what has to leave the chip, and how often.
+From near to far: registers (256 KB per multiprocessor), shared memory and the first-level cache (256 KB together, at most
+228 KB of it shared), the second-level cache (L2) of the whole chip, device memory (141 GB). Each is slower than the one
+before; larger it is only as a whole: the registers of a multiprocessor exceed its shared memory, and those of all 132 (34
+MB) come to more than half of the L2. A public measurement of an H200 reads 9.7 TB/s from its L2 and 3.9 TB/s from memory;
+the rate of the L2 is halfway down at about 58 MB. The H200's L2 is probably 60 MB, as an H100 NVL reports; XLA's
+description says 50 MB, and plans here use that. On an H100 it is 50 MB in two partitions: 265 cycles to the near one, 460
+to 480 where data come from the far one as well. Device memory delivers less than half a byte for every hundred operations
+that the tensor cores can do, so the question is what has to leave the chip, and how often.
 
-Two forms of reuse are shown. A product in tiles reads each operand once for every tile that needs it: a tile
-twice as large asks for half the bytes. And work that needs its input twice, such as a mean and then the values less the
-mean, can be cut into slices that are still in the second-level cache at the second reading. It does not pay where the data
-fit the cache anyway, where nothing is used twice, or where the slices cost more launches than the bytes they save.
+Two forms of reuse are shown. A product in tiles reads each operand once for every tile that needs it: a tile twice as large
+asks for half the bytes. And work that needs its input twice, such as a mean and then the values less the mean, can be cut
+into slices that are still in the second-level cache at the second reading. It does not pay where the data fit the cache
+anyway, where nothing is used twice, or where the slices cost more launches than the bytes they save. A slice counts as
+fitting where it takes no more than `L2_SHARE` (0.6) of the cache, the rule of `kernels/batch_norm_act/config.py`: the rest
+is for what streams past it.
 
-Sources: NVIDIA, CUDA C++ Programming Guide, "Memory Hierarchy" and "Shared Memory"; NVIDIA, CUDA C++ Best Practices Guide,
-"L2 Cache"; NVIDIA, Hopper Tuning Guide, "Memory System"; Lam, Rothberg and Wolf 1991, The cache performance and
-optimizations of blocked algorithms (ASPLOS).
+Sources: NVIDIA, CUDA Programming Guide v13, "GPU Device Memory Spaces" and "Compute Capabilities"; NVIDIA, Hopper Tuning
+Guide, "Memory System"; te42kyfo/gpu-benches, gpu-l2-cache/h200.txt and gpu-latency/h100_pcie.txt; caps-tum/mt4g,
+results/H100NVL.json; Chips and Cheese 2023, Nvidia's H100: Funny L2, and Tons of Bandwidth (50 MB of the chip's 60
+enabled); Lam, Rothberg and Wolf 1991, The cache performance and optimizations of blocked algorithms (ASPLOS).
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +37,9 @@ import triton.language as tl
 from experiments.guide import product
 from experiments.guide.evidence import modelled
 from experiments.guide.topic import Case, Counted, Topic, normal, variants
-from kernels.runtime import dispatch
+from experiments.measuring.device_model import constants
+from kernels.batch_norm_act.config import L2_SHARE
+from kernels.runtime import gpus
 from kernels.runtime.launch import launch, like
 from kernels.runtime.sizes import cdiv
 
@@ -85,15 +96,15 @@ def centred(x, *, implementation, slices):
 
 
 def slice_figures(counted: Counted, slices: int) -> Mapping[str, float]:
-    """Device memory's bytes: x and y once, and x again unless a slice of it stays in the second-level cache of an H200."""
+    """Device memory's bytes: x and y once, and x again unless a slice of it stays in the device's second-level cache."""
     rows, columns = counted.size
     whole = 4 * rows * columns
-    again = 0 if whole / slices <= dispatch.H200.l2_cache else whole
+    again = 0 if whole / slices <= L2_SHARE * gpus.find(counted.kind).l2_cache else whole
     moved = 2 * whole + again
     return {"device_bytes": moved, "modelled_ms": modelled(moved, int(counted.figures["kernels"]))}
 
 
-SLICES = {"all rows, then all again": {"slices": 1}, "four slices": {"slices": 4}, "sixteen slices": {"slices": 16}}
+SLICES = {"all rows, then all again": {"slices": 1}, "five slices": {"slices": 5}, "sixteen slices": {"slices": 16}}
 
 
 def powers(matrices, vectors, *, together):
@@ -125,7 +136,7 @@ def _centring(name: str, rows: int, columns: int) -> Case:
     return Case(
         name=name,
         variants=variants(centred, SLICES, slice_figures),
-        better="four slices",
+        better="five slices",
         draw=lambda rng, rows, columns: [normal(rng, rows, columns) + 1],
         reference=lambda x: [x - x.mean(1, dtype=np.float64, keepdims=True)],
         sizes={"check": (5, 4099), "cuda": (rows, columns)},
@@ -133,10 +144,40 @@ def _centring(name: str, rows: int, columns: int) -> Case:
     )
 
 
+def picture(figure: Any, row: Mapping[str, Any]) -> None:
+    """How fast an H200 reads from each level."""
+    axes, model, cores = figure.subplots(), constants("nvidia-h200"), gpus.GPUS["h200"].cores
+    megabytes = lambda each: f"{cores * each / 1e6:.0f} MB on the chip"
+    levels = {
+        f"shared memory, {megabytes(gpus.LIMITS[9, 0].shared_memory)}": model["shared_memory_bytes"] * cores * model["clock"],
+        "L2 cache, 50 to 60 MB": model["l2_bytes"] * model["clock"],
+        "device memory, 141 GB": model["read_memory"],
+        "host memory through PCIe": model["link"],
+    }
+    rates = [rate / 1e12 for rate in levels.values()]
+    axes.barh(range(len(rates)), rates, 0.6, color="#0072B2")
+    for place, rate in enumerate(rates):
+        axes.text(rate * 1.08, place, f"{rate:.2g} TB/s", va="center", fontsize=9)
+    axes.set_yticks(range(len(rates)), list(levels), fontsize=9)
+    axes.invert_yaxis()
+    axes.set_xscale("log")
+    axes.set_xlim(0.01, 120)
+    axes.set_xlabel("TB/s read by the whole chip: L2 and device memory measured (public), others on paper", fontsize=9)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def answer() -> str:
+    limits = gpus.LIMITS[9, 0]
+    return f"{limits.registers:,} in registers, {limits.shared_memory // 4:,} in shared memory."
+
+
 TOPIC = Topic(
     name="memory_hierarchy",
     what="what is used again stays near: registers, shared memory, caches",
     text=__doc__ or "",
+    picture=picture,
+    exercise="How many floats do the registers of one multiprocessor hold, and how many its shared memory?",
+    answer=answer,
     kernel="`kernels/batch_norm_act/config.py` (`choose`) cuts the channels into slices that stay in the second-level cache "
     "between the two readings; `kernels/max_pool/triton.py` keeps a position in a byte, so that the backward pass reads "
     "neither x nor y",
@@ -147,7 +188,7 @@ TOPIC = Topic(
             "asked_bytes",
         ),
         _centring("slices that fit the cache", 128, 2**18),
-        _centring("an array that fits the cache", 128, 2**16),
+        _centring("an array that fits the cache", 128, 2**15),
         Case(
             name="eight products with each of 256 matrices",
             kind="xla",

@@ -3,20 +3,25 @@
 A multiprocessor of Hopper holds up to 2,048 threads in 32 blocks, as far as its 65,536 registers and 228 KB of shared
 memory go. While one warp waits for memory, hundreds of cycles, others run. Occupancy is the share of the 64 warps that are
 there. What counts in the end is how many bytes are in flight: many warps with one load each, or fewer that have several
-each.
+each. By Little's law the bandwidth is those bytes divided by the latency, until it is used up. On a real H200, 16 KB in
+flight per multiprocessor read 2.76 TB/s (public measurement, see below); at that latency about 26 KB reach the 4.48 TB/s
+that reads reach at most. More than that changes nothing, so the cases below count the share of the bandwidth, not the
+bytes.
 
 More occupancy pays where each thread waits for one thing at a time and registers or shared memory keep others out. It does
 not pay where a thread has enough loads or arithmetic of its own, and it costs where it is bought with smaller tiles, which
 read their operands more often. Too few warps for a large row run out of registers and spill to memory, which is worse than
 either.
 
-Sources: NVIDIA, Hopper Tuning Guide, "Occupancy"; NVIDIA, CUDA C++ Best Practices Guide, "Occupancy" and "Calculating
-Occupancy"; Volkov 2010, Better performance at lower occupancy (GTC); Volkov 2016, Understanding latency hiding on GPUs
-(thesis, Berkeley).
+Sources: NVIDIA, Hopper Tuning Guide, "Occupancy"; NVIDIA, CUDA Programming Guide v13, "Kernel Launch and Occupancy";
+NVIDIA, CUDA C++ Best Practices Guide, "Occupancy"; te42kyfo/gpu-benches, gpu-stream/h200.txt (the row of 1,024 threads: two
+blocks of them, one float64 each); Azure/AI-benchmarking-guide, ND_H200_v5_results.md (dot: 4.48 TB/s); Volkov 2010, Better
+performance at lower occupancy (GTC); Volkov 2016, Understanding latency hiding on GPUs (thesis, Berkeley).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -25,6 +30,7 @@ import triton.language as tl
 
 from experiments.guide import product
 from experiments.guide.topic import Case, Counted, Topic, variants
+from experiments.measuring.device_model import constants
 from kernels.runtime.launch import launch, like
 from kernels.runtime.sizes import cdiv, power_of_two
 
@@ -56,9 +62,42 @@ def softmax(x, *, implementation, warps):
 
 
 def in_flight(counted: Counted, **_: Any) -> dict[str, float]:
-    """Bytes that the loads of a multiprocessor's threads ask for before the first of them is needed."""
-    f = counted.figures
-    return {"bytes_in_flight": f["resident_blocks"] * f["threads"] * f["loads_in_a_row"] * f["load_bytes"]}
+    """Bytes that the loads of a multiprocessor's threads ask for before the first of them is needed, and the share of the
+    bandwidth that so many sustain: Little's law, up to where more bring nothing."""
+    f, enough = counted.figures, constants(counted.kind)["in_flight"]
+    asked = f["resident_blocks"] * f["threads"] * f["loads_in_a_row"] * f["load_bytes"]
+    return {"bytes_in_flight": asked, "read_share": min(1.0, asked / enough)}
+
+
+# GB/s that reads of an H200 reached with so many KB in flight per multiprocessor: te42kyfo/gpu-benches, gpu-stream/h200.txt.
+PUBLIC = {2: 485, 4: 935, 6: 1314, 8: 1707, 10: 1996, 12: 2297, 14: 2539, 16: 2756}
+
+
+def picture(figure: Any, row: Mapping[str, Any]) -> None:
+    """Bandwidth over bytes in flight: a public measurement, the model's line, and the variants of the first case."""
+    axes, model = figure.subplots(), constants("nvidia-h200")
+    enough, peak = model["in_flight"] / 1024, model["read_memory"] / 1e12
+    axes.plot([0, enough, 60], [0, peak, peak], color="#7F7F7F", label="model")
+    axes.plot(
+        list(PUBLIC), [rate / 1e3 for rate in PUBLIC.values()], "o", color="#0072B2", label="measured on an H200 (public)"
+    )
+    case = next(case for case in row["cases"] if case["name"] == "loads of one thread")
+    for name, variant in case["variants"].items():
+        asked = variant["compiled"]["bytes_in_flight"] / 1024
+        if asked <= 60:
+            axes.axvline(asked, color="#D55E00", linewidth=1)
+            axes.text(asked + 0.6, 0.15, name, rotation=90, fontsize=9, color="#D55E00", va="bottom")
+    axes.set_xlabel("KB in flight per multiprocessor", fontsize=9)
+    axes.set_ylabel("TB/s read", fontsize=9)
+    axes.set_xlim(0, 60)
+    axes.set_ylim(0, 5)
+    axes.grid(color="#D9D9D9", linewidth=0.6)
+    axes.legend(fontsize=9, loc="lower right")
+
+
+def answer() -> str:
+    each = constants("nvidia-h200")["in_flight"] / 2048
+    return f"{each:.0f} bytes: more than three floats, so one load of 16 bytes for each thread is enough."
 
 
 def softmax_reference(x):
@@ -81,20 +120,23 @@ TOPIC = Topic(
     name="occupancy",
     what="enough warps, or enough loads in each, to hide the latency of memory",
     text=__doc__ or "",
+    picture=picture,
+    exercise="At full occupancy, how many bytes must each thread have in flight for all of the bandwidth?",
+    answer=answer,
     kernel="`kernels/verification/residency.py` computes the resident blocks of a compiled kernel; the persistent LSTM "
     "(`kernels/recurrent/config.py`, `plan`) takes one block for each multiprocessor with all its registers, on purpose",
     cases=(
         Case(
             name="loads of one thread",
             variants=variants(scale, {f"{count} a thread": {"block": 128 * count} for count in (1, 4, 16, 64)}, in_flight),
-            better="16 a thread",
-            figure="bytes_in_flight",
+            better="4 a thread",
+            figure="read_share",
             reference=lambda x: [2 * x + 1],
             sizes={"check": (10_001,), "cuda": (2**25,)},
             bytes=lambda size: 8 * size,
         ),
         _rows("too few warps for a row of 16,384", (2, 4, 8), "spilled_bytes"),
-        _rows("more warps for a row of 16,384", (8, 16, 32), "bytes_in_flight"),
+        _rows("more warps for a row of 16,384", (8, 16, 32), "read_share"),
         product.case(
             "occupancy bought with small tiles",
             (product.tiles(128, 256, 64, warps=8), product.tiles(64, 64), product.tiles(32, 32)),

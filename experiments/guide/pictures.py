@@ -6,6 +6,7 @@ import pathlib
 from typing import Any
 
 from experiments.guide import verdict
+from experiments.guide.topic import Topic
 from experiments.measuring.pictures import BETTER, PALE, WORSE, bars, column, ratio_axis, save
 
 LIMIT = 32.0  # gains beyond it are drawn there, with their figure
@@ -25,6 +26,16 @@ def gains_of(record: dict[str, Any], how: str) -> list[tuple[str, str, float, st
     return found
 
 
+def draw_topic(topic: Topic, row: dict[str, Any], path: pathlib.Path) -> None:
+    """What a topic's `picture` draws."""
+    from matplotlib.figure import Figure
+
+    assert topic.picture is not None
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    topic.picture(figure, row)
+    save(figure, path, row)
+
+
 def draw(record: dict[str, Any], path: pathlib.Path) -> None:
     """Bars of how many times better the optimized variant is: to the left of 1 it is worse. No gain, no picture."""
     from matplotlib.figure import Figure
@@ -39,7 +50,11 @@ def draw(record: dict[str, Any], path: pathlib.Path) -> None:
     bars(axes, labels, [min(max(gain, 1 / LIMIT), LIMIT) for gain in gains], colours)
     ratio_axis(axes, 1 / LIMIT, LIMIT)
     column(axes, 84, "gain", texts)
-    what = "speedup, measured" if record["measured"] else "times better in the figure that decides (compiled, not run)"
+    what = (
+        "speedup, measured"
+        if record["measured"]
+        else "times better in the figure that decides (compiled, executed or modelled; not timed)"
+    )
     axes.set_xlabel(f"{what}; left of 1: worse", fontsize=9)
     axes.set_title(f"Which optimization pays: {record['device']}, {record['date']}", fontsize=10)
     save(figure, path, record)

@@ -52,10 +52,16 @@ def cells(case: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     return heads, rows
 
 
-def obtained(record: dict[str, Any], how: str) -> str:
-    if how == "measured":
-        return f"measured on {record['device']}"
-    return "counted in what was compiled for an H200" if record["measured"] else "compiled for an H200, not run"
+HOW = {
+    "compiled": "counted in what was compiled for an H200, not run",
+    "executed": "counted while its code for an H200 was executed on a CPU",
+    "modelled": "modelled for an H200, not run",
+}
+
+
+def obtained(record: dict[str, Any], how: str, figure: str | None) -> str:
+    """How the figures of a verdict were obtained."""
+    return f"measured on {record['device']}" if how == "measured" or figure is None else HOW[FIGURES[figure].how]
 
 
 def show(topic: Topic, row: dict[str, Any], record: dict[str, Any], console: Console) -> None:
@@ -65,9 +71,13 @@ def show(topic: Topic, row: dict[str, Any], record: dict[str, Any], console: Con
     console.print(f"In this repository: {topic.kernel}.\n", highlight=False)
     if not row["cases"]:
         console.print("Only a GPU can show it.\n")
+    if topic.exercise:
+        answer = topic.answer() if topic.answer is not None else ""
+        console.print(f"Exercise: {topic.exercise}\nAnswer: {answer}\n", highlight=False, markup=False)
     for case in row["cases"]:
         heads, rows = cells(case)
-        table = Table(title=f"{case['name']} ({case['dtype']}, {' x '.join(map(str, case['size']))})")
+        size = f", {' x '.join(map(str, case['size']))}" if case["size"] else ""
+        table = Table(title=f"{case['name']} ({case['dtype']}{size})")
         for number_, head in enumerate(heads):
             table.add_column("" if number_ == 0 else head.lstrip(">"), justify="right" if head.startswith(">") else "left")
         for cells_ in rows:
@@ -76,5 +86,5 @@ def show(topic: Topic, row: dict[str, Any], record: dict[str, Any], console: Con
         for how, text in case["verdicts"].items():
             if text is not None:
                 named = escape(f"{case['better']} in place of {case['baseline']}")
-                console.print(f"{named}: [bold]{text}[/] ({obtained(record, how)})", highlight=False)
+                console.print(f"{named}: [bold]{text}[/] ({obtained(record, how, case['figure'])})", highlight=False)
         console.print()

@@ -6,6 +6,7 @@ from typing import Any
 
 from experiments.guide import show, verdict
 from experiments.guide.topic import Topic
+from experiments.measuring import device_model
 from experiments.measuring import verdict as duels
 from experiments.measuring.tables import markdown
 
@@ -23,6 +24,15 @@ USED: dict[str, tuple[str, ...]] = {
 
 def rows_of(record: Record | None) -> dict[str, Record]:
     return {row["topic"]: row for row in record["topics"]} if record is not None else {}
+
+
+def facts() -> tuple[list[str], list[list[str]]]:
+    """What the time model of the H200 takes, with sources."""
+    rows = [
+        [name.replace("_", " "), f"{one.value:,g}", one.unit, one.source]
+        for name, one in device_model.MODELS["nvidia-h200"].items()
+    ]
+    return ["constant", ">value", "unit", "source"], rows
 
 
 def overview(topics: list[Topic], gpu: Record, cpu: Record | None) -> tuple[list[str], list[list[str]]]:
@@ -93,9 +103,8 @@ def cases(row: Record | None, record: Record | None) -> str:
         text += markdown(heads, lines)
         for how, sentence in case["verdicts"].items():
             if sentence is not None:
-                text += (
-                    f"\n*{case['better']}* in place of *{case['baseline']}*: **{sentence}** ({show.obtained(record, how)}).\n"
-                )
+                source = show.obtained(record, how, case["figure"])
+                text += f"\n*{case['better']}* in place of *{case['baseline']}*: **{sentence}** ({source}).\n"
         text += "\n"
     return text
 
@@ -103,6 +112,11 @@ def cases(row: Record | None, record: Record | None) -> str:
 def topic_section(topic: Topic, gpu: Record, cpu: Record | None, operators: Record | None, recurrent: Record | None) -> str:
     """What a topic teaches, its cases, and where this repository uses it."""
     text = topic.text.strip() + "\n\n"
+    if topic.picture is not None:
+        text += f"![{topic.what}](images/guide-{topic.name}.png)\n\n"
     for record in (gpu, cpu):
         text += cases(rows_of(record).get(topic.name), record)
-    return text + used(topic, operators, recurrent)
+    text += used(topic, operators, recurrent)
+    if topic.answer is not None:
+        text += f"\n**Exercise.** {topic.exercise}\n\n**Answer.** {topic.answer()}\n"
+    return text

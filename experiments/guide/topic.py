@@ -23,50 +23,71 @@ class Figure(NamedTuple):
       head: of its column in a table.
       unit: what it counts, to stand after "times fewer" or "times more", where it decides a case.
       more: the larger one is the better one.
+      how: "compiled", counted in what compilers made; "executed", counted while that ran on the CPU; "modelled", computed.
     """
 
     head: str
     unit: str = ""
     more: bool = False
+    how: str = "compiled"
 
 
 # The figures that tables show, in this order.
 FIGURES = {
     "kernels": Figure("kernels", "kernels"),
+    "host_calls": Figure("calls by the host", "calls by the host"),
+    "kernels_in_a_row": Figure("kernels in a row", "kernels in a row"),
+    "held_bytes": Figure("bytes held", "bytes of device memory held"),
+    "relative_error": Figure("relative error", "of relative error", how="modelled"),
     "bytes": Figure("bytes moved"),
-    "device_bytes": Figure("bytes of device memory"),
-    "asked_bytes": Figure("bytes requested", "bytes requested"),
-    "sent_bytes": Figure("bytes sent", "bytes sent"),
-    "sectors_per_request": Figure("sectors per request"),
-    "sector_bytes_per_byte": Figure("sector bytes per byte used", "sector bytes per byte used"),
-    "sector_bytes_per_byte_in_block": Figure("the same, once per block", "bytes of device memory per byte used"),
+    "device_bytes": Figure("bytes of device memory", how="modelled"),
+    "asked_bytes": Figure("bytes requested", "bytes requested", how="modelled"),
+    "sent_bytes": Figure("bytes sent", "bytes sent", how="modelled"),
+    "sectors_per_request": Figure("sectors per request", how="executed"),
+    "sector_bytes_per_byte": Figure("sector bytes per byte used", "sector bytes per byte used", how="executed"),
+    "sector_bytes_per_byte_in_block": Figure(
+        "the same, once per block", "bytes of device memory per byte used", how="executed"
+    ),
+    "passes_per_request": Figure("passes per request to shared memory", "passes per request", how="executed"),
+    "extra_passes": Figure("passes lost to bank conflicts", "passes lost to bank conflicts", how="executed"),
+    "atomics": Figure("atomics of a block's warps", "atomic requests", how="executed"),
+    "barriers": Figure("barriers of a block", "barriers per block", how="executed"),
     "load_bytes": Figure("bytes per load"),
     "store_bytes": Figure("bytes per store"),
     "registers": Figure("registers"),
     "spilled_bytes": Figure("bytes spilled", "bytes spilled per thread"),
     "shared_bytes": Figure("shared bytes"),
-    "resident_blocks": Figure("blocks resident"),
+    "resident_blocks": Figure("blocks resident", "resident blocks", more=True),
     "occupancy": Figure("occupancy"),
-    "bytes_in_flight": Figure("bytes in flight", "bytes in flight", more=True),
+    "bytes_in_flight": Figure("bytes in flight"),
+    "read_share": Figure("share of the read bandwidth", "of the read bandwidth", more=True, how="modelled"),
     "bytes_ahead": Figure("bytes prefetched", "bytes prefetched", more=True),
     "busy_multiprocessors": Figure("busy multiprocessors", "busy multiprocessors", more=True),
     "asynchronous_copies": Figure("asynchronous copies"),
     "loads_in_a_row": Figure("loads in a row", "loads issued before the first is needed", more=True),
     "instructions": Figure("instructions", "instructions"),
-    "instructions_per_element": Figure("instructions per element", "instructions per element"),
+    "executed_instructions": Figure("instructions executed", "instructions executed", how="executed"),
+    "executed_per_element": Figure("instructions executed per element", "instructions executed per element", how="executed"),
+    "loads": Figure("load instructions", "load instructions"),
+    "constant_operands": Figure("operands in constant memory"),
+    "constant_passes": Figure("passes of a warp", "passes of a warp", how="modelled"),
     "branches": Figure("branches"),
     "special_per_element": Figure("special functions per element"),
-    "steps_per_element": Figure("steps per element", "steps per element"),
-    "steps_per_step_needed": Figure("steps per step needed", "steps per step needed"),
-    "transfer_ms": Figure("transfer, ms"),
-    "step_ms": Figure("step, ms by the model"),
-    "modelled_ms": Figure("modelled ms", "ms by the model"),
+    "steps_per_element": Figure("steps per element", "steps per element", how="modelled"),
+    "steps_per_step_needed": Figure("steps per step needed", "steps per step needed", how="modelled"),
+    "transfer_ms": Figure("transfer, ms", how="modelled"),
+    "step_ms": Figure("step, ms by the model", how="modelled"),
+    "modelled_ms": Figure("modelled ms", "ms by the model", how="modelled"),
 }
 
 
 @dataclasses.dataclass(frozen=True)
 class Counted:
-    """What is known of a variant once it is compiled: what its own `figures` are computed from."""
+    """What is known of a variant once it is compiled: what its own `figures` are computed from.
+
+    Attributes:
+      kind: of the device that it was compiled for.
+    """
 
     case: Case
     variant: str
@@ -74,6 +95,7 @@ class Counted:
     launches: tuple[launch.Launch, ...] = ()
     resources: tuple[aot.Resources, ...] = ()
     figures: Mapping[str, float] = dataclasses.field(default_factory=dict)  # those that every variant has
+    kind: str = "nvidia-h200"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,8 +120,9 @@ class Case:
       name: unique within the topic.
       reference: inputs to outputs, in NumPy.
       sizes: of the check ("check"), and of the runs on each platform ("cpu", "cuda"). "cuda" is compiled for as well; "count"
-        is that at which a kernel's addresses are looked at.
-      kind: "kernel", a launch or more of our own; "xla", a program; "host", a Python procedure.
+        is that at which a kernel is executed; "compile" that which it is compiled for where it is not to be run.
+      kind: "kernel", a launch or more of our own; "ptx", a kernel written in PTX, which is executed on the CPU alone; "xla", a
+        program; "host", a Python procedure.
       draw: random inputs of a size; one array of normal values if not given.
       baseline, better: the names of the ordinary variant and of the optimized one; the first and the last if not given.
       figure: the one of FIGURES that decides; None where only a clock can.
@@ -142,7 +165,7 @@ class Case:
     def runnable(self, platform: str) -> bool:
         """Whether its variants can be timed on a platform: kernels run on a GPU only."""
         runs = all(variant.call is not None for variant in self.variants)
-        return runs and platform in self.sizes and (platform == "cuda" or self.kind != "kernel")
+        return runs and platform in self.sizes and (platform == "cuda" or self.kind != "kernel") and self.kind != "ptx"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,6 +178,8 @@ class Topic:
       text: what the hardware does, when it pays and when not, with sources.
       kernel: the file of this repository where it is used, and what it does there.
       reads: result files that its figures are computed from, below experiments/results/.
+      picture: draws what the topic is about onto a matplotlib figure, from the topic's row of the result file.
+      exercise, answer: a question, and a function that finds out.
     """
 
     name: str
@@ -163,6 +188,9 @@ class Topic:
     kernel: str
     cases: tuple[Case, ...]
     reads: tuple[str, ...] = ()
+    picture: Callable[[Any, Mapping[str, Any]], None] | None = None
+    exercise: str = ""
+    answer: Callable[[], str] | None = None
 
 
 def variants(

@@ -8,15 +8,22 @@ from experiments.errors import UserError
 from experiments.guide.topic import Topic
 
 NAMES = (
+    "threads",
     "memory_hierarchy",
     "coalescing",
+    "bank_conflicts",
+    "constant_memory",
     "occupancy",
+    "registers",
     "fusion",
     "block_size",
     "divergence",
     "unrolling",
+    "launches",
     "asynchronous_execution",
     "transfer_overlap",
+    "memory_use",
+    "precision",
 )
 
 

@@ -1,16 +1,18 @@
 """Send the next batch while this one is computed.
 
-The link between host and device (PCIe 5 with 16 lanes: 64 GB a second each way on paper) is some seventy times slower than
-an H200's memory. A batch that is prepared and sent only when the step before is done adds its time to every step; one that
-is in transit meanwhile costs the longer of the two.
+The link between host and device (PCIe 5 with 16 lanes: 64 GB a second each way on paper, 52 measured) is some seventy times
+slower than an H200's memory. A batch that is prepared and sent only when the step before is done adds its time to every
+step; one that is in transit meanwhile costs the longer of the two.
 
 It pays as far as preparing and sending take time beside the step, at most a factor of two, and most where both take as
 long. It does not pay where batches are small, or, on a CPU, where the step already keeps all cores busy and there is no
 link to cross. Sending fewer bytes comes first: an image of bytes is a quarter of one of floats, and the device converts it
-in passing. The modelled steps are those of docs/comparison.md.
+in passing: `imagefolder` sends bytes, and so does the case of ResNet-50 below (LeNet's digits are floats). The modelled
+steps are those of docs/comparison.md.
 
-Sources: NVIDIA, CUDA C++ Best Practices Guide, "Asynchronous and Overlapping Transfers with Computation" and "Data Transfer
-Between Host and Device"; NVIDIA, H200 Tensor Core GPU data sheet (PCIe Gen5: 128 GB/s both ways); JAX documentation,
+Sources: NVIDIA, CUDA Programming Guide v13, "Asynchronous Execution"; NVIDIA, CUDA C++ Best Practices Guide, "Asynchronous
+and Overlapping Transfers with Computation" and "Data Transfer Between Host and Device"; NVIDIA, H200 Tensor Core GPU data
+sheet (PCIe Gen5: 128 GB/s both ways); Azure/AI-benchmarking-guide, ND_H200_v5_results.md (52 GB/s); JAX documentation,
 "Asynchronous dispatch".
 """
 
@@ -36,8 +38,8 @@ PIPELINES = {"one after the other": "wait", "without waiting": "dispatch", "a th
 COMPILED = "nvidia-h200/compiled-models.json"
 # The training step whose time is taken from the compiled comparison, and the bytes of one batch of it.
 BATCHES = {
-    "resnet50 256x224x224x3, training step": 256 * (224 * 224 * 3 * 2 + 4),
-    "lenet5 4096x32x32x1, training step": 4096 * (32 * 32 * 2 + 4),
+    "resnet50 256x224x224x3, training step": 256 * (224 * 224 * 3 + 4),
+    "lenet5 4096x32x32x1, training step": 4096 * (32 * 32 * 4 + 4),
     "lstm_lm 64x128, training step": 64 * 128 * 4 * 2,
 }
 

@@ -11,7 +11,7 @@ question with kernels in place of instructions: it can fuse across the steps of 
 long.
 
 Sources: NVIDIA, CUDA C++ Best Practices Guide, "Branch Predication" and "Loop Counters Signed vs. Unsigned"; NVIDIA, CUDA
-C++ Programming Guide, "#pragma unroll"; Volkov 2010, Better performance at lower occupancy (GTC).
+Programming Guide v13, "C/C++ Language Extensions"; Volkov 2010, Better performance at lower occupancy (GTC).
 """
 
 from __future__ import annotations

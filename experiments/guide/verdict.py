@@ -75,6 +75,7 @@ def counted(case: Row) -> str | None:
     if judged(value).startswith("makes"):
         same = "either way" if before == after else f"in place of {before}"
         unit = case["unit"].replace("bytes", "byte", 1) if after == "1" else case["unit"]
+        unit = unit.removeprefix("bytes ") if after.endswith("B") else unit
         return f"makes no difference here: {after} {unit} {same}"
     if math.isinf(value) or value == 0:
         return f"{judged(value)}: {after} in place of {before} {case['unit']}"

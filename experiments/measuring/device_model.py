@@ -19,27 +19,50 @@ class Constant(NamedTuple):
     source: str
 
 
+# Public measurements; the files are read in each repository's main branch of 2026.
+_BENCHES = "te42kyfo/gpu-benches"
+_AZURE = "Azure/AI-benchmarking-guide, Azure_Results/ND_H200_v5_results.md: an H200"
 # A persistent recurrent kernel's step, see measuring/recurrent_model.py.
 _HOPPER_STEP = {
-    "clock": Constant(1.755e9, "cycles a second", "boost clock of the H100, whose chip the H200 has"),
-    "l2_latency": Constant(263, "cycles", "assumed: about what is published for an H100; not checked against a source"),
-    "barrier_latencies": Constant(3, "L2 latencies", "assumed: stores acknowledged, arrival, the poll that sees the last one"),
+    "clock": Constant(1.98e9, "cycles a second", f"boost clock; an H200 under load in {_BENCHES}, gpu-roofline/h200.txt"),
+    "l2_latency": Constant(265, "cycles", f"the partition at hand: {_BENCHES}, gpu-latency/h100_pcie.txt, 400 KB to 20 MB"),
+    "l2_far_latency": Constant(470, "cycles", "across partitions: the same file, 32 to 47 MB, where it lists 461 to 478"),
+    "barrier_latencies": Constant(
+        3,
+        "far L2 latencies",
+        "assumed: stores acknowledged, arrival, the poll that sees the last one; blocks are in both partitions",
+    ),
     "arrival": Constant(1, "cycle a block", "assumed: atomic additions to one address, one after another"),
-    "l2_bytes_per_core": Constant(64, "bytes a cycle", "width of a multiprocessor's port"),
-    "l2_bytes": Constant(3134, "bytes a cycle", "assumed: 5.5 TB/s for the whole chip; not checked against a source"),
+    "l2_bytes_per_core": Constant(64, "bytes a cycle", "assumed: width of a multiprocessor's port"),
+    "l2_bytes": Constant(
+        4900, "bytes a cycle", f"9.7 TB/s read by a whole H200: {_BENCHES}, gpu-l2-cache/h200.txt, 10 to 40 MB"
+    ),
     "shared_memory_bytes": Constant(128, "bytes a cycle", "32 banks of 4 bytes; the weights are read from there in every step"),
     "multiply_adds": Constant(
         2048, "a cycle", "16 bits, per multiprocessor; half as many in tf32, of which three passes are taken"
     ),
-    "gates": Constant(300, "cycles", "assumed: two transcendental functions in turn, and the change of layout before them"),
+    "gates": Constant(
+        300, "cycles", "assumed: two transcendental functions one after the other, and the change of layout before them"
+    ),
 }
 MODELS: dict[str, dict[str, Constant]] = {
     "nvidia-h200": {
         **_HOPPER_STEP,
-        "launch": Constant(2e-6, "seconds", "XLA's loop takes about 8 us a step where it launches four kernels"),
-        "memory": Constant(4.3e12, "bytes a second", "what well-written kernels reach; 4.8e12 in NVIDIA's data sheet"),
-        "link": Constant(64e9, "bytes a second", "PCIe 5 with 16 lanes, one way, on paper: NVIDIA H200 data sheet"),
-        "special_functions": Constant(16, "a cycle", "per multiprocessor; CUDA C++ Programming Guide, Arithmetic Instructions"),
+        "launch": Constant(
+            2.4e-6, "seconds", f"64 KB kernels in a stream: {_BENCHES}, gpu-small-kernels/h200.txt, its first line"
+        ),
+        "graph_launch": Constant(
+            1.3e-6, "seconds", "the same in a CUDA graph: gpu-small-kernels/h200_graph.txt, its first line"
+        ),
+        "memory": Constant(4.15e12, "bytes a second", f"STREAM triad: {_AZURE}; there copy 4.01, dot 4.48; 4.8 on paper"),
+        "read_memory": Constant(4.48e12, "bytes a second", f"reads alone, STREAM dot: {_AZURE}"),
+        "in_flight": Constant(
+            26_600, "bytes", f"per multiprocessor, for the rate above: 16,384 give 2.76 TB/s in {_BENCHES}, gpu-stream/h200.txt"
+        ),
+        "link": Constant(64e9, "bytes a second", f"PCIe 5 with 16 lanes, one way, on paper; measured 52e9: {_AZURE}"),
+        "special_functions": Constant(
+            16, "a cycle", "per multiprocessor; NVIDIA, CUDA Programming Guide, Arithmetic Instructions"
+        ),
         "bfloat16": Constant(989e12, "operations a second", "dense, on paper: NVIDIA H200 data sheet"),
         "float16": Constant(989e12, "operations a second", "dense, on paper: NVIDIA H200 data sheet"),
         "float32": Constant(494e12, "operations a second", "dense, on paper: products in tf32: NVIDIA H200 data sheet"),
@@ -61,7 +84,7 @@ _PEAKS = {
     "l40s": (362e12, 183e12, 32e9, "NVIDIA L40S data sheet"),
     "rtx-5090": (209.5e12, 104.8e12, 64e9, _BLACKWELL),
 }
-MEMORY_SHARE = 0.9  # of a data sheet's bandwidth, as 4.3 TB/s are of the H200's 4.8
+MEMORY_SHARE = 0.865  # of a data sheet's bandwidth, as 4.15 TB/s are of the H200's 4.8
 
 
 def _of_data_sheet(name: str) -> dict[str, Constant]:
@@ -72,7 +95,12 @@ def _of_data_sheet(name: str) -> dict[str, Constant]:
         "clock": Constant(gpu.clock, "cycles a second", f"boost clock: {gpu.source}"),
         "l2_bytes": Constant(l2, "bytes a cycle", "assumed: as many for each multiprocessor as on the H200"),
         "multiply_adds": Constant(half / 2 / gpu.cores / gpu.clock, "a cycle", f"16 bits, per multiprocessor: {source}"),
-        "memory": Constant(MEMORY_SHARE * gpu.bandwidth, "bytes a second", f"assumed: nine tenths of what {gpu.source} has"),
+        "read_memory": Constant(
+            h200["read_memory"].value / 4.8e12 * gpu.bandwidth, "bytes a second", "assumed: the share that the H200 reaches"
+        ),
+        "memory": Constant(
+            MEMORY_SHARE * gpu.bandwidth, "bytes a second", f"assumed: {MEMORY_SHARE:.1%} of what {gpu.source} has"
+        ),
         "link": Constant(link, "bytes a second", f"PCIe with 16 lanes, one way, on paper: {source}"),
         "bfloat16": Constant(half, "operations a second", f"dense, on paper: {source}"),
         "float16": Constant(half, "operations a second", f"dense, on paper: {source}"),

@@ -22,8 +22,8 @@ def step_seconds(kind: str, plan: config.Plan, inputs: int, item_size: int, back
     weights = config.ROWS * depth * item_size * passes / k["shared_memory_bytes"]
     arithmetic = config.ROWS * plan.batch * depth * passes * (item_size / 2) / k["multiply_adds"]
     cycles = {
-        "barrier": k["barrier_latencies"] * k["l2_latency"] + k["arrival"] * plan.group,
-        "exchange": k["l2_latency"] + transfer,
+        "barrier": k["barrier_latencies"] * k["l2_far_latency"] + k["arrival"] * plan.group,
+        "exchange": k["l2_far_latency"] + transfer,
         "product": max(weights, arithmetic),
         "gates": k["gates"],
     }

@@ -33,7 +33,7 @@ CANDIDATES = (
     Config(64, 64, 8, 1),
 )
 L2_SHARE = 0.6  # of the cache that slices may take; the rest is for what streams past them
-SECTOR = 64  # bytes that a fetch from device memory brings, two sectors of 32: narrower slices would fetch some of them twice
+NARROWEST = 64  # bytes of a row that a slice has at least: two sectors of 32 (assumed: memory is read in pairs of them)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Plan:
 def choose(rows: int, channels: int, itemsize: int, arrays: int) -> Plan:
     """The plan for `rows` of `channels`, of which `arrays` arrays of `itemsize` bytes an element are read twice.
 
-    What was measured; else the widest slice of whole sectors that fits the L2 cache with one slice of lag, else the widest that
+    What was measured; else the widest slice that fits the L2 cache with one slice of lag, else the widest that
     fits without lag, else (streaming) 128 channels. A narrow array is one slice.
     """
     here = dispatch.device()
@@ -62,7 +62,7 @@ def _rule(rows: int, channels: int, itemsize: int, row_bytes: int, l2_cache: int
     widest = min(128, max(8, power_of_two(channels)))
     for lag in (1, 0):
         for width in (128, 64, 32, 16):
-            whole = width * itemsize >= SECTOR or width == widest
+            whole = width * itemsize >= NARROWEST or width == widest
             if width <= widest and whole and rows * width * row_bytes * (1 + lag) <= l2_cache * L2_SHARE:
                 return _of_width(width, lag)
     return _of_width(widest, 0)

@@ -92,6 +92,8 @@ def kind_of(jax_name: str) -> str:
 _XLA = "OpenXLA, xla/backends/gpu/target_config/specs, read off such a card"
 _AMPERE = "NVIDIA, GA102 architecture whitepaper"
 _ADA = "NVIDIA, Ada GPU architecture whitepaper"
+# The L2 of a real H200 falls to half its rate at 58 MB (te42kyfo/gpu-benches, gpu-l2-cache/h200.txt; an H100 PCIe's at 40), so
+# it has probably 60 MB, as an H100 NVL reports (caps-tum/mt4g, results/H100NVL.json). 50 stay: a plan for too much is slow.
 _L4 = "NVIDIA, L4 product brief; L2 that of AD104 in the Ada whitepaper"
 _L40S = "NVIDIA, L40S product brief; L2 that of AD102 in the Ada whitepaper"
 _BLACKWELL = "NVIDIA, RTX Blackwell GPU architecture whitepaper"

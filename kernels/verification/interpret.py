@@ -76,15 +76,14 @@ class Access:
     size: int
 
 
-# For each `recording` in force: its list, and how many programs of a launch are to run.
-_recorders: list[tuple[list[Access], int | None]] = []
+_recorders: list[list[Access]] = []  # of the `recording`s in force
 
 
 @contextlib.contextmanager
-def recording(programs: int | None = None) -> Iterator[list[Access]]:
-    """Lists what the programs that run inside the block access; with `programs`, only the first so many of a launch run."""
+def recording() -> Iterator[list[Access]]:
+    """Lists what the programs that run inside the block access."""
     record: list[Access] = []
-    _recorders.append((record, programs))
+    _recorders.append(record)
     try:
         yield record
     finally:
@@ -133,7 +132,7 @@ class _Builder(interpreter.InterpreterBuilder):
             valid = np.broadcast_to(mask.data, pointers.data.shape).astype(bool)
             relative = np.zeros(valid.shape, np.int64)
             relative[valid] = (addresses - self.bounds[array, 0]).astype(np.int64) + (array << 40)
-            for record, _ in _recorders:
+            for record in _recorders:
                 record.append(Access(what, tuple(self.grid_idx), relative, valid, size))
 
     def create_masked_load(self, ptrs, mask, *args, **kwargs):
@@ -294,9 +293,7 @@ def execute(
             _builder.set_grid_idx(*index)
             fn(**arguments)
 
-        programs = list(itertools.product(*map(range, sizes)))[
-            : min((limit for _, limit in _recorders if limit is not None), default=None)
-        ]
+        programs = list(itertools.product(*map(range, sizes)))
         if together:
             cooperative.run(program, programs, _builder.abandoned)
         else:

@@ -35,9 +35,9 @@ def test_a_pool_counted_by_hand() -> None:
     assert hand["bytes"] == 2 * (x + y + y // 2) == row["bytes"] < xla["bytes"]
     assert hand["spilled_bytes"] == 0
     assert xla["spilled_bytes"] is None
-    # Its memory's time and two launches of two microseconds.
-    assert hand["modelled_seconds"] == pytest.approx(hand["bytes"] / 4.3e12 + 4e-6)
-    assert hand["floor_seconds"] == pytest.approx(hand["bytes"] / 4.3e12)
+    # Its memory's time at the rate of a triad, and two launches in a stream.
+    assert hand["modelled_seconds"] == pytest.approx(hand["bytes"] / 4.15e12 + 2 * 2.4e-6)
+    assert hand["floor_seconds"] == pytest.approx(hand["bytes"] / 4.15e12)
     assert verdict.duels({"measured": False, "cases": [row]})[0].winner == "hand-written"
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.guide import evidence, sectors, session, topics, verdict
+from experiments.guide import evidence, executed, session, topics, verdict
 from experiments.guide.topic import Case, Counted, Variant
 from experiments.measuring.clock import TOLERANCE
 from kernels.runtime import dispatch, launch
@@ -73,55 +72,6 @@ def test_a_tile_is_transposed_through_shared_memory() -> None:
     assert tile["shared_bytes"] == 32 * 32 * 4
 
 
-@pytest.mark.parametrize(
-    ("shape", "layout"),
-    [
-        ((256,), sectors.Layout((4,), (32,), (2,), (0,))),
-        ((64,), sectors.Layout((1,), (32,), (4,), (0,))),  # more threads than elements
-        ((16, 64), sectors.Layout((1, 4), (4, 8), (2, 1), (1, 0))),
-        ((32, 8), sectors.Layout((2, 1), (8, 4), (1, 2), (0, 1))),
-    ],
-)
-@pytest.mark.parametrize("stride", [1, 3, 16])
-def test_sectors_counted_one_by_one(
-    shape: tuple[int, ...], layout: sectors.Layout, stride: int, rng: np.random.Generator
-) -> None:
-    """Beside a count that places each thread's elements by loops over warps, lanes and registers."""
-    addresses = (np.arange(np.prod(shape)) * 4 * stride).reshape(shape)
-    mask = rng.random(shape) < 0.8
-    width = layout.per_thread[layout.order[0]]
-    expected = requests = used = 0
-    fast, *slow = layout.order
-
-    def place(axis: int, repeat: int, warp: int, thread: int, element: int) -> int:
-        return (
-            ((repeat * layout.warps[axis] + warp) * layout.threads[axis] + thread) * layout.per_thread[axis] + element
-        ) % shape[axis]
-
-    def numbers(count: tuple[int, ...]) -> list[dict[int, int]]:
-        order = [fast, *slow]
-        ranges = [range(count[axis]) for axis in reversed(order)]
-        return [dict(zip(reversed(order), index, strict=True)) for index in itertools.product(*ranges)]
-
-    repeats = tuple(
-        max(1, n // (e * t * w)) for n, e, t, w in zip(shape, layout.per_thread, layout.threads, layout.warps, strict=True)
-    )
-    for warp in numbers(layout.warps):
-        for repeat in numbers(repeats):
-            elements = numbers(layout.per_thread)
-            for first in range(0, len(elements), width):
-                touched, bytes_ = set(), set()
-                for lane in numbers(layout.threads):
-                    for element in elements[first : first + width]:
-                        at = tuple(place(a, repeat[a], warp[a], lane[a], element[a]) for a in range(len(shape)))
-                        if mask[at]:
-                            touched.add(int(addresses[at]) // 32)
-                            bytes_.add(int(addresses[at]))
-                if touched:
-                    requests, expected, used = requests + 1, expected + len(touched), used + 4 * len(bytes_)
-    assert sectors.touched(addresses, mask, 4, layout, width) == (requests, expected, used)
-
-
 def test_widths_are_read_off_every_form_of_a_load() -> None:
     ptx = """
     @%p1 ld.global.v4.b32 { %r1, %r2, %r3, %r4 }, [ %rd1 + 0 ];
@@ -129,8 +79,8 @@ def test_widths_are_read_off_every_form_of_a_load() -> None:
     @%p1 st.global.v2.b64 [ %rd3 + 0 ], { %rd5, %rd6 };
     cp.async.cg.shared.global [ %r9 + 0 ], [ %rd4 + 0 ], 0x10, %r10;
     """
-    assert sectors.instruction_widths(ptx, "load") == [16, 2, 16]
-    assert sectors.instruction_widths(ptx, "store") == [16]
+    assert executed.instruction_widths(ptx, "load") == [16, 2, 16]
+    assert executed.instruction_widths(ptx, "store") == [16]
 
 
 @pytest.mark.parametrize(
@@ -154,6 +104,8 @@ def test_compiled_figures_say_what_the_topics_teach() -> None:
     assert apart["occupancy"] == many["occupancy"] == 1
     assert apart["bytes_in_flight"] == 2048 * 4
     assert many["bytes_in_flight"] == 2048 * 64
+    assert apart["read_share"] == pytest.approx(2048 * 4 / 26_600)
+    assert many["read_share"] == 1
     two, eight = (counted("occupancy", "too few warps for a row of 16,384", f"{n} warps") for n in (2, 8))
     assert eight["spilled_bytes"] == 0 < two["spilled_bytes"]
     one, three = (counted("asynchronous_execution", "stages of a product", f"{n} stage{'s' * (n > 1)}") for n in (1, 3))
@@ -172,7 +124,7 @@ def test_compiled_figures_say_what_the_topics_teach() -> None:
     fits, large = (counted("memory_hierarchy", name, "all rows, then all again") for name in (
         "an array that fits the cache", "slices that fit the cache"))  # fmt: skip
     assert large["device_bytes"] == 3 * 4 * 128 * 2**18
-    assert fits["device_bytes"] == 2 * 4 * 128 * 2**16
+    assert fits["device_bytes"] == 2 * 4 * 128 * 2**15
     for found in (apart, many, eight, one, three, select, branch, loop, written, several, fits, large):
         assert found["spilled_bytes"] == 0
 
@@ -189,20 +141,6 @@ def test_bytes_asked_for_are_those_that_the_blocks_load() -> None:
         np.asarray(product.product(a, b, implementation="interpret", high=32, wide=16)[0])
     loaded = sum(int(access.mask.sum()) * access.size for access in seen if access.what == "load")
     assert loaded == product.asked_bytes(m, k, n, 32, 16)
-
-
-def test_only_the_first_programs_run_where_that_is_asked_for() -> None:
-    from experiments.guide import occupancy
-    from kernels.verification import interpret
-
-    x = np.ones(1000, np.float32)
-    with interpret.recording(programs=1) as seen:
-        np.asarray(occupancy.scale(x, implementation="interpret", block=128)[0])
-    assert [(access.what, access.program, access.mask.sum()) for access in seen] == [
-        ("load", (0, 0, 0), 128),
-        ("store", (0, 0, 0), 128),
-    ]
-    assert seen[0].addresses.tolist() == (np.arange(128) * 4 + (seen[0].addresses[0] >> 40 << 40)).tolist()
 
 
 def test_machine_code_has_no_padding_and_its_loads_are_counted() -> None:

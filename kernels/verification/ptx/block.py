@@ -54,7 +54,7 @@ class Block:
         shadow = Shadow("shared", size, program.grain["shared"], False, program.asynchronous) if grid.tracked else None
         array = Array("shared memory", SHARED, size, True, shadow)
         array.data.fill(POISON)
-        self.shared = Memory("shared", [array], grid.tracked)
+        self.shared = Memory("shared", [array], grid.tracked, grid.memory.watch)
         self.memories = {"shared": self.shared, "global": grid.memory}
         self.copies, self.bulk = Copies(self), Bulk(self)
         self.products = [Products(self, i) for i in range(self.warps // GROUP_WARPS)] if program.asynchronous else []

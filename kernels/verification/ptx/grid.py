@@ -17,7 +17,7 @@ from kernels.verification.ptx.block import Block
 from kernels.verification.ptx.bulk import TensorMap
 from kernels.verification.ptx.clocks import INSTRUCTIONS, WARPS, Clocks
 from kernels.verification.ptx.errors import HangError, NotCoveredError, Report
-from kernels.verification.ptx.memory import APART, POISON, Array, Memory
+from kernels.verification.ptx.memory import APART, POISON, Array, Memory, Watch
 from kernels.verification.ptx.program import Program
 from kernels.verification.ptx.shadow import Shadow
 
@@ -37,6 +37,7 @@ class Grid:
       tracked: whether races and unwritten memory are looked for.
       limit: instructions after which a block that has not ended hangs.
       tensor_maps: the descriptors of tiles, by address.
+      watch: told of every access to device and shared memory.
     """
 
     def __init__(
@@ -51,11 +52,12 @@ class Grid:
         tracked: bool,
         limit: int,
         tensor_maps: Mapping[int, TensorMap] | None = None,
+        watch: Watch | None = None,
     ):
         self.tensor_maps = tensor_maps or {}
         self.program, self.parameters, self.shared_memory = program, parameters, shared_memory
         self.size = (*size, *(1,) * (3 - len(size)))
-        self.memory = Memory("global", arrays, tracked)
+        self.memory = Memory("global", arrays, tracked, watch)
         self.cooperative, self.tracked, self.limit = cooperative, tracked, limit
         self.random = random.Random(seed)
         self.order = seed % 3

@@ -6,7 +6,7 @@ an array knows what nobody has written yet.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 APART = 1 << 40  # bytes from the beginning of one array in device memory to that of the next
 POISON = 255
+# Told of every access: its space, the threads, their addresses, the bytes of each, the instruction, whether it writes.
+Watch = Callable[[str, Any, Bits, int, Instruction, bool], None]
 
 
 class Array:
@@ -58,10 +60,11 @@ class Memory:
     Args:
       space: "global" or "shared".
       tracked: whether races and unwritten memory are looked for; without, the arrays note what is touched.
+      watch: told of every access.
     """
 
-    def __init__(self, space: str, arrays: Sequence[Array], tracked: bool = True):
-        self.space, self.arrays, self.tracked = space, arrays, tracked
+    def __init__(self, space: str, arrays: Sequence[Array], tracked: bool = True, watch: Watch | None = None):
+        self.space, self.arrays, self.tracked, self.watch = space, arrays, tracked, watch
 
     def find(
         self, block: Block, lanes: Any, where: Bits, width: int, it: Instruction, write: bool
@@ -73,6 +76,8 @@ class Memory:
           where: addresses, uint64.
           width: bytes of each access, a power of two.
         """
+        if self.watch is not None:
+            self.watch(self.space, lanes, where, width, it, write)
         if (where & np.uint64(width - 1)).any():
             lane = int(np.flatnonzero(where & np.uint64(width - 1))[0])
             raise MisalignedError(

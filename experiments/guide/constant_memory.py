@@ -1,0 +1,136 @@
+"""What is the same for all threads needs no load.
+
+Constant memory is 64 KB of device memory behind a small cache of its own, which gives one word per pass to a whole warp.
+An instruction can name such a word as an operand, `c[bank][offset]`, so that a value which is the same for all threads
+costs no load and no register; on Hopper the assembler also reads two of them at once into registers that a warp shares
+(ULDC). Kernel parameters live there: every pointer that JAX or Triton passes is read as `c[0x0][...]`.
+
+It pays for coefficients, sizes and strides that all threads share. It does not pay for tables that each thread reads
+elsewhere: a warp that asks for 32 different words waits 32 passes, where shared memory or the first-level cache need one
+or a few. And what is known when the kernel is compiled (`tl.constexpr`) is better still: it becomes part of the
+instruction.
+
+There is no way to declare constant memory in JAX, Pallas or Triton: arrays are pointers into device memory, and what is
+constant is a parameter or a constexpr. Texture memory has no way in either: a texture is an object that the driver binds
+to an array with a layout of its own, and XLA hands kernels plain pointers. Since Volta textures share the first-level
+cache, so what they still add are interpolation and borders, which here are arithmetic and masks.
+
+Sources: NVIDIA, CUDA Programming Guide v13, "GPU Device Memory Spaces" and "Compute Capabilities" (64 KB; a cache of 8 KB
+per multiprocessor); NVIDIA, CUDA C++ Best Practices Guide, "Constant Memory"; NVIDIA, Volta Tuning Guide, "Unified Shared
+Memory/L1/Texture Cache"; Triton documentation, triton.language.constexpr.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from experiments.guide import by_hand, evidence
+from experiments.guide.topic import Case, Counted, Topic, Variant, normal
+
+COEFFICIENTS = np.array([0.5, -1.25, 2.0, 0.75, -0.125, 1.5, -2.5, 0.25], np.float32)
+WARP = 32
+_BITS = [f"0f{int(c.view(np.uint32)):08X}" for c in COEFFICIENTS]
+_TABLE = f".const .align 4 .f32 table[8] = {{{', '.join(_BITS)}}};"
+
+
+def _text(lines: Sequence[str]) -> str:
+    """A kernel with the coefficients in constant memory, `table`, and the address of its thread's element in %d3 and %d4."""
+    place = ["mul.wide.u32 %d2, %r0, 4;", "add.s64 %d3, %d0, %d2;", "add.s64 %d4, %d1, %d2;"]
+    return by_hand.kernel([*place, *lines]).replace(".visible", f"{_TABLE}\n.visible")
+
+
+def polynomial(where: str) -> str:
+    """y = the polynomial of x by Horner's rule, 32 elements; the coefficients are behind them in x ("device memory"), in
+    constant memory, or in the instructions."""
+    lines = ["ld.global.f32 %f0, [%d3];", "mov.f32 %f1, 0f00000000;"]
+    for n, bits in enumerate(_BITS):
+        if where == "in the instructions":
+            lines.append(f"fma.rn.f32 %f1, %f1, %f0, {bits};")
+        else:
+            load = (
+                f"ld.global.f32 %f2, [%d0+{4 * (WARP + n)}];"
+                if where == "device memory"
+                else f"ld.const.f32 %f2, [table+{4 * n}];"
+            )
+            lines += [load, "fma.rn.f32 %f1, %f1, %f0, %f2;"]
+    return _text([*lines, "st.global.f32 [%d4], %f1;"])
+
+
+def code_figures(counted: Counted, where: str) -> Mapping[str, float]:
+    text = evidence.disassembly(polynomial(where))
+    code = evidence.machine_code(polynomial(where))
+    # Bank 3 holds what a program declares, bank 0 parameters.
+    operands, by_load = len(re.findall(r"c\[0x3\]", text)), len(re.findall(r"(?<!U)LDC.*c\[0x3\]", text))
+    loads = sum(opcode.startswith("LDG") for opcode in code) + by_load
+    return {"instructions": len(code), "loads": loads, "constant_operands": operands}
+
+
+def lookup_figures(counted: Counted, constant: bool) -> Mapping[str, float]:
+    """Constant memory gives a warp one word per pass; the first-level cache a line of 128 bytes."""
+    (index,) = counted.case.draw(np.random.default_rng(0), *counted.size)
+    words = np.unique(index)
+    return {"constant_passes": words.size if constant else np.unique(words * 4 // 128).size}
+
+
+def reference(x: np.ndarray) -> list[np.ndarray]:
+    value = np.zeros(WARP)
+    for coefficient in COEFFICIENTS:
+        value = value * x[:WARP].astype(np.float64) + coefficient
+    return [value]
+
+
+def _variant(where: str) -> Variant:
+    # The executor knows no .const, so that variant is assembled and not run.
+    run = None if where == "constant memory" else lambda x: by_hand.run(polynomial(where).replace(_TABLE, ""), x)[0][:WARP]
+    return Variant(where, run, functools.partial(code_figures, where=where))
+
+
+def _polynomial_case(name: str, before: str, after: str) -> Case:
+    return Case(
+        name=name,
+        kind="ptx",
+        variants=(_variant(before), _variant(after)),
+        figure="loads",
+        draw=lambda rng: [np.concatenate([normal(rng, WARP), COEFFICIENTS])],
+        reference=reference,
+        sizes={"check": ()},
+    )
+
+
+def _table_case(name: str, values: int) -> Case:
+    of = lambda constant: functools.partial(lookup_figures, constant=constant)
+    return Case(
+        name=name,
+        kind="host",
+        variants=(Variant("first-level cache", None, of(False)), Variant("constant memory", None, of(True))),
+        figure="constant_passes",
+        draw=lambda rng: [rng.integers(0, values, WARP)],
+        reference=list,
+        sizes={"check": ()},
+    )
+
+
+def answer() -> str:
+    words = set(re.findall(r"c.0x0..0x[0-9a-f]+.", evidence.disassembly(polynomial("in the instructions"))))
+    return f"{len(words)}: the pointers to x and y, the stack's, and a descriptor of memory."
+
+
+TOPIC = Topic(
+    name="constant_memory",
+    what="constants and parameters instead of loads; why there are no textures",
+    text=__doc__ or "",
+    kernel="every kernel takes sizes and strides as `tl.constexpr` (`kernels/runtime/launch.py`), so that they are part of its "
+    "instructions; its pointers are parameters",
+    exercise="How many words of the parameters' bank does the machine code of the last variant name?",
+    answer=answer,
+    cases=(
+        _polynomial_case("eight coefficients for all threads", "device memory", "constant memory"),
+        _polynomial_case("known when compiled", "constant memory", "in the instructions"),
+        _table_case("a table of 256 words, an index per thread", 256),
+        _table_case("a table, the same index for all", 1),
+    ),
+)
