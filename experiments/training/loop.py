@@ -22,7 +22,7 @@ from experiments.errors import UserError, explain
 from experiments.measuring import machine
 from experiments.measuring.result import write_json
 from experiments.recipes.recipe import Recipe
-from experiments.training import folder, length, run_files
+from experiments.training import folder, length, processes, run_files
 from experiments.training import mesh as meshes
 from experiments.training.checkpoints import Checkpoints, digest, named_leaves
 from experiments.training.interrupts import Interrupts, StoppedError
@@ -135,20 +135,17 @@ def train(
     first = jax.process_index() == 0
     console = console or Console(quiet=not first, emoji=False)
     workdir = pathlib.Path(recipe.directory)
-    with folder.locked(workdir) if first else contextlib.nullcontext():
+    with contextlib.ExitStack() as stack:
+        processes.first(lambda: stack.enter_context(folder.locked(workdir)))
         return _train(recipe, console, workdir, judge)
 
 
 def _train(
     recipe: Recipe, console: Console, workdir: pathlib.Path, judge: Callable[[Recipe, data.Dataset], Judge] | None
 ) -> dict[str, Any]:
-    first = jax.process_index() == 0
-    if first:
-        folder.check_own(workdir)
-    old = run_files.earlier_part(workdir, recipe.settings()) if recipe.resume else None
+    old, summary = processes.first(lambda: _earlier(recipe, workdir))
     other_length = old is not None and length.is_other(old, recipe)
-    if old and not other_length and all((workdir / name).exists() for name in ("summary.json", runs.MODEL, "curves.png")):
-        summary = run_files.read_json(workdir / "summary.json")
+    if summary:
         print_summary(console, summary, "Finished before; --no-resume trains anew")
         return summary
 
@@ -161,27 +158,14 @@ def _train(
     batches = dataset.training_batches(recipe.batch_size, recipe.seed)
     steps = recipe.length(batches.per_epoch)
     if other_length:
-        length.check(workdir, recipe, steps)
+        processes.first(lambda: length.check(workdir, recipe, steps))
     task = make_task(recipe, dataset, steps, batches.per_epoch, judge)
     run = Context(recipe, dataset, task, workdir, steps, batches.per_epoch)
     stepper = Stepper(task, recipe, mesh)
 
-    if first:
-        try:
-            if not old and folder.set_aside(workdir):
-                console.print(
-                    f"what was in {workdir}/ is in {workdir}/{folder.ASIDE}/ until the first checkpoint",
-                    highlight=False,
-                    markup=False,
-                    soft_wrap=True,
-                )
-            if not old or other_length:
-                (workdir / "summary.json").unlink(missing_ok=True)  # first: a run with a summary counts as finished
-                write_json(workdir / "config.json", {"recipe": recipe.settings(), "versions": versions()}, indent=2)
-        except OSError as error:
-            raise UserError(f"workdir: {explain(error)}") from error
+    processes.first(lambda: _prepare(recipe, workdir, console, begins=not old, changes=not old or other_length))
     checkpoints = Checkpoints(workdir / run_files.CHECKPOINTS)
-    feed = reader(batches, steps, part=(jax.process_index(), jax.process_count()))
+    feed = reader(batches, steps, part=meshes.part(mesh))
     now = Progress()
     found = checkpoints.restore(stepper.state, stepper.shardings, discard=True) if old else None
     if found:
@@ -191,6 +175,8 @@ def _train(
         for line in damaged:
             console.print(f"warning: {line}", highlight=False, markup=False, soft_wrap=True)
         console.print(f"continuing at step {now.step} of {steps}", highlight=False)
+        if line := meshes.compare(extra.get("devices"), meshes.describe(mesh)):
+            console.print(line, highlight=False, soft_wrap=True)
         line = length.describe(old, recipe, steps, run.per_epoch, lambda: task.learning_rate(now.step)) if old else ""
         if line:
             console.print(line, highlight=False, soft_wrap=True)
@@ -205,7 +191,7 @@ def _train(
 
     place = lambda batch: meshes.place_batch(batch, stepper.batch_sharding, whole=False)
     with contextlib.ExitStack() as stack:
-        written = stack.enter_context(run_files.Metrics(workdir, start)) if first else None
+        written = stack.enter_context(run_files.Metrics(workdir, start)) if jax.process_index() == 0 else None
         stack.enter_context(contextlib.closing(checkpoints))
         interrupts = stack.enter_context(Interrupts())
         bar = stack.enter_context(ProgressBar(console, steps, run.per_epoch, start))
@@ -218,13 +204,37 @@ def _train(
                 log(run, now, checkpoints, written, bar)
             if run.due(now.step, run.evaluate_every):
                 evaluate(run, now, stepper, checkpoints, written, bar)
-            if run.due(now.step, run.checkpoint_every) or interrupts.received:
-                save(run, now, stepper, checkpoints, positions[0], wait=bool(interrupts.received))
-            if interrupts.received and now.step < steps:
-                raise StoppedError(interrupts.received, now.step)
+            stop = interrupts.reached()
+            if run.due(now.step, run.checkpoint_every) or stop:
+                save(run, now, stepper, checkpoints, positions[0], wait=bool(stop))
+            if stop and now.step < steps:
+                raise StoppedError(stop, now.step)
         if now.evaluated != steps:
             evaluate(run, now, stepper, checkpoints, written, bar)
     return finish(run, now, stepper, console)
+
+
+def _earlier(recipe: Recipe, workdir: pathlib.Path) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+    """The settings of an earlier part of this run in `workdir`, and its summary if there is nothing left to do."""
+    folder.check_own(workdir)
+    old = run_files.earlier_part(workdir, recipe.settings()) if recipe.resume else None
+    complete = all((workdir / name).exists() for name in ("summary.json", runs.MODEL, "curves.png"))
+    if old is None or length.is_other(old, recipe) or not complete:
+        return old, None
+    return old, run_files.read_json(workdir / "summary.json")
+
+
+def _prepare(recipe: Recipe, workdir: pathlib.Path, console: Console, *, begins: bool, changes: bool) -> None:
+    """Set aside what a run that begins would replace, and write down the settings where they change."""
+    try:
+        if begins and folder.set_aside(workdir):
+            line = f"what was in {workdir}/ is in {workdir}/{folder.ASIDE}/ until the first checkpoint"
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
+        if changes:
+            (workdir / "summary.json").unlink(missing_ok=True)  # first: a run with a summary counts as finished
+            write_json(workdir / "config.json", {"recipe": recipe.settings(), "versions": versions()}, indent=2)
+    except OSError as error:
+        raise UserError(f"workdir: {explain(error)}") from error
 
 
 def look(run: Context, now: Progress, checkpoints: Checkpoints) -> None:
@@ -271,7 +281,7 @@ def evaluate(
     now.evaluation, now.evaluated = run.task.evaluate(stepper, place), now.step
     if written:
         written.write({"step": now.step, "split": "test"} | now.evaluation)
-        run.task.illustrate(stepper.state, run.workdir, now.step)
+    run.task.illustrate(stepper.state, run.workdir, now.step)
     figures = "  ".join(f"{name} {value:.4g}" for name, value in now.evaluation.items())
     bar.say(f"epoch {now.step / run.per_epoch:g}  test: {figures}")
     now.logged = time.monotonic()
@@ -280,7 +290,7 @@ def evaluate(
 def save(run: Context, now: Progress, stepper: Stepper, checkpoints: Checkpoints, feed: dict[str, Any], *, wait: bool) -> None:
     look(run, now, checkpoints)  # never save a state that a step with an infinite loss has touched
     extra = {"step": now.step, "seconds": now.total_seconds, "feed": feed}
-    extra |= {"evaluation": now.evaluation, "evaluated": now.evaluated}
+    extra |= {"evaluation": now.evaluation, "evaluated": now.evaluated, "devices": meshes.describe(stepper.mesh)}
     loss = float(np.mean(now.losses)) if now.losses else math.inf
     checkpoints.save(now.step, stepper.state, extra, loss=loss, wait=wait)
     if checkpoints.last_good is not None and jax.process_index() == 0:
