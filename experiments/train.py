@@ -88,6 +88,5 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    # Of several processes each logs as errors what becomes one line here.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3" if "--distributed" in sys.argv else "2")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     sys.exit(run(main))

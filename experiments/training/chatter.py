@@ -7,14 +7,17 @@ import re
 import sys
 import threading
 
-FATAL = re.compile(rb"F\d{4} ")  # how absl's log begins a line after which the process aborts
+# How absl's log begins: a line after which the process aborts, one of the coordinator's, any.
+FATAL = re.compile(rb"F\d{4} ")
+COORDINATION = re.compile(rb"[IWE]\d{4} [^\]]*coordination")
+LOGGED = re.compile(rb"[IWE]\d{4} ")
 
 
 class Chatter:
     """From now on Python's streams are the process's own, and C++ writes elsewhere.
 
-    Standard output is dropped: gloo tells there whom it is connected to. Standard error is passed on line by line, up to the
-    line with which absl announces an abort; that, and the stack after it, is kept.
+    Standard output is dropped: gloo tells there whom it is connected to. Standard error is passed on line by line, without what
+    the coordinator's client logs, up to the line with which absl announces an abort; that, and the stack after it, is kept.
 
     Attributes:
       stderr: file descriptor of the process's standard error.
@@ -35,11 +38,15 @@ class Chatter:
         threading.Thread(target=self._pass_on, args=(reading,), daemon=True).start()
 
     def _pass_on(self, reading: int) -> None:
+        dropped = False
         with os.fdopen(reading, "rb") as lines:
             for line in lines:
                 if self._fatal or FATAL.match(line):
                     self._fatal.append(line)
-                else:
+                    continue
+                if LOGGED.match(line):  # other lines go on with the one before
+                    dropped = bool(COORDINATION.match(line))
+                if not dropped:
                     os.write(self.stderr, line)
 
     def fatal(self) -> str:

@@ -8,8 +8,10 @@ import pathlib
 import socket
 import subprocess
 import sys
+from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import pytest
 
 from experiments.training import mesh
@@ -21,19 +23,31 @@ WORKER = str(pathlib.Path(__file__).with_name("several_processes.py"))
 SGD: dict[str, Any] = {"optimizer": "sgd", "momentum": 0.0, "learning_rate": 0.01, "schedule": "constant", "seed": 1, "ema": None}
 RUNS: dict[str, dict[str, Any]] = {
     "lenet5": {"steps": 50, "batch_size": 32},
-    "resnet20_cifar": {"steps": 4, "batch_size": 8, "evaluate_every": 100, "learning_rate": 1e-3},
+    "resnet20_cifar": {"steps": 3, "batch_size": 8, "learning_rate": 1e-4},
     "lstm_classifier": {"steps": 50, "batch_size": 16},
-    "bilstm_tagger": {"steps": 50, "batch_size": 8, "evaluate_every": 100},
-    "gan_mlp": {"steps": 50, "batch_size": 32, "learning_rate": 1e-3},
+    "bilstm_tagger": {"steps": 50, "batch_size": 8, "data_options": "longest=12"},
+    "gan_mlp": {"steps": 50, "batch_size": 32, "learning_rate": 1e-3, "steps_per_call": 1},
 }
-MESHES = ("data=4", "data=2,model=2")
+RARELY = {"evaluate_every": 100, "checkpoint_every": 100}  # epochs
 
 
-def settings(folder: pathlib.Path, layout: str) -> list[dict[str, Any]]:
-    """All runs on one mesh; the GAN is judged by the LeNet trained before it."""
-    found = [SGD | run | {"model": name, "mesh": layout, "workdir": str(folder / name)} for name, run in RUNS.items()]
-    found[-1]["task_options"] = f"judge={folder / 'lenet5'}"
+def settings(folder: pathlib.Path, layout: str, models: Iterable[str] = RUNS) -> list[dict[str, Any]]:
+    """Runs on one mesh; the tagger's data lie beside `folder`, and the GAN is judged by the LeNet trained before it."""
+    found = []
+    for name in models:
+        run = SGD | RARELY | RUNS[name] | {"model": name, "mesh": layout, "workdir": str(folder / name)}
+        if name == "bilstm_tagger":
+            run["data"] = f"tagging:{folder.parent / 'tags.tsv'}"
+        if name == "gan_mlp":
+            run["task_options"] = f"judge={folder / 'lenet5'}"
+        found.append(run)
     return found
+
+
+def sentences(rng: np.random.Generator) -> str:
+    """Sentences of 3 to 12 tokens out of 20, each with one of four tags."""
+    lengths = rng.integers(3, 13, 120)
+    return "".join("".join(f"w{token}\tT{token % 4}\n" for token in rng.integers(0, 20, n)) + "\n" for n in lengths)
 
 
 def start(runs: list[dict[str, Any]], *, devices: int, count: int = 1) -> list[subprocess.Popen[str]]:
@@ -56,27 +70,30 @@ def rows(workdir: pathlib.Path) -> list[dict[str, Any]]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_one_device_meshes_and_two_processes_agree(tmp_path: pathlib.Path) -> None:
-    started = {
-        "one": start(settings(tmp_path / "one", "data=1"), devices=1),
-        "mesh": start(settings(tmp_path / "mesh", MESHES[1]), devices=4),
-        "pair": start([s for m in MESHES for s in settings(tmp_path / "pair" / m, m)], devices=2, count=2),
-    }
-    for processes in started.values():
-        for process in processes:
-            output, _ = process.communicate(timeout=800)
-            assert process.returncode == 0, output
-            assert "Gloo" not in output
-    for name, run in RUNS.items():
-        expected = [row["loss"] for row in rows(tmp_path / "one" / name) if row["split"] == "train"]
-        assert len(expected) == run["steps"]
-        for other in ("mesh", *(f"pair/{layout}" for layout in MESHES)):
-            losses = [row["loss"] for row in rows(tmp_path / other / name) if row["split"] == "train"]
+def test_one_device_meshes_and_two_processes_agree(rng: np.random.Generator, tmp_path: pathlib.Path) -> None:
+    (tmp_path / "tags.tsv").write_text(sentences(rng))
+    both = settings(tmp_path / "pair", "data=4") + settings(tmp_path / "split", "data=2,model=2", ("lenet5", "gan_mlp"))
+    started = [
+        *start(settings(tmp_path / "one", "data=1"), devices=1),
+        *start(settings(tmp_path / "mesh", "data=2,model=2"), devices=4),
+        *start(both, devices=2, count=2),
+    ]
+    for process in started:
+        output, _ = process.communicate(timeout=800)
+        assert process.returncode == 0, output
+        assert "Gloo" not in output
+    for other in ("mesh", "pair", "split"):
+        for folder in filter(pathlib.Path.is_dir, (tmp_path / other).iterdir()):
+            expected, losses = (
+                [row["loss"] for row in rows(run) if row["split"] == "train"] for run in (tmp_path / "one" / folder.name, folder)
+            )
+            assert len(expected) == RUNS[folder.name]["steps"]
             # Sums over a batch in another order: some last bits of float32 in each of 50 steps.
-            assert losses == pytest.approx(expected, rel=1e-5), (other, name)
-    tests = [row for row in rows(tmp_path / "pair" / MESHES[0] / "gan_mlp") if row["split"] == "test"]
-    assert tests[-1]["real_precision"] > 0
-    assert (tmp_path / "pair" / MESHES[0] / "gan_mlp" / "samples.png").exists()
+            assert losses == pytest.approx(expected, rel=1e-5), folder
+    ended = json.loads((tmp_path / "pair" / "gan_mlp" / "summary.json").read_text())
+    alone = json.loads((tmp_path / "one" / "gan_mlp" / "summary.json").read_text())
+    assert ended["eval_frechet_distance"] == pytest.approx(alone["eval_frechet_distance"], rel=1e-3)
+    assert (tmp_path / "pair" / "gan_mlp" / "samples.png").exists()
 
 
 def test_a_batch_that_does_not_divide_is_refused(tmp_path: pathlib.Path) -> None:
