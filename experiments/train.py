@@ -79,7 +79,7 @@ def main(arguments: list[str]) -> int:
     from experiments.training.loop import train
 
     try:
-        with processes.together():
+        with processes.together(StoppedError):
             train(parse(others), judge=judge_of)
     except StoppedError as stopped:
         print(stopped, file=sys.stderr)

@@ -268,9 +268,9 @@ class GanTask:
     def generate(self, state: TrainState, z: jax.Array, labels: jax.Array | None) -> np.ndarray:
         """Images for latent vectors, in evaluation mode, by batches."""
         # Values of the host are the same on every device of every process.
-        z, labels = np.asarray(z), None if labels is None else np.asarray(labels)
-        parts = [slice(start, start + 256) for start in range(0, len(z), 256)]
-        return np.concatenate([to_host(self._generate(state, z[p], None if labels is None else labels[p])) for p in parts])
+        whole = jax.tree.map(np.asarray, (z, labels))
+        parts = [jax.tree.map(lambda a, s=start: a[s : s + 256], whole) for start in range(0, len(z), 256)]
+        return np.concatenate([to_host(self._generate(state, *part)) for part in parts])
 
     def evaluate(self, stepper: Any, place: Any = None) -> dict[str, float]:
         """Fréchet distance, precision, recall and label histogram of samples, beside the same of one half of the data."""

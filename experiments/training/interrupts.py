@@ -1,4 +1,4 @@
-"""Signals that end a run: it is saved first. One of several processes that gets one takes the others along, at the same step."""
+"""Signals that end a run: it is saved first. One of several processes that gets one takes the others along, at one step."""
 
 from __future__ import annotations
 

@@ -29,6 +29,7 @@ DAY = 24 * 60 * 60 * 1000  # ms; a wait for another process ends with the heartb
 
 _numbers = itertools.count()  # of calls to `first`: the same in all processes, which make the same ones
 _ending: int | None = None  # the status of a process that is about to end
+_handler: Any = None  # called by C: it must not be collected
 
 
 def client() -> Any:
@@ -98,13 +99,14 @@ def first(call: Callable[[], Any]) -> Any:
 
 
 @contextlib.contextmanager
-def together() -> Iterator[None]:
+def together(*orderly: type[Exception]) -> Iterator[None]:
     """The block is the run of all processes: they wait for each other at its end, and none for one that does not come.
 
     An error ends the process here, since an orderly end would wait for the others, who wait for this one.
-    """
-    from experiments.training.interrupts import StoppedError
 
+    Args:
+      orderly: exceptions that all processes raise, having done all that there is to do.
+    """
     if client() is None:
         yield
         return
@@ -112,7 +114,7 @@ def together() -> Iterator[None]:
 
     try:
         yield
-    except StoppedError:
+    except orderly:
         jax.distributed.shutdown()
         raise
     except BaseException as error:
@@ -177,7 +179,7 @@ def _on_abort(chatter: Chatter) -> None:
             os._exit(LOST)
         os.write(chatter.stderr, fatal.encode())
 
-    global _handler  # C calls it: it must not be collected
+    global _handler
     _handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(aborted)
     libc = ctypes.CDLL(None)
     libc.signal.argtypes, libc.signal.restype = (ctypes.c_int, ctypes.c_void_p), ctypes.c_void_p

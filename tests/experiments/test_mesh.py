@@ -20,7 +20,14 @@ ROOT = pathlib.Path(__file__).parents[2]
 WORKER = str(pathlib.Path(__file__).with_name("several_processes.py"))
 # A CNN, one with batch norm, an LSTM, a tagger and GANs. Plain SGD: Adam divides by the root of a gradient's square, and so
 # makes a rounding as large as a step where a gradient is nearly zero.
-SGD: dict[str, Any] = {"optimizer": "sgd", "momentum": 0.0, "learning_rate": 0.01, "schedule": "constant", "seed": 1, "ema": None}
+SGD: dict[str, Any] = {
+    "optimizer": "sgd",
+    "momentum": 0.0,
+    "learning_rate": 0.01,
+    "schedule": "constant",
+    "seed": 1,
+    "ema": None,
+}
 RUNS: dict[str, dict[str, Any]] = {
     "lenet5": {"steps": 50, "batch_size": 32},
     "resnet20_cifar": {"steps": 3, "batch_size": 8, "learning_rate": 1e-4},
@@ -85,7 +92,8 @@ def test_one_device_meshes_and_two_processes_agree(rng: np.random.Generator, tmp
     for other in ("mesh", "pair", "split"):
         for folder in filter(pathlib.Path.is_dir, (tmp_path / other).iterdir()):
             expected, losses = (
-                [row["loss"] for row in rows(run) if row["split"] == "train"] for run in (tmp_path / "one" / folder.name, folder)
+                [row["loss"] for row in rows(run) if row["split"] == "train"]
+                for run in (tmp_path / "one" / folder.name, folder)
             )
             assert len(expected) == RUNS[folder.name]["steps"]
             # Sums over a batch in another order: some last bits of float32 in each of 50 steps.
