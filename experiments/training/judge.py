@@ -18,7 +18,7 @@ from rich.console import Console
 import zoo
 from experiments import recipes
 from experiments.data import Dataset
-from experiments.errors import UserError
+from experiments.errors import UserError, run
 from experiments.recipes.recipe import Recipe
 from experiments.training import processes, run_files
 from experiments.training.loop import train
@@ -82,22 +82,37 @@ def _real_images(dataset: Dataset, most: int = 10_000) -> tuple[np.ndarray, np.n
 
 
 def _train(dataset: Dataset, path: pathlib.Path) -> None:
-    options = "size=32" if dataset.name.partition(":")[0] != "digits" else ""
     if processes.count() > 1:
-        processes.first(lambda: _train_apart(dataset.name, path, options))
-        return
+        processes.first(lambda: _train_apart(dataset.name, path))
+    else:
+        train_judge(dataset.name, path)
+
+
+def train_judge(data: str, path: pathlib.Path, mesh: str = "data=-1") -> None:
+    """Train the judge of a data set, or go on with it, in the workdir `path`."""
+    options = "size=32" if data.partition(":")[0] != "digits" else ""
     recipe = dataclasses.replace(
-        recipes.find("lenet5"), data=dataset.name, workdir=str(path), resume=True, data_options=options
+        recipes.find("lenet5"), data=data, workdir=str(path), resume=True, data_options=options, mesh=mesh
     )
     train(recipe, Console(file=io.StringIO()))
 
 
-def _train_apart(data: str, path: pathlib.Path, options: str) -> None:
+def _train_apart(data: str, path: pathlib.Path) -> None:
     """The same by a process of its own on the CPU: a LeNet spread over processes would wait for the network most of the time,
     and be another one for another number of them."""
-    flags = ["--data", data, "--workdir", str(path), "--data-options", options, "--mesh", "data=1"]
-    command = [sys.executable, "-m", "experiments.train", "lenet5", *flags]
+    command = [sys.executable, "-m", "experiments.training.judge", data, str(path)]
     done = subprocess.run(command, env=os.environ | {"JAX_PLATFORMS": "cpu"}, capture_output=True, text=True, check=False)
     if done.returncode:
         said = done.stderr.strip().splitlines()
         raise UserError(f"judge: its training ended with status {done.returncode}: {said[-1] if said else ''}")
+
+
+def main(arguments: list[str]) -> int:
+    """DATA PATH: see `_train_apart`."""
+    data, path = arguments
+    train_judge(data, pathlib.Path(path), "data=1")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))
