@@ -8,6 +8,7 @@ import pathlib
 import socket
 import subprocess
 import sys
+import types
 from collections.abc import Iterable
 from typing import Any
 
@@ -111,6 +112,21 @@ def test_a_batch_that_does_not_divide_is_refused(tmp_path: pathlib.Path) -> None
         [*command, "--workdir", str(tmp_path)], cwd=ROOT, env=environment, text=True, capture_output=True, timeout=100
     )
     assert "batch_size: 64 given, a multiple of the 3 data devices is needed" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("owners", "expected"),
+    [
+        ([[0, 1], [2, 3]], [(0, 2), (0, 2), (1, 2), (1, 2)]),  # two that share a part of the batch
+        ([[0, 0], [0, 0], [1, 1], [1, 1]], [(0, 2), (1, 2)]),
+        ([[0, 1]], [(0, 1), (0, 1)]),
+    ],
+)
+def test_the_part_of_each_process(owners: list, expected: list, monkeypatch: pytest.MonkeyPatch) -> None:
+    devices = np.array([[types.SimpleNamespace(process_index=owner) for owner in row] for row in owners])
+    for index, part in enumerate(expected):
+        monkeypatch.setattr("jax.process_index", lambda index=index: index)
+        assert mesh.part(types.SimpleNamespace(devices=devices)) == part  # type: ignore[arg-type]
 
 
 def test_other_devices_are_said() -> None:
