@@ -90,7 +90,8 @@ def summary(workdir: pathlib.Path) -> dict:
 
 
 def test_one_gets_a_signal_and_all_stop_at_the_same_step(tmp_path: pathlib.Path) -> None:
-    """Found by the variables of Slurm and of Open MPI; continued, the run ends bit for bit as one that was never stopped."""
+    """Found by the variables of Slurm and of Open MPI; continued, the run ends bit for bit as one that was never stopped.
+    Made longer, it goes on on four devices of one process."""
     whole = results(pair(tmp_path / "whole", FLAGS, slurm))
     assert [status for status, _, _ in whole] == [0, 0], whole
     assert "Gloo" not in str(whole)
@@ -105,6 +106,10 @@ def test_one_gets_a_signal_and_all_stop_at_the_same_step(tmp_path: pathlib.Path)
     assert [status for status, _, _ in done] == [0, 0], done
     assert "continuing at step" in done[0][1]
     assert summary(tmp_path / "run")["parameters_sha256"] == summary(tmp_path / "whole")["parameters_sha256"]
+    longer = ["--epochs", "1.6", *FLAGS[2:], "--mesh", "data=2,model=2"]
+    ((status, output, errors),) = results([launch(tmp_path / "run", longer, {"JAX_NUM_CPU_DEVICES": "4"})])
+    assert status == 0, output + errors
+    assert "on data=2, model=2 in 1 process, data=2, model=1 in 2 processes before" in output
 
 
 @pytest.mark.parametrize(("number", "victim"), [(signal.SIGKILL, 1), (signal.SIGKILL, 0), (signal.SIGSTOP, 1)])
@@ -122,10 +127,6 @@ def test_one_is_lost_and_the_other_ends_with_a_line(number: signal.Signals, vict
     assert status == LOST, output + errors
     assert len(errors.strip().splitlines()) == 1, errors
     assert "another process of this run ended or was lost" in errors
-    alone = launch(tmp_path, ["--steps", str(saved(tmp_path)[-1] + 3), *FLAGS[2:]], {"JAX_NUM_CPU_DEVICES": "4"})
-    ((status, output, errors),) = results([alone])
-    assert status == 0, output + errors
-    assert "on data=4, model=1 in 1 process, data=2, model=1 in 2 processes before" in output
 
 
 def test_an_error_of_all_is_said_once_by_each(tmp_path: pathlib.Path) -> None:
