@@ -44,13 +44,9 @@ def start_processes(arguments: list[str]) -> list[str]:
         if given:
             raise UserError(f"{given[0]}: given without --distributed")
         return others
-    import jax
+    from experiments.training import processes
 
-    names = ("coordinator_address", "num_processes", "process_id")
-    try:
-        jax.distributed.initialize(**dict(zip(names, values.values(), strict=True)), heartbeat_timeout_seconds=20)
-    except (ValueError, RuntimeError) as error:
-        raise UserError(f"--distributed: {error}") from error
+    processes.join(*values.values())
     return [argument for argument in others if argument != "--distributed"]
 
 
@@ -78,13 +74,16 @@ def main(arguments: list[str]) -> int:
 
         print(f"{__doc__}\n{USAGE}\n\nmodels: {', '.join(zoo.list_models())}")
         return 0
-    recipe, batch_named = parse(start_processes(arguments))
+    others = start_processes(arguments)
+    from experiments.training import processes
     from experiments.training.interrupts import StoppedError
     from experiments.training.judge import judge_of
     from experiments.training.loop import train
 
     try:
-        train(recipe, judge=judge_of, fit_batch=not batch_named)
+        with processes.together(StoppedError):
+            recipe, batch_named = parse(others)
+            train(recipe, judge=judge_of, fit_batch=not batch_named)
     except StoppedError as stopped:
         print(stopped, file=sys.stderr)
         return 128 + stopped.signal_number

@@ -117,11 +117,23 @@ class ShuffledBatches:
         return np.random.default_rng((self.seed, epoch)).permutation(len(self.source))
 
     def __getitem__(self, step: int) -> Batch:
+        return self.part(step, 0, 1)
+
+    def part(self, step: int, index: int, count: int) -> Batch:
+        """Of a batch, the index-th of count equal parts; a source with `gather_part` reads no other examples for it."""
         epoch, position = divmod(step, self.per_epoch)
         indices = self._order(epoch)[position * self.batch_size : (position + 1) * self.batch_size]
         # An array source draws nothing, and making a generator takes as long as its gathering.
         rng = None if isinstance(self.source, ArraySource) else np.random.default_rng((self.seed, step, 1))
-        return self.source.gather(indices, rng)
+        if count > 1 and hasattr(self.source, "gather_part"):
+            size = self.batch_size // count
+            return self.source.gather_part(indices, rng, slice(index * size, (index + 1) * size))
+        return cut(self.source.gather(indices, rng), index, count)
+
+
+def cut(batch: Batch, index: int, count: int) -> Batch:
+    """The index-th of count equal parts of a batch."""
+    return batch if count == 1 else {name: np.split(array, count)[index] for name, array in batch.items()}
 
 
 def evaluation_batches(source: Source, batch_size: int) -> Iterator[Batch]:
@@ -146,11 +158,9 @@ class _Groups:
         return [self._one(step) for step in range(first, min(first + self._size, self._steps))]
 
     def _one(self, step: int) -> Batch:
-        index, count = self._part
-        batch = self._batches[step]
-        if count == 1:
-            return batch
-        return {name: np.split(array, count)[index] for name, array in batch.items()}
+        if isinstance(self._batches, ShuffledBatches):
+            return self._batches.part(step, *self._part)
+        return cut(self._batches[step], *self._part)
 
 
 class Feed:

@@ -63,15 +63,20 @@ class ImageFiles:
         Raises:
           ValueError: a file cannot be read; with `skip_corrupt`, if none of the batch can.
         """
-        return self._gather(indices, rng)[0]
+        return self.gather_part(indices, rng, slice(None))
 
-    def _gather(self, indices: np.ndarray, rng: np.random.Generator | None) -> tuple[Batch, np.ndarray]:
+    def gather_part(self, indices: np.ndarray, rng: np.random.Generator | None, rows: slice) -> Batch:
+        """These rows of what `gather` returns; no other image is read."""
+        each = rng.spawn(len(indices))[rows] if rng is not None else None  # so that no crop depends on the images before it
+        return self._gather(indices[rows], each)[0]
+
+    def _gather(self, indices: np.ndarray, rngs: list[np.random.Generator] | None) -> tuple[Batch, np.ndarray]:
         shape = (len(indices), *self.look.crop_size, 3)
         images, readable = np.empty(shape, np.uint8), np.ones(len(indices), bool)
         labels = self.labels[indices].copy()
         for row, index in enumerate(indices):
             try:
-                images[row] = read_image(self.files[index], self.look, rng)
+                images[row] = read_image(self.files[index], self.look, rngs[row] if rngs else None)
             except ValueError:
                 if not self.skip_corrupt:
                     raise

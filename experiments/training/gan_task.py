@@ -18,6 +18,7 @@ from experiments.data import Dataset
 from experiments.errors import UserError, check_kind
 from experiments.recipes.recipe import Recipe
 from experiments.training import samples
+from experiments.training.mesh import to_host
 from experiments.training.optimizers import make_optimizer, make_schedule
 from experiments.training.quality import Judge, measure
 from experiments.training.task import Batch, Metrics, TrainState, averaged, build_model, structures
@@ -269,8 +270,10 @@ class GanTask:
 
     def generate(self, state: TrainState, z: jax.Array, labels: jax.Array | None) -> np.ndarray:
         """Images for latent vectors, in evaluation mode, by batches."""
-        parts = [slice(start, start + 256) for start in range(0, len(z), 256)]
-        return np.concatenate([self._generate(state, z[p], None if labels is None else labels[p]) for p in parts])
+        # Values of the host are the same on every device of every process.
+        whole = jax.tree.map(np.asarray, (z, labels))
+        parts = [jax.tree.map(lambda a, s=start: a[s : s + 256], whole) for start in range(0, len(z), 256)]
+        return np.concatenate([to_host(self._generate(state, *part)) for part in parts])
 
     def evaluate(self, stepper: Any, place: Any = None) -> dict[str, float]:
         """Fréchet distance, precision, recall and label histogram of samples, beside the same of one half of the data."""
@@ -283,11 +286,13 @@ class GanTask:
     def illustrate(self, state: TrainState, workdir: pathlib.Path, step: int) -> None:
         """samples/STEP.png, a grid from latent vectors that stay the same; samples.gif is made of them at the end."""
         images = self.generate(state, *self.latents(GRID, seed=2))
-        samples.save_grid(images, workdir / "samples" / f"{step:07d}.png")
+        if jax.process_index() == 0:
+            samples.save_grid(images, workdir / "samples" / f"{step:07d}.png")
 
     def conclude(self, workdir: pathlib.Path, figures: dict[str, float]) -> dict[str, Any]:
         """What the summary says besides the figures: whether the samples collapsed onto few classes."""
-        samples.save_strip(workdir / "samples", workdir / "samples.gif", workdir / "samples.png")
+        if jax.process_index() == 0:
+            samples.save_strip(workdir / "samples", workdir / "samples.gif", workdir / "samples.png")
         missing = figures.get("missing_classes", 0.0)
         collapsed = missing > COLLAPSED * len(self.dataset.classes) or figures.get("recall", 1.0) < 0.02
         return {"collapsed": bool(collapsed)}

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import os
 import pathlib
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -15,11 +18,11 @@ from rich.console import Console
 import zoo
 from experiments import recipes
 from experiments.data import Dataset
-from experiments.errors import UserError
+from experiments.errors import UserError, run
 from experiments.recipes.recipe import Recipe
+from experiments.training import processes, run_files
 from experiments.training.loop import train
 from experiments.training.quality import Judge, measure
-from experiments.training.restore import load_run
 
 
 def judge_of(recipe: Recipe, dataset: Dataset) -> Judge:
@@ -30,14 +33,13 @@ def judge_of(recipe: Recipe, dataset: Dataset) -> Judge:
     """
     source = recipe.options("task").get("judge")
     path = pathlib.Path(source or pathlib.Path(recipe.directory).parent / f"judge-{dataset.name.partition(':')[0]}")
-    if not (path / "summary.json").exists():
+    if not processes.first(lambda: (path / "summary.json").exists()):
         if source:
             raise UserError(f"judge: {source} holds no finished run of lenet5")
         _train(dataset, path)
-    run = load_run(path)
-    if run.recipe.model != "lenet5":
-        raise UserError(f"judge: {path} holds {run.recipe.model}, lenet5 is needed")
-    model = run.task.model(run.stepper.state)
+    processes.first(lambda: _check(path))  # and its files are written, whichever process reads them
+    # Each process has the whole judge on a device of its own, and measures the same images.
+    model = zoo.load_model(path)
     graph, params, rest = zoo.split(model)
     channels = model.conv1.in_channels  # type: ignore[attr-defined]
 
@@ -61,6 +63,12 @@ def judge_of(recipe: Recipe, dataset: Dataset) -> Judge:
     return dataclasses.replace(judge, reference=measure(judge, images[half : 2 * half]))
 
 
+def _check(path: pathlib.Path) -> None:
+    model = (run_files.read_config(path) or {}).get("model")
+    if model != "lenet5":
+        raise UserError(f"judge: {path} holds {model or 'no run'}, lenet5 is needed")
+
+
 def _real_images(dataset: Dataset, most: int = 10_000) -> tuple[np.ndarray, np.ndarray]:
     """Images and labels of both parts, mixed in an order that is always the same."""
     images, labels = [], []
@@ -74,8 +82,37 @@ def _real_images(dataset: Dataset, most: int = 10_000) -> tuple[np.ndarray, np.n
 
 
 def _train(dataset: Dataset, path: pathlib.Path) -> None:
-    options = "size=32" if dataset.name.partition(":")[0] != "digits" else ""
+    if processes.count() > 1:
+        processes.first(lambda: _train_apart(dataset.name, path))
+    else:
+        train_judge(dataset.name, path)
+
+
+def train_judge(data: str, path: pathlib.Path, mesh: str = "data=-1") -> None:
+    """Train the judge of a data set, or go on with it, in the workdir `path`."""
+    options = "size=32" if data.partition(":")[0] != "digits" else ""
     recipe = dataclasses.replace(
-        recipes.find("lenet5"), data=dataset.name, workdir=str(path), resume=True, data_options=options
+        recipes.find("lenet5"), data=data, workdir=str(path), resume=True, data_options=options, mesh=mesh
     )
     train(recipe, Console(file=io.StringIO()))
+
+
+def _train_apart(data: str, path: pathlib.Path) -> None:
+    """The same by a process of its own on the CPU: a LeNet spread over processes would wait for the network most of the time,
+    and be another one for another number of them."""
+    command = [sys.executable, "-m", "experiments.training.judge", data, str(path)]
+    done = subprocess.run(command, env=os.environ | {"JAX_PLATFORMS": "cpu"}, capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = done.stderr.strip().splitlines()
+        raise UserError(f"judge: its training ended with status {done.returncode}: {said[-1] if said else ''}")
+
+
+def main(arguments: list[str]) -> int:
+    """DATA PATH: see `_train_apart`."""
+    data, path = arguments
+    train_judge(data, pathlib.Path(path), "data=1")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

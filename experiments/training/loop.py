@@ -24,7 +24,7 @@ from experiments.errors import UserError, explain
 from experiments.measuring import machine
 from experiments.measuring.result import write_json
 from experiments.recipes.recipe import Recipe
-from experiments.training import folder, length, run_files, stage_rates
+from experiments.training import folder, length, processes, run_files, stage_rates
 from experiments.training import mesh as meshes
 from experiments.training.checkpoints import Checkpoints, digest, named_leaves
 from experiments.training.interrupts import Interrupts, StoppedError
@@ -34,6 +34,7 @@ from experiments.training.quality import Judge
 from experiments.training.stepper import Stepper
 from experiments.training.task import Task
 from experiments.training.tasks import make_task
+from zoo.preprocessing import Preprocessing
 from zoo.weights import runs
 
 
@@ -142,7 +143,8 @@ def train(
     first = jax.process_index() == 0
     console = console or Console(quiet=not first, emoji=False)
     workdir = pathlib.Path(recipe.directory)
-    with folder.locked(workdir) if first else contextlib.nullcontext():
+    with contextlib.ExitStack() as stack:
+        processes.first(lambda: stack.enter_context(folder.locked(workdir)))
         return _train(recipe, console, workdir, judge, fit_batch)
 
 
@@ -153,19 +155,15 @@ def _train(
     judge: Callable[[Recipe, data.Dataset], Judge] | None,
     fit_batch: bool,
 ) -> dict[str, Any]:
-    first = jax.process_index() == 0
-    if first:
-        folder.check_own(workdir)
-    old = run_files.earlier_part(workdir, recipe.settings()) if recipe.resume else None
+    old, summary, look = processes.first(lambda: _earlier(recipe, workdir))
     other_length = old is not None and length.is_other(old, recipe)
-    if old and not other_length and all((workdir / name).exists() for name in ("summary.json", runs.MODEL, "curves.png")):
-        summary = run_files.read_json(workdir / "summary.json")
+    if summary:
         print_summary(console, summary, "Finished before; --no-resume trains anew")
         return summary
 
     say = functools.partial(console.print, highlight=False, markup=False, soft_wrap=True)
     mesh, settings = meshes.make_mesh(recipe.mesh), recipe.settings()
-    dataset = for_recipe.load(recipe, run_files.read_preprocessing(workdir) if old else None)
+    dataset = for_recipe.load(recipe, Preprocessing.from_dict(look) if look else None)
     if fit_batch:
         size = for_recipe.fitting_batch_size(recipe, dataset, mesh.shape["data"])
         if size != recipe.batch_size:
@@ -178,27 +176,20 @@ def _train(
     batches = dataset.training_batches(recipe.batch_size, recipe.seed)
     steps = recipe.length(batches.per_epoch)
     if other_length:
-        length.check(workdir, recipe, steps)
+        processes.first(lambda: length.check(workdir, recipe, steps))
     task = make_task(recipe, dataset, steps, batches.per_epoch, judge)
     run = Context(recipe, dataset, task, workdir, steps, batches.per_epoch)
     stepper = Stepper(task, recipe, mesh)
     if recipe.weights and not old:
         say(task.start_from(recipe.weights, stepper))
 
-    if first:
-        try:
-            if not old and folder.set_aside(workdir):
-                say(f"what was in {workdir}/ is in {workdir}/{folder.ASIDE}/ until the first checkpoint")
-            if not old or other_length:
-                (workdir / "summary.json").unlink(missing_ok=True)  # first: a run with a summary counts as finished
-                config = {"recipe": settings, "versions": versions()}
-                if dataset.preprocessing and dataset.adjustable:
-                    config["preprocessing"] = dataset.preprocessing.as_dict()
-                write_json(workdir / "config.json", config, indent=2)
-        except OSError as error:
-            raise UserError(f"workdir: {explain(error)}") from error
+    config: dict[str, Any] = {"recipe": settings, "versions": versions()}
+    if dataset.preprocessing and dataset.adjustable:
+        config["preprocessing"] = dataset.preprocessing.as_dict()
+    changed = config if not old or other_length else None
+    processes.first(lambda: _prepare(workdir, say, begins=not old, config=changed))
     checkpoints = Checkpoints(workdir / run_files.CHECKPOINTS)
-    feed = reader(batches, steps, part=(jax.process_index(), jax.process_count()))
+    feed = reader(batches, steps, part=meshes.part(mesh))
     now = Progress()
     found = checkpoints.restore(stepper.state, stepper.shardings, discard=True) if old else None
     if found:
@@ -208,6 +199,8 @@ def _train(
         for line in damaged:
             say(f"warning: {line}")
         console.print(f"continuing at step {now.step} of {steps}", highlight=False)
+        if line := meshes.compare(extra.get("devices"), meshes.describe(mesh)):
+            say(line)
         if old and (line := length.describe(old, recipe, steps, run.per_epoch, lambda: task.learning_rate(now.step))):
             say(line)
     elif recipe.weights and old:
@@ -225,7 +218,7 @@ def _train(
 
     place = lambda batch: meshes.place_batch(batch, stepper.batch_sharding, whole=False)
     with contextlib.ExitStack() as stack:
-        written = stack.enter_context(run_files.Metrics(workdir, start)) if first else None
+        written = stack.enter_context(run_files.Metrics(workdir, start)) if jax.process_index() == 0 else None
         stack.enter_context(contextlib.closing(checkpoints))
         interrupts = stack.enter_context(Interrupts())
         bar = stack.enter_context(ProgressBar(console, steps, run.per_epoch, start))
@@ -238,13 +231,39 @@ def _train(
                 log(run, now, checkpoints, written, bar)
             if run.due(now.step, run.evaluate_every):
                 evaluate(run, now, stepper, checkpoints, written, bar)
-            if run.due(now.step, run.checkpoint_every) or interrupts.received:
-                save(run, now, stepper, checkpoints, positions[0], wait=bool(interrupts.received))
-            if interrupts.received and now.step < steps:
-                raise StoppedError(interrupts.received, now.step)
+            stop = interrupts.reached()
+            if run.due(now.step, run.checkpoint_every) or stop:
+                save(run, now, stepper, checkpoints, positions[0], wait=bool(stop))
+            if stop and now.step < steps:
+                raise StoppedError(stop, now.step)
         if now.evaluated != steps:
             evaluate(run, now, stepper, checkpoints, written, bar)
     return finish(run, now, stepper, console)
+
+
+def _earlier(recipe: Recipe, workdir: pathlib.Path) -> tuple[dict[str, Any] | None, ...]:
+    """The settings of an earlier part of this run in `workdir`, its summary if there is nothing left to do, and how it makes
+    images ready."""
+    folder.check_own(workdir)
+    old = run_files.earlier_part(workdir, recipe.settings()) if recipe.resume else None
+    if old is None:
+        return None, None, None
+    look = run_files.read_preprocessing(workdir)
+    complete = all((workdir / name).exists() for name in ("summary.json", runs.MODEL, "curves.png"))
+    summary = run_files.read_json(workdir / "summary.json") if complete and not length.is_other(old, recipe) else None
+    return old, summary, look.as_dict() if look else None
+
+
+def _prepare(workdir: pathlib.Path, say: Callable[[str], None], *, begins: bool, config: dict[str, Any] | None) -> None:
+    """Set aside what a run that begins would replace, and write down what it is where that changes."""
+    try:
+        if begins and folder.set_aside(workdir):
+            say(f"what was in {workdir}/ is in {workdir}/{folder.ASIDE}/ until the first checkpoint")
+        if config:
+            (workdir / "summary.json").unlink(missing_ok=True)  # first: a run with a summary counts as finished
+            write_json(workdir / "config.json", config, indent=2)
+    except OSError as error:
+        raise UserError(f"workdir: {explain(error)}") from error
 
 
 def look(run: Context, now: Progress, checkpoints: Checkpoints) -> None:
@@ -291,7 +310,7 @@ def evaluate(
     now.evaluation, now.evaluated = run.task.evaluate(stepper, place), now.step
     if written:
         written.write({"step": now.step, "split": "test"} | now.evaluation)
-        run.task.illustrate(stepper.state, run.workdir, now.step)
+    run.task.illustrate(stepper.state, run.workdir, now.step)
     figures = "  ".join(f"{name} {value:.4g}" for name, value in now.evaluation.items())
     bar.say(f"epoch {now.step / run.per_epoch:g}  test: {figures}")
     now.logged = time.monotonic()
@@ -300,7 +319,7 @@ def evaluate(
 def save(run: Context, now: Progress, stepper: Stepper, checkpoints: Checkpoints, feed: dict[str, Any], *, wait: bool) -> None:
     look(run, now, checkpoints)  # never save a state that a step with an infinite loss has touched
     extra = {"step": now.step, "seconds": now.total_seconds, "feed": feed}
-    extra |= {"evaluation": now.evaluation, "evaluated": now.evaluated}
+    extra |= {"evaluation": now.evaluation, "evaluated": now.evaluated, "devices": meshes.describe(stepper.mesh)}
     loss = float(np.mean(now.losses)) if now.losses else math.inf
     checkpoints.save(now.step, stepper.state, extra, loss=loss, wait=wait)
     if checkpoints.last_good is not None and jax.process_index() == 0:

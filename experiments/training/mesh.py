@@ -20,8 +20,10 @@ SMALLEST_SPLIT = 2**14
 def make_mesh(spec: str) -> Mesh:
     """The mesh for "data=4,model=2"; one axis may be -1, all devices that the other leaves.
 
+    Of several processes each has as many of the devices as the others.
+
     Raises:
-      UserError: another form, another axis, or more devices than there are.
+      UserError: another form, another axis, more devices than there are, or a number that the processes cannot share.
     """
     sizes = dict.fromkeys(AXES, 1)
     given: set[str] = set()
@@ -40,8 +42,63 @@ def make_mesh(spec: str) -> Mesh:
         raise UserError(f"mesh: {spec!r} given, {count} device{'s are' if count > 1 else ' is'} there to be arranged")
     for name in free:
         sizes[name] = count // known
-    shape = tuple(sizes[name] for name in AXES)
-    return Mesh(np.asarray(jax.devices()[: math.prod(shape)]).reshape(shape), AXES)
+    shape, processes = tuple(sizes[name] for name in AXES), jax.process_count()
+    each, rest = divmod(math.prod(shape), processes)
+    by_process: dict[int, list[jax.Device]] = {index: [] for index in range(processes)}
+    for device in jax.devices():
+        by_process[device.process_index].append(device)
+    fewest = min(map(len, by_process.values()))
+    if rest or each > fewest:
+        raise UserError(f"mesh: {spec!r} given, {processes} processes share it: a multiple of that, at most {fewest} of each")
+    devices = [device for index in range(processes) for device in by_process[index][:each]]
+    return Mesh(np.asarray(devices).reshape(shape), AXES)
+
+
+def part(mesh: Mesh) -> tuple[int, int]:
+    """(index, count): of each batch's count equal parts in order, the index-th is what this process's devices need.
+
+    Processes that share a part, as where "model" spans them, each read it.
+
+    Raises:
+      UserError: the processes' devices do not make equal parts.
+    """
+    here = jax.process_index()
+    rows = [row for row, devices in enumerate(mesh.devices) if any(device.process_index == here for device in devices)]
+    if rows != list(range(rows[0], rows[-1] + 1)) or len(mesh.devices) % len(rows) or rows[0] % len(rows):
+        raise UserError(
+            f"mesh: data={len(mesh.devices)} given, {jax.process_count()} processes cannot each take an equal part of it"
+        )
+    return rows[0] // len(rows), len(mesh.devices) // len(rows)
+
+
+def describe(mesh: Mesh) -> dict[str, int]:
+    """The mesh as a checkpoint notes it."""
+    return {**{name: int(size) for name, size in mesh.shape.items()}, "processes": jax.process_count()}
+
+
+def compare(before: dict[str, int] | None, now: dict[str, int]) -> str:
+    """One line on devices that differ from those that a run was on before; empty where they do not."""
+    if before is None or before == now:
+        return ""
+    words = lambda where: (
+        ", ".join(f"{axis}={where.get(axis)}" for axis in AXES)
+        + f" in {where.get('processes')} process{'es' if where.get('processes') != 1 else ''}"
+    )
+    return f"on {words(now)}, {words(before)} before: the same up to the rounding of sums in another order"
+
+
+def split_over(mesh: Mesh, batch: dict[str, jax.Array], size: int) -> dict[str, jax.Array]:
+    """Within a jitted function: whatever a task added to a batch of `size` examples, such as a GAN's latent vectors, is split
+    as the batch is; else every device might compute all of it."""
+    if mesh.size == 1:
+        return batch
+    sharding = batch_sharding(mesh)
+    split = lambda array: (
+        jax.lax.with_sharding_constraint(array, sharding)
+        if array.ndim and len(array) == size and not jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key)
+        else array
+    )
+    return {name: split(array) for name, array in batch.items()}
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

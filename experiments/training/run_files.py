@@ -72,7 +72,8 @@ def newest_checkpoint(workdir: pathlib.Path) -> int:
 
 
 def earlier_part(workdir: pathlib.Path, settings: dict[str, Any]) -> dict[str, Any] | None:
-    """The settings of the run in `workdir` if it is an earlier part of this very run, which may be longer now.
+    """The settings of the run in `workdir` if it is an earlier part of this very run, which may be longer now, or on
+    other devices.
 
     Raises:
       UserError: it holds another run; the message names the settings that differ.
@@ -81,7 +82,7 @@ def earlier_part(workdir: pathlib.Path, settings: dict[str, Any]) -> dict[str, A
     if old is None or not newest_checkpoint(workdir):
         return None  # nothing was trained that could be lost
     new = json.loads(json.dumps(settings))
-    different = sorted(name for name in {*old, *new} - {"epochs", "steps"} if old.get(name) != new.get(name))
+    different = sorted(name for name in {*old, *new} - {"epochs", "steps", "mesh"} if old.get(name) != new.get(name))
     if different:
         listed = ", ".join(f"{name} {old.get(name)!r} there, {new.get(name)!r} now" for name in different[:4])
         raise UserError(f"workdir: {workdir} holds another run ({listed}); give another --workdir, or --no-resume to delete it")

@@ -18,6 +18,7 @@ class Stepper:
 
     def __init__(self, task: Task, recipe: Recipe, mesh: jax.sharding.Mesh):
         leaves, self._structure = jax.tree.flatten(task.init())
+        self.mesh = mesh
         self.shardings = meshes.state_shardings(mesh, leaves)
         self.batch_sharding = meshes.batch_sharding(mesh)
         self.leaves = meshes.place(leaves, self.shardings)
@@ -27,6 +28,7 @@ class Stepper:
             state, metrics = jax.tree.unflatten(self._structure, leaves), []
             with use_implementation(recipe):
                 for batch in task.prepare(state, batches):
+                    batch = meshes.split_over(mesh, batch, len(next(iter(batches[0].values()))))
                     state, figures = task.train_step(state, batch)
                     metrics.append(figures)
             return jax.tree.leaves(state), metrics

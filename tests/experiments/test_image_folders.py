@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from experiments import data
+from experiments.data import imagefolder
 from experiments.data.base import ArraySource, stratified_split
 from experiments.data.imagefolder import SUFFIXES, list_images, read_image, square
 from experiments.errors import UserError
@@ -29,6 +30,16 @@ def fill(folder: pathlib.Path, count: int = 5) -> pathlib.Path:
         for number in range(count):
             paint(folder / name / f"{number}.png", colour)
     return folder
+
+
+def test_a_part_of_a_batch_reads_its_own_images_only(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    batches = data.load(f"imagefolder:{fill(tmp_path)}", size=16).training_batches(4, seed=3)
+    whole, read = batches[1], []
+    monkeypatch.setattr(imagefolder, "read_image", lambda path, *rest: read.append(path) or read_image(path, *rest))
+    parts = [batches.part(1, index, 2) for index in range(2)]
+    assert len(read) == len(set(read)) == 4
+    for name, array in whole.items():
+        np.testing.assert_array_equal(np.concatenate([part[name] for part in parts]), array)
 
 
 @pytest.mark.parametrize("suffix", [*SUFFIXES, ".TIF", ".WebP"])
