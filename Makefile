@@ -51,8 +51,8 @@ ONNX_READY := $(VENV)-onnx/.python$(VERSION)
 PINNED := pyproject.toml constraints/common.txt
 
 GPU_PARTS := check test tune compare-operators compare-models guide
-.PHONY: choice train test test-fast test-onnx gpu gpu-found $(GPU_PARTS:%=gpu-%)
-.PHONY: lint dist format resolve resolve-train resolve-test resolve-lint resolve-onnx clean
+.PHONY: choice train test test-fast test-versions test-onnx installed installed-onnx gpu gpu-found $(GPU_PARTS:%=gpu-%)
+.PHONY: lint dist format resolve resolve-test resolve-lint resolve-onnx clean
 
 # Large arrays in huge pages, where glibc knows how: a training step on a CPU then takes less time.
 train: export GLIBC_TUNABLES := glibc.malloc.hugetlb=1
@@ -72,12 +72,25 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal $(if $(filter 0,$(PEERS)
 test: $(TEST_READY)
 	$(PYTEST) -m "not gpu and not onnx" $(ARGS)
 
-# What differs between versions of Python, JAX and Triton: the kernels, the models as plain functions, a training run, what is
-# imported. Of the GPU image the hand-written kernels alone.
-FAST := tests/kernels $(if $(filter gpu-image,$(PINS)),-k "not xla and not conv",tests/zoo/test_functional.py \
-  tests/zoo/test_registry.py tests/experiments/test_training.py::test_it_learns tests/test_architecture.py)
+# A part of it for while one works: each operator's compiled code on two architectures, derivatives, models as plain functions, a
+# training run, what is imported.
+FAST := tests/kernels/test_derivatives.py tests/kernels/test_dispatch.py tests/kernels/test_ptx_operators.py \
+  tests/zoo/test_functional.py tests/zoo/test_lenet.py tests/zoo/test_registry.py \
+  tests/experiments/test_training.py::test_it_learns tests/test_architecture.py
 test-fast: $(TEST_READY)
 	$(PYTEST) -m "not gpu and not onnx and not slow" $(FAST) $(ARGS)
+
+# What can differ between versions of Python, JAX and Triton: that part, what each compiler makes of the kernels, and how they stand
+# in JAX. The numbers at drawn shapes and the executor of PTX are ours alone. Of the GPU image the hand-written kernels only.
+COMPILED := $(patsubst %,tests/kernels/test_%.py,compiled cooperative devices interpret launch linear_act_pallas meshes precision \
+  recurrent_compiled recurrent_cudnn recurrent_gpu traffic transformations triton_math)
+OF_KERNELS := -k "not xla and not conv" tests/kernels/test_ptx_operators.py tests/kernels/test_derivatives.py tests/kernels/test_dispatch.py
+test-versions: $(TEST_READY)
+	$(PYTEST) -m "not gpu and not onnx and not slow" $(COMPILED) $(if $(filter gpu-image,$(PINS)),$(OF_KERNELS),$(FAST)) $(ARGS)
+
+# The environments of these two targets and of the next, installed and not used yet.
+installed: $(TEST_READY)
+installed-onnx: $(ONNX_READY)
 
 # ONNX files, and the operators in ONNX' own tests, in an environment of their own: jax2onnx asks for an older orbax-checkpoint
 # than training does.
@@ -150,22 +163,18 @@ $(ONNX_READY): $(PINNED) constraints/onnx.txt
 	@touch $@
 
 # That each of these environments can be had from the package registry alone, whatever this machine's pip is told besides: pip's
-# resolver says so, and installs nothing. Its own version is given, since older ones fetch whole files to read what they need.
+# resolver says so, and installs nothing. An environment that holds another's requirements, at the same pins, stands for it: what is
+# tested with a GPU's packages for what is tested or trained without. pip's own version is given, since older ones fetch whole
+# files to read what they need.
 RESOLVER := $(VENV)-resolve/.python$(VERSION)
 RESOLVE := env -u PIP_FIND_LINKS -u PIP_EXTRA_INDEX_URL -u PIP_CONSTRAINT PIP_CONFIG_FILE=/dev/null \
   $(VENV)-resolve/bin/pip install -qq --dry-run --ignore-installed --use-feature=fast-deps --constraint
 RESOLVED = @echo "resolved on Python $(VERSION) with $(1):" $(2)
 
 resolve: $(RESOLVER)
-	$(MAKE) --no-print-directory resolve-train resolve-test resolve-lint resolve-onnx GPU=0 PEERS=1
-	$(MAKE) --no-print-directory resolve-test GPU=0 PEERS=0
-	$(MAKE) --no-print-directory resolve-train resolve-test GPU=1 PEERS=1
-	$(MAKE) --no-print-directory resolve-train resolve-test GPU=1 PEERS=0
+	$(MAKE) --no-print-directory resolve-test resolve-lint resolve-onnx GPU=1 PEERS=1
+	$(MAKE) --no-print-directory resolve-test GPU=1 PEERS=0
 	$(if $(filter 3.11,$(VERSION)),,$(MAKE) --no-print-directory resolve-test GPU=0 PEERS=0 PINS=gpu-image)
-
-resolve-train: $(RESOLVER)
-	@$(RESOLVE) constraints/$(PINS).txt $(TRAIN)
-	$(call RESOLVED,$(PINS),$(TRAIN))
 
 resolve-test: $(RESOLVER)
 	@$(RESOLVE) constraints/$(PINS).txt $(TEST)
