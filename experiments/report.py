@@ -197,7 +197,7 @@ PICTURES: dict[str, tuple[Callable[..., None], Callable[[], list[dict[str, Any] 
     "operators.png": (pictures.draw_speedups, lambda: [comparison("operators")]),
     "models.png": (pictures.draw_speedups, lambda: [comparison("models")]),
     "roofline.png": (pictures.draw_roofline, lambda: [comparison("operators")]),
-    "fine-tuning.png": (training.draw_fine_tuning, lambda: [found("fine-tuning")]),
+    "fine-tuning.png": (training.draw_fine_tuning, lambda: [found("fine-tuning", "cpu")]),
     "guide.png": (guide_pictures.draw, lambda: [found("guide")]),
     **{
         f"guide-{name}.png": (_of(guide_pictures.draw_topic, topics.load(name)), _of(guide_row, name))

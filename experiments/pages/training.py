@@ -114,7 +114,7 @@ def draw_fine_tuning(found: Found, path: pathlib.Path) -> None:
     curves.set_xticks([], minor=True)
     curves.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     curves.set_xlabel("training images of each class")
-    curves.set_title("test accuracy on noisy digits: from weights of clean ones, and from scratch", fontsize=10)
+    curves.set_title("test accuracy: from weights of clean digits, or not", fontsize=10)
     curves.grid(color=PALE, linewidth=0.6)
     curves.spines[["top", "right"]].set_visible(False)
     curves.legend(frameon=False, fontsize=8)
