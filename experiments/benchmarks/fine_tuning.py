@@ -2,7 +2,7 @@
 
 LeNet-5 learns the digits, and then light digits on dark and noisy paper from a few images of each: from scratch, or from those
 weights, as a whole, with smaller steps for earlier layers, or its last layers alone. Three seeds each, 300 steps, figures on
-all test images. Writes experiments/results/cpu/fine-tuning.json, with an answer of zoo.predict by the network of one of the runs.
+all test images. Writes experiments/results/cpu/fine-tuning.json, with an answer of zoo.predict by one of the networks.
 """
 
 from __future__ import annotations
