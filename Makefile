@@ -122,10 +122,15 @@ lint: $(TEST_READY) $(LINT_READY)
 	$(BIN)/mypy
 	$(BIN)/basedpyright --level error
 
-# The source distribution and the wheel, into dist/.
+# The source distribution and the wheel, into dist/. On an index page pictures show where ADDRESS says where the files are served:
+# make dist ADDRESS=https://host/owner/name/raw/main
 dist: $(TEST_READY)
-	rm -rf dist
-	$(BIN)/python -m build --no-isolation --outdir dist
+	rm -rf dist build/dist
+	mkdir -p build/dist
+	git ls-files -z | xargs -0 cp --parents -t build/dist
+	$(if $(ADDRESS),cd build/dist && $(abspath $(BIN))/python -m experiments.pages.links $(ADDRESS))
+	$(BIN)/python -m build --no-isolation --outdir dist build/dist
+	rm -rf build/dist
 
 format: $(TEST_READY)
 	$(BIN)/ruff check --fix .

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import zoo
 
 ROOT = pathlib.Path(__file__).parents[1]
 NOT_COPIED = (".git", ".venv*", "runs", "dist", "build", "*.egg-info", "__pycache__", ".*_cache", ".hypothesis")
+ADDRESS = "https://example.org/owner/name/raw/main"
 pytestmark = pytest.mark.slow
 
 
@@ -32,6 +34,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """A folder with both distributions."""
     folder = tmp_path_factory.mktemp("packaging")
     shutil.copytree(ROOT, folder / "checkout", ignore=shutil.ignore_patterns(*NOT_COPIED))
+    done = run(folder / "checkout", folder / "checkout", "-m", "experiments.pages.links", ADDRESS)
+    assert done.returncode == 0, done.stderr
     command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder / "dist")]
     done = subprocess.run(command, cwd=folder / "checkout", capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
@@ -58,6 +62,18 @@ def test_the_wheel_works_without_the_checkout(built: pathlib.Path, tmp_path: pat
     where, predictions = done.stdout.split()
     assert pathlib.Path(where).is_relative_to(tmp_path / "installed")
     assert predictions == "3"
+
+
+def test_pictures_show_on_an_index_page(built: pathlib.Path) -> None:
+    (wheel,) = built.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        (metadata,) = [name for name in archive.namelist() if name.endswith("METADATA")]
+        text = archive.read(metadata).decode()
+    links = re.findall(r"\]\(([^)\s]+)\)", text)
+    files = [link.removeprefix(f"{ADDRESS}/").partition("#")[0] for link in links if link.startswith(ADDRESS)]
+    assert sum(name.endswith(".png") for name in files) >= 3
+    assert all((ROOT / name).exists() for name in files)
+    assert all(link.startswith(("https://", "#")) for link in links)
 
 
 def test_the_source_distribution_is_the_checkout(built: pathlib.Path, tmp_path: pathlib.Path) -> None:
