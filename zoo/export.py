@@ -14,6 +14,7 @@ from flax import nnx
 from jax import export
 
 import kernels
+from kernels.runtime.files import put_in_place
 from zoo.arguments import need
 from zoo.functional import functional
 from zoo.registry import model_info
@@ -117,7 +118,7 @@ def _write(path: str | os.PathLike, content: bytes) -> None:
         try:
             stream.write(content)
             stream.close()
-            os.replace(stream.name, path)
+            put_in_place(stream.name, path)
         except BaseException:
             os.unlink(stream.name)
             raise

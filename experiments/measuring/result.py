@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import pathlib
 from typing import Any
 
 from experiments.errors import UserError
 from experiments.measuring import machine
 from kernels.runtime import dispatch
+from kernels.runtime.files import put_in_place
 
 RESULTS = pathlib.Path(__file__).parents[1] / "results"
 HOW = ("measured", "compiled", "executed")
@@ -189,7 +189,7 @@ def write_json(path: pathlib.Path, value: Any, indent: int = 1) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_suffix(".partial")
     beside.write_text(json.dumps(value, indent=indent) + "\n")
-    os.replace(beside, path)
+    put_in_place(beside, path)
 
 
 def write(record: dict[str, Any], path: pathlib.Path) -> None:

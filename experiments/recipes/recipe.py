@@ -21,7 +21,7 @@ class Recipe:
     model: str
     """Registry name; see `python -m zoo list`. Or MODULE:FUNCTION, a function of one's own that returns an nnx.Module."""
     data: str
-    """Data set: NAME, or NAME:PATH for data read from files; or MODULE:FUNCTION[:PATH], a function that returns a Dataset."""
+    """Data set: NAME, NAME:PATH, or one's own as MODULE:FUNCTION[:PATH]."""
     task: Literal["classification", "language_model", "tagging", "gan"] = "classification"
     """What is learned, which decides the loss and the figures reported."""
     epochs: float = 10
@@ -53,11 +53,11 @@ class Recipe:
     label_smoothing: float = 0.0
     """Share of the target spread evenly over all classes."""
     weights: str | None = None
-    """Trained weights to start from: a file, a run, torchvision://NAME, hf://OWNER/NAME; chooses a recipe for fine-tuning."""
+    """To start from: a file, a run, torchvision://NAME or hf://NAME."""
     freeze_until: str | None = None
-    """Stage that is trained, with all after it, while what stands before stays as it is: layer4, say, or classifier."""
+    """First stage that is trained, such as layer4 or classifier."""
     layer_decay: float | None = None
-    """Factor on the learning rate for each stage further from the output."""
+    """Factor on the learning rate per stage from the output."""
     ema: float | None = None
     """Decay of an exponential moving average of the weights, which evaluation then uses."""
     precision: Literal["float32", "bfloat16"] = "float32"

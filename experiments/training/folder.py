@@ -108,4 +108,7 @@ def set_aside(workdir: pathlib.Path) -> bool:
 
 
 def drop_aside(workdir: pathlib.Path) -> None:
-    shutil.rmtree(workdir / ASIDE, ignore_errors=True)
+    """Delete what was set aside, once what takes its place is on the disk."""
+    if (workdir / ASIDE).exists():
+        os.sync()
+        shutil.rmtree(workdir / ASIDE, ignore_errors=True)

@@ -18,6 +18,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
+from kernels.runtime.files import put_in_place
 from zoo.arguments import need
 from zoo.weights.published import file_of
 
@@ -121,7 +122,7 @@ def fetch(url: str, path: pathlib.Path, sha256_prefix: str, progress: bool | Non
             raise DownloadError(
                 f"source: {url}: sha256 {digest[:16]}... does not begin with {sha256_prefix[:16]}; nothing was kept"
             )
-        os.replace(part, path)
+        put_in_place(part, path)
     return path
 
 

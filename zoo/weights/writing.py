@@ -9,6 +9,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from kernels.runtime.files import put_in_place
+
 
 def write_safetensors(path: pathlib.Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
     """Write arrays and metadata to a .safetensors file; an error leaves what was there."""
@@ -19,7 +21,7 @@ def write_safetensors(path: pathlib.Path, arrays: Mapping[str, np.ndarray], meta
     try:
         with part.open("wb") as stream:
             stream.writelines(_in_order(content))
-        os.replace(part, path)
+        put_in_place(part, path)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
