@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pathlib
 import signal
@@ -17,6 +18,7 @@ import pytest
 from experiments.benchmarks import (
     conv_models_cpu,
     cpu_operators,
+    fine_tuning,
     float32_gradients,
     fuzz,
     fuzz_inputs,
@@ -56,6 +58,7 @@ def summary(flags: list[str], seed: int, look: Any = None) -> dict[str, Any]:
     """Stands in for a run of experiments.train."""
     quality = {name: float(seed) for name in learning.GAN_FIGURES}
     figures = {"eval_accuracy": 0.9 + seed / 100, "eval_bits_per_character": 2.0, "parameters": 3, "steps": 4, "seconds": 1.0}
+    figures["eval_short_accuracy"] = 0.8
     return quality | figures | {"eval_real_frechet_distance": 2.0, "process_seconds": 2.0, "collapsed": False}
 
 
@@ -68,6 +71,8 @@ def test_recipes_over_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
     found = written("recurrent-learning")["recipes"]
     assert set(found) == {"lstm_lm", "bilstm_tagger"}, "a later run completes an earlier one"
     assert (found["bilstm_tagger"]["lowest"], found["bilstm_tagger"]["highest"]) == (0.9, 0.92)
+    assert [run["eval_short_accuracy"] for run in found["bilstm_tagger"]["runs"]] == [0.8] * 3
+    assert "eval_short_accuracy" not in found["lstm_lm"]["runs"][0]
     learning.main(["gan", "gan_mlp"])
     assert written("gan-learning")["recipes"]["gan_mlp"]["median_over_real"] == 0.5
     learning.main(["conv", "resnet20_cifar"])
@@ -85,6 +90,29 @@ def test_a_run_is_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(subprocess, "run", train)
     assert learning.run(["lenet5"], 3)["seed"] == "3"
+
+
+def test_trained_weights_against_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One size and step: every strategy is run, from weights of the first data, and one answer is kept."""
+    monkeypatch.setattr(fine_tuning, "SEEDS", (0,))
+    monkeypatch.setattr(fine_tuning, "EACH", (2,))
+    begun: list[dict[str, Any]] = []
+    real = fine_tuning.train
+
+    def train(recipe: Any, *arguments: Any) -> Any:
+        begun.append(recipe.settings())
+        return real(dataclasses.replace(recipe, steps=1), *arguments)
+
+    monkeypatch.setattr(fine_tuning, "train", train)
+    assert fine_tuning.main([]) == 0
+    found = written("fine-tuning")
+    assert list(found["accuracy"]) == list(fine_tuning.STRATEGIES)
+    assert all(len(by_each["2"]) == 1 for by_each in found["accuracy"].values())
+    assert [bool(run["weights"]) for run in begun] == [False, False, True, True, True, True]
+    assert np.array(found["example"]["image"]).shape == (32, 32)
+    assert len(found["example"]["answer"]) == 5
+    few = fine_tuning.digits(noisy=True, each=2).train.arrays
+    assert np.bincount(few["label"]).tolist() == [2] * 10
 
 
 def test_learning_by_heart() -> None:
