@@ -7,6 +7,7 @@ confusion.png, and mistakes.png with the most confident mistakes.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import pathlib
 import sys
 import textwrap
@@ -52,11 +53,9 @@ def open_model(source: str, model: str | None, data: str | None, data_options: s
     known = zoo.weights_info(loaded)
     classes = tuple(found.dataset.classes)
     if known.model and known.classes not in ((), classes):  # published weights call theirs by other names than folders do
-        differing = next(i for i, pair in enumerate(zip(known.classes, classes, strict=True)) if pair[0] != pair[1])
-        raise UserError(
-            f"--data: class {differing} of {found.recipe.data} is {printable(classes[differing])}, of {source} "
-            f"{printable(known.classes[differing])}"
-        )
+        pairs = itertools.zip_longest(classes, known.classes, fillvalue="none")
+        number, here, there = next((i, *pair) for i, pair in enumerate(pairs) if pair[0] != pair[1])
+        raise UserError(f"--data: class {number} of {found.recipe.data} is {printable(here)}, of {source} {printable(there)}")
     found.stepper.state = found.task.with_model(found.stepper.state, loaded)
     return found, path.parent if path.exists() else pathlib.Path()
 

@@ -10,8 +10,8 @@ import tempfile
 if not any(argument == "gpu" for argument in sys.argv):
     os.environ["JAX_PLATFORMS"] = "cpu"
     # Most of a test's time is the compiler's. XLA's own passes stay as they are; their machine code may be slower, and is
-    # made in a third of the time: by LLVM without its optimizations, and, before JAX 0.11, by the emitter of fusions that
-    # does without MLIR.
+    # made in less time: by LLVM without its optimizations (0.6), and, before JAX 0.11, by the emitter of fusions that does
+    # without MLIR (half, in processor time).
     flags = ["--xla_backend_optimization_level=0", "--xla_cpu_parallel_codegen_split_count=1"]
     if importlib.metadata.version("jaxlib").startswith("0.10."):
         flags.append("--xla_cpu_use_fusion_emitters=false")

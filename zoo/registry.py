@@ -196,7 +196,7 @@ def create_model(
       implementation: passed to every operator in kernels/; None takes the best that runs here.
       features_only: an image model without its head, which returns a list of feature maps [batch, height, width, channels];
         `model.feature_info` has their stages, channels and reductions.
-      out_indices: of which stages, by number, negative ones from the end; what comes after the last is not built. None: all.
+      out_indices: of which stages, by number, negative ones from the end; what comes after the last is dropped. None: all.
       weights: anything `load_weights` takes, loaded into the new model.
       rngs: nnx.Rngs, a seed or a jax.random.key.
       **options: the model's own keywords (dropout, aux_logits, ...).

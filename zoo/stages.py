@@ -7,8 +7,6 @@ from typing import Any
 import jax
 from flax import nnx
 
-from zoo.weights.names import layer_at
-
 CLASSIFIER = "classifier"
 
 
@@ -32,18 +30,6 @@ def stages(model: nnx.Module) -> dict[str, tuple[str, ...]]:
         if name not in taken and name not in ends and _has_params(value):
             found[name] = (name,)
     return found | ({CLASSIFIER: last} if last else {})
-
-
-def stage_of(model: nnx.Module) -> dict[int, str]:
-    """The stage of each variable of the model, by the variable's id."""
-    owners = {}
-    for name, paths in stages(model).items():
-        for path in paths:
-            node = layer_at(model, path)
-            for _, variable in nnx.iter_graph(node):
-                if isinstance(variable, nnx.Variable):
-                    owners[id(variable)] = name
-    return owners
 
 
 def _has_params(value: Any) -> bool:

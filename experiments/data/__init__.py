@@ -30,12 +30,17 @@ DATA: dict[str, tuple[str, str, str | None]] = {
 }
 
 
+def is_own(spec: str) -> bool:
+    """Whether `spec` names a function of one's own: MODULE:FUNCTION, where no data set here has the module's name."""
+    return spec.partition(":")[0] not in DATA and own.is_own(spec)
+
+
 def _parameters(spec: str) -> dict[str, inspect.Parameter]:
     """The keyword-only parameters of the function that makes the data set; none for an unknown name."""
     module, function, _ = DATA.get(spec.partition(":")[0], (None, None, None))
     if module is not None and function is not None:
         found = getattr(importlib.import_module(module), function)
-    elif own.is_own(spec):
+    elif is_own(spec):
         found = own.function_of("data", _function(spec))
     else:
         return {}
@@ -66,7 +71,7 @@ def load(spec: str, *, preprocessing: Preprocessing | None = None, **options: An
       UserError: an unknown name, a path that is missing or holds something else, an option that it does not take.
     """
     name, _, path = spec.partition(":")
-    if name not in DATA and own.is_own(spec):
+    if is_own(spec):
         return _load_own(spec, options)
     if name not in DATA:
         raise UserError(f"{nearest('data', name, DATA)}; a function of one's own is MODULE:FUNCTION")

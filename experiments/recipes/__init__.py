@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zoo
+from experiments import data as datasets
 from experiments import own
 from experiments.errors import UserError, nearest
 from experiments.recipes import adversarial, convolutional, photographs, recurrent
@@ -40,11 +41,7 @@ def find(model: str, data: str | None = None, weights: str | None = None) -> Rec
     if weights is not None:
         return photographs.fine_tuning(model, data or first.data, task=first.task, weights=weights)
     wanted = [r for r in theirs if data is None or r.data.partition(":")[0] == data.partition(":")[0]]
-    if (
-        data is not None
-        and not wanted
-        and first.task == "classification"
-        and (data.startswith("imagefolder:") or own.is_own(data))
-    ):
-        return photographs.from_scratch(model, data)
+    images = data if data and (data.startswith("imagefolder:") or datasets.is_own(data)) else None
+    if images and not wanted and first.task == "classification":
+        return photographs.from_scratch(model, images)
     return (wanted or [first])[0]

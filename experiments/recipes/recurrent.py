@@ -21,7 +21,8 @@ RECIPES = (
     characters("lstm_lm"),  # at most 1.6 bits per character of the test text after about nine minutes
     characters("gru_lm"),
     characters("rnn_lm"),  # 1.9 bits per character after about two and a half minutes
-    # The kind of token that each character belongs to: 99.7 % of the test characters after two minutes.
+    # The kind of token that each character belongs to: 99.5 % of the test characters after two minutes, and
+    # 99.7 % of those of short texts.
     characters("bilstm_tagger", data="pytokens", task="tagging", epochs=0.5, batch_size=32, data_options=""),
     digit_rows("rnn_classifier"),
     digit_rows("lstm_classifier"),

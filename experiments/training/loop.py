@@ -18,13 +18,12 @@ import numpy as np
 from rich.console import Console
 
 from experiments import data
-from experiments.data import for_recipe
 from experiments.data.base import reader
 from experiments.errors import UserError, explain
 from experiments.measuring import machine
 from experiments.measuring.result import write_json
 from experiments.recipes.recipe import Recipe
-from experiments.training import folder, length, processes, run_files, stage_rates
+from experiments.training import beginning, folder, length, processes, recipe_data, run_files, stage_rates
 from experiments.training import mesh as meshes
 from experiments.training.checkpoints import Checkpoints, digest, named_leaves
 from experiments.training.interrupts import Interrupts, StoppedError
@@ -155,7 +154,7 @@ def _train(
     judge: Callable[[Recipe, data.Dataset], Judge] | None,
     fit_batch: bool,
 ) -> dict[str, Any]:
-    old, summary, look = processes.first(lambda: _earlier(recipe, workdir))
+    old, summary, look = processes.first(lambda: beginning.earlier(recipe, workdir))
     other_length = old is not None and length.is_other(old, recipe)
     if summary:
         print_summary(console, summary, "Finished before; --no-resume trains anew")
@@ -163,9 +162,9 @@ def _train(
 
     say = functools.partial(console.print, highlight=False, markup=False, soft_wrap=True)
     mesh, settings = meshes.make_mesh(recipe.mesh), recipe.settings()
-    dataset = for_recipe.load(recipe, Preprocessing.from_dict(look) if look else None)
+    dataset = recipe_data.load(recipe, Preprocessing.from_dict(look) if look else None)
     if fit_batch:
-        size = for_recipe.fitting_batch_size(recipe, dataset, mesh.shape["data"])
+        size = recipe_data.fitting_batch_size(recipe, dataset, mesh.shape["data"])
         if size != recipe.batch_size:
             say(f"batch size {size}, not {recipe.batch_size}: {dataset.name} has {len(dataset.train)} training examples")
         recipe = dataclasses.replace(recipe, batch_size=size)
@@ -187,7 +186,7 @@ def _train(
     if dataset.preprocessing and dataset.adjustable:
         config["preprocessing"] = dataset.preprocessing.as_dict()
     changed = config if not old or other_length else None
-    processes.first(lambda: _prepare(workdir, say, begins=not old, config=changed))
+    processes.first(lambda: beginning.prepare(workdir, say, begins=not old, config=changed))
     checkpoints = Checkpoints(workdir / run_files.CHECKPOINTS)
     feed = reader(batches, steps, part=meshes.part(mesh))
     now = Progress()
@@ -239,31 +238,6 @@ def _train(
         if now.evaluated != steps:
             evaluate(run, now, stepper, checkpoints, written, bar)
     return finish(run, now, stepper, console)
-
-
-def _earlier(recipe: Recipe, workdir: pathlib.Path) -> tuple[dict[str, Any] | None, ...]:
-    """The settings of an earlier part of this run in `workdir`, its summary if there is nothing left to do, and how it makes
-    images ready."""
-    folder.check_own(workdir)
-    old = run_files.earlier_part(workdir, recipe.settings()) if recipe.resume else None
-    if old is None:
-        return None, None, None
-    look = run_files.read_preprocessing(workdir)
-    complete = all((workdir / name).exists() for name in ("summary.json", runs.MODEL, "curves.png"))
-    summary = run_files.read_json(workdir / "summary.json") if complete and not length.is_other(old, recipe) else None
-    return old, summary, look.as_dict() if look else None
-
-
-def _prepare(workdir: pathlib.Path, say: Callable[[str], None], *, begins: bool, config: dict[str, Any] | None) -> None:
-    """Set aside what a run that begins would replace, and write down what it is where that changes."""
-    try:
-        if begins and folder.set_aside(workdir):
-            say(f"what was in {workdir}/ is in {workdir}/{folder.ASIDE}/ until the first checkpoint")
-        if config:
-            (workdir / "summary.json").unlink(missing_ok=True)  # first: a run with a summary counts as finished
-            write_json(workdir / "config.json", config, indent=2)
-    except OSError as error:
-        raise UserError(f"workdir: {explain(error)}") from error
 
 
 def look(run: Context, now: Progress, checkpoints: Checkpoints) -> None:

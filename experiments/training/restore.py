@@ -9,11 +9,10 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from experiments import data
-from experiments.data import for_recipe
 from experiments.errors import UserError
 from experiments.recipes.recipe import Recipe
 from experiments.training import mesh as meshes
-from experiments.training import run_files
+from experiments.training import recipe_data, run_files
 from experiments.training.checkpoints import Checkpoints
 from experiments.training.quality import Judge
 from experiments.training.stepper import Stepper
@@ -41,8 +40,8 @@ def build(
     Args:
       preprocessing: with which the run was begun, if it was.
     """
-    dataset = for_recipe.load(recipe, preprocessing)
-    recipe = dataclasses.replace(recipe, batch_size=for_recipe.fitting_batch_size(recipe, dataset))
+    dataset = recipe_data.load(recipe, preprocessing)
+    recipe = dataclasses.replace(recipe, batch_size=recipe_data.fitting_batch_size(recipe, dataset))
     batches = dataset.training_batches(recipe.batch_size, recipe.seed)
     task = make_task(recipe, dataset, recipe.length(batches.per_epoch), batches.per_epoch, judge)
     return Run(recipe, dataset, task, Stepper(task, recipe, meshes.make_mesh(recipe.mesh)), 0)

@@ -15,10 +15,9 @@ from rich.console import Console
 
 import zoo
 from experiments import evaluate
-from experiments.data import for_recipe
 from experiments.errors import run
 from experiments.measuring import names
-from experiments.training import progress, run_files
+from experiments.training import progress, recipe_data, run_files
 from experiments.training.loop import train
 
 # Folder names that mathematics, markup, emoji or fonts without the letters would spoil.
@@ -86,11 +85,26 @@ def test_a_head_of_another_size_is_refused(
     assert not (tmp_path / "evaluation.json").exists()
 
 
+def test_classes_of_other_names_are_refused(
+    photographs: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As many classes as the data have, in the file's words; the same names, in this order, are evaluated."""
+    model = zoo.create_model("lenet5", num_classes=5, in_channels=3)
+    names_there = sorted(NAMES)
+    for classes, status in ((names_there, 0), ([*names_there[:3], *names_there[:2:-1]], 2)):
+        folder = tmp_path / str(status)
+        zoo.save_model(model, folder, classes=classes)
+        assert run(evaluate.main, arguments(folder / "model.safetensors", photographs)) == status
+    message = capsys.readouterr().err
+    assert f"error: --data: class 3 of imagefolder:{photographs} is {names.printable(names_there[3])}, of {folder}" in message
+    assert message.endswith(f" {names.printable(names_there[4])}\n")
+
+
 def test_unreadable_images_are_named_and_mistakes_show_what_their_captions_name(
     photographs: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     classes = sorted(NAMES)
-    dataset = for_recipe.load(
+    dataset = recipe_data.load(
         evaluate.recipe_for("lenet5", str(weights(tmp_path / "m.safetensors")), f"imagefolder:{photographs}")
     )
     assert dataset.input_shape == (32, 32, 3)

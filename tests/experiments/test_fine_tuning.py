@@ -19,11 +19,10 @@ from rich.console import Console
 
 import zoo
 from experiments import recipes
-from experiments.data import for_recipe
 from experiments.errors import UserError
 from experiments.recipes.recipe import Recipe
 from experiments.train import parse
-from experiments.training import loop, stage_rates
+from experiments.training import loop, recipe_data, stage_rates
 from experiments.training.restore import load_run
 from zoo.preprocessing import Preprocessing
 
@@ -75,13 +74,13 @@ def test_which_recipe() -> None:
 @pytest.mark.parametrize(("model", "size"), [("resnet20_cifar", 32), ("resnet18", 224), ("lenet5", 32)])
 def test_images_are_as_large_as_the_model_reads(model: str, size: int, images: pathlib.Path) -> None:
     recipe = recipes.find(model, f"imagefolder:{images}")
-    assert for_recipe.load(dataclasses.replace(recipe, data=f"imagefolder:{images}")).input_shape == (size, size, 3)
+    assert recipe_data.load(dataclasses.replace(recipe, data=f"imagefolder:{images}")).input_shape == (size, size, 3)
 
 
 def test_images_are_made_ready_as_the_weights_want_them(weights: pathlib.Path, images: pathlib.Path) -> None:
     """What the network is tested on is what `zoo.preprocess` gives the finished model."""
     recipe = recipes.find("lenet5", f"imagefolder:{images}", str(weights))
-    dataset = for_recipe.load(recipe)
+    dataset = recipe_data.load(recipe)
     assert dataset.preprocessing == dataclasses.replace(LOOK, mean=(0.25,) * 3, std=(0.5,) * 3)
     batch = dataset.test.gather(np.arange(3), None)
     ours = dataset.preprocess(batch, jax.random.key(0), False)["image"]
@@ -89,7 +88,7 @@ def test_images_are_made_ready_as_the_weights_want_them(weights: pathlib.Path, i
     theirs = zoo.preprocess(model, dataset.test.files[:3], preprocessing=dataset.preprocessing)
     # One resizes to whole pixels and cuts out, the other resizes the part that is cut out: noise of 120 values, resampled.
     assert np.abs(np.asarray(ours) - np.asarray(theirs)).mean() < 0.02
-    smaller = for_recipe.load(dataclasses.replace(recipe, data_options="size=16"))
+    smaller = recipe_data.load(dataclasses.replace(recipe, data_options="size=16"))
     assert smaller.preprocessing == dataclasses.replace(
         LOOK, resize_size=(20, 18), crop_size=(16, 16), mean=(0.25,) * 3, std=(0.5,) * 3
     )
@@ -115,7 +114,7 @@ def test_a_run_from_weights(weights: pathlib.Path, images: pathlib.Path, tmp_pat
     np.testing.assert_array_equal(after.fc1.kernel[...], before.fc1.kernel[...])
     assert np.abs(after.fc2.kernel[...] - before.fc2.kernel[...]).max() > 0
     assert zoo.weights_info(after).classes == ("dark", "light")
-    assert zoo.weights_info(after).preprocessing == for_recipe.load(recipe).preprocessing
+    assert zoo.weights_info(after).preprocessing == recipe_data.load(recipe).preprocessing
 
     # What it began from is needed neither to look at it nor to go on.
     source.unlink()
@@ -175,6 +174,18 @@ def test_stages_before_the_first_that_is_trained_do_not_change(rng: np.random.Ge
         if path[-1] in ("mean", "var"):
             moved = bool(np.any(value[...] != old[path][...]))
             assert moved == (path[0] in ("layer2", "layer3")), path
+
+
+def test_stages_of_a_language_model() -> None:
+    """Whose parameters stand beside a state that is carried on from batch to batch."""
+    from experiments.training.sequence_tasks import Carrying
+
+    build = lambda: Carrying(zoo.create_model("gru_lm", hidden_size=8, embedding_size=4), 2)  # type: ignore[arg-type]
+    model = nnx.eval_shape(build)
+    rates = stage_rates.rates(model, "recurrent", 0.5)
+    paths = [path for path, _ in nnx.to_flat_state(zoo.split(zoo.training_view(model))[1])]
+    expected = {"embedding": 0, "recurrent": 0.5, "head": 1}
+    assert jax.tree.leaves(rates) == [expected[path[1]] for path in paths]
 
 
 def test_the_optimizer_keeps_nothing_for_what_is_frozen() -> None:

@@ -114,6 +114,14 @@ def test_what_is_wrong_is_said(
     assert not pathlib.Path("runs/wrong/config.json").exists()
 
 
+def test_a_data_set_here_goes_before_a_module_of_its_name(folder: pathlib.Path) -> None:
+    (folder / "text.py").write_text("")
+    assert not data.is_own("text:song")
+    assert data.is_own("mydata:stripes:path")
+    assert recipes.find("resnet18", "cifar100:somewhere").optimizer == "sgd"
+    assert recipes.find("resnet18", "mydata:stripes").optimizer == "adamw"
+
+
 def test_a_name_is_taken_once() -> None:
     with pytest.raises(ValueError, match="input_shape: missing"):
         zoo.register("another")
