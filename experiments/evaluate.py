@@ -27,18 +27,20 @@ from experiments.measuring.names import drawable, printable
 from experiments.measuring.result import write_json
 from experiments.recipes.recipe import Recipe
 from experiments.training.judge import judge_of
-from experiments.training.restore import Run, build, load_run
+from experiments.training.restore import TRUST, Run, build, load_run
 from experiments.training.run_files import skipped_line
 from kernels.runtime.sizes import cdiv
 
 
-def open_model(source: str, model: str | None, data: str | None, data_options: str | None = None) -> tuple[Run, pathlib.Path]:
+def open_model(
+    source: str, model: str | None, data: str | None, data_options: str | None = None, *, trust: bool = False
+) -> tuple[Run, pathlib.Path]:
     """The run or weights to evaluate, and the folder for its pictures."""
     path = pathlib.Path(source)
     if path.is_dir():
         if model or data or data_options:
             raise UserError(f"--model, --data, --data-options: {source} is a workdir, which says itself what it holds")
-        return load_run(path, judge_of), path
+        return load_run(path, judge_of, trust=trust), path
     if not path.exists() and "://" not in source:
         raise UserError(f"source: {source} is neither a workdir nor a weights file")
     if model is None:
@@ -169,8 +171,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--data", help="the data to evaluate a weights file on; the model's own if not given")
     parser.add_argument("--data-options", help="further keywords of that data, as NAME=VALUE,NAME=VALUE: skip_corrupt=True")
     parser.add_argument("--worst", type=whole(0, 1000), default=24, help="how many mistakes to draw (%(default)s)")
+    parser.add_argument("--trust", action="store_true", help=TRUST)
     options = parser.parse_args(arguments)
-    opened, folder = open_model(options.source, options.model, options.data, options.data_options)
+    opened, folder = open_model(options.source, options.model, options.data, options.data_options, trust=options.trust)
     console = Console(highlight=False, markup=False, emoji=False)  # names are printed as they are
     figures = opened.task.evaluate(opened.stepper)
     shown = ", ".join(f"{name} {value:.2%}" if name == "accuracy" else f"{name} {value:.4f}" for name, value in figures.items())

@@ -13,7 +13,7 @@ import sys
 
 from experiments.errors import UserError, run
 from experiments.flags import Parser
-from experiments.training.restore import load_run, recipe_of
+from experiments.training.restore import TRUST, load_run, recipe_of
 
 # task of a recipe -> module with EXAMPLE, add_arguments(parser) and generate(run, options)
 TASKS = {
@@ -36,8 +36,9 @@ def main(arguments: list[str]) -> int:
     maker = importlib.import_module(TASKS[recipe.task])
     parser = Parser(f"experiments.generate {workdir}", maker.__doc__, maker.EXAMPLE)
     maker.add_arguments(parser)
+    parser.add_argument("--trust", action="store_true", help=TRUST)
     options = parser.parse_args(arguments[1:])
-    maker.generate(load_run(workdir), options)
+    maker.generate(load_run(workdir, trust=options.trust), options)
     return 0
 
 

@@ -79,7 +79,7 @@ def status_of(workdir: pathlib.Path) -> Status:
         str(settings.get("data", "")),
         owner or "",
         rows[-1]["step"] if rows else 0,
-        (summary or {}).get("steps") or settings.get("steps"),
+        next((steps for found in (summary or {}, settings) if type(steps := found.get("steps")) is int), None),
         {name: value for name, value in test.items() if name not in ("step", "split")},
         train.get("examples_per_second") if owner else None,
     )
@@ -117,16 +117,18 @@ def main(arguments: list[str]) -> int:
     folder = parser.parse_args(arguments).folder
     found = runs_below(folder)
     console = Console(highlight=False, markup=False, emoji=False)
-    if not found:
-        console.print(f"no runs in {folder}/")
-        return 0
+    console.print(table(folder, found) if found else f"no runs in {folder}/")
+    return 0
+
+
+def table(folder: pathlib.Path, found: list[Status]) -> Table:
+    """A row for each run."""
     table = Table("run", "state", "step", "on the test data", box=None, pad_edge=False)
     for status in found:
         name = status.workdir.relative_to(folder).as_posix() if status.workdir != folder else folder.name
         step = f"{status.step:,}" + (f" of {status.steps:,}" if status.steps else "")
         table.add_row(Text(printable(name)), status.state, step, Text(printable(_figures(status))))
-    console.print(table)
-    return 0
+    return table
 
 
 if __name__ == "__main__":

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -76,6 +78,27 @@ def preprocessing_of(model: nnx.Module | str) -> Preprocessing:
     return found
 
 
+class _ImageFile(io.BufferedReader):
+    """An open file; what is asked for beyond its end sets no memory aside, whatever length a chunk of it claims."""
+
+    def __init__(self, path: str | os.PathLike[str]):
+        super().__init__(io.FileIO(path))
+        self._name, self._size = repr(os.fspath(path)), os.fstat(self.fileno()).st_size
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        return super().read(size if size is None or size < 0 else min(size, max(0, self._size - self.tell())))
+
+    def __repr__(self) -> str:  # which Pillow puts into its errors
+        return self._name
+
+
+@contextlib.contextmanager
+def open_image(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
+    """`PIL.Image.open` for a file of a stranger's: in memory no more than a small multiple of the file and of the picture."""
+    with _ImageFile(path) as file, pillow().open(file) as picture:
+        yield picture
+
+
 def as_rgb(picture: Image.Image) -> Image.Image:
     """A picture with 8 bits each of red, green and blue, as `preprocess` reads it: turned as its EXIF data say, 16 bits scaled.
 
@@ -136,7 +159,7 @@ def _read(image: Any, grey: bool) -> Sequence[Image.Image]:
     Image = pillow()
     if isinstance(image, str | os.PathLike):
         try:
-            with Image.open(image) as opened:
+            with open_image(image) as opened:
                 return _read_picture(opened, grey)
         except FileNotFoundError:
             raise ValueError(f"image: {image} does not exist") from None

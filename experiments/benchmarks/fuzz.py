@@ -13,6 +13,7 @@ import contextlib
 import multiprocessing
 import pathlib
 import random
+import re
 import resource
 import signal
 import sys
@@ -84,7 +85,7 @@ def work(inputs: Sequence[Input], said: Connection) -> None:
 
 
 def _written(folder: str, name: str, content: bytes) -> pathlib.Path:
-    path = pathlib.Path(folder, name.replace(", ", "-").replace(" ", "-"), READERS[name].file)
+    path = pathlib.Path(folder, re.sub(r"\W+", "-", name), READERS[name].file)
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(content)
     return path

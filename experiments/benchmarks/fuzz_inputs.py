@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import gzip
 import io
@@ -12,6 +13,7 @@ import pickle
 import random
 import struct
 import tarfile
+import tempfile
 import zipfile
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -21,11 +23,12 @@ from flax import nnx
 from PIL import Image
 
 import zoo
-from experiments import data
+from experiments import data, recipes, status
 from experiments.data import cifar, imagefolder, mnist
 from experiments.errors import UserError
 from experiments.generation.images import read_latents
 from experiments.measuring import result
+from experiments.training import checkpoints, restore, run_files
 from zoo.weights import WeightsFileError, WeightsMismatchError
 
 
@@ -95,6 +98,7 @@ def _npy() -> list[Sample]:
     return samples
 
 
+@functools.cache
 def _linear() -> nnx.Module:
     return nnx.Linear(2, 3, rngs=nnx.Rngs(0))
 
@@ -147,10 +151,72 @@ def _results() -> list[Sample]:
     return [Sample(json.dumps(head | more).encode()) for more in ({"experiment": "parity", "models": {"x": 1}}, rows)]
 
 
+def _settings() -> list[Sample]:
+    folder = {"recipe": dataclasses.asdict(recipes.find("resnet18", "imagefolder:photos"))}
+    known = {"recipe": dataclasses.asdict(recipes.find("lenet5", None)), "preprocessing": None}
+    return [Sample(json.dumps(kept).encode()) for kept in (folder | {"preprocessing": _LOOK.as_dict()}, known)]
+
+
+def _settings_of(path: pathlib.Path) -> None:
+    restore.recipe_of(path.parent)
+    run_files.read_preprocessing(path.parent)
+    status.table(path.parent, [status.status_of(path.parent)])
+
+
+def _figures() -> list[Sample]:
+    rows: list[dict[str, Any]] = [
+        {"step": 10, "split": "train", "loss": 0.5, "learning_rate": 1e-3, "examples_per_second": 1e4},
+        {"step": 10, "split": "test", "loss": 0.25, "accuracy": 0.75, "real_accuracy": 0.9},
+        {"step": 20, "split": "train", "loss": 2.5e-5, "learning_rate": 0.0},
+    ]
+    return [Sample("".join(json.dumps(row) + "\n" for row in rows[:count]).encode()) for count in (2, 3)]
+
+
+def _figures_of(path: pathlib.Path) -> None:
+    run_files.read_metrics(path.parent)
+    status.table(path.parent, [status.status_of(path.parent)])
+
+
+def _summary() -> list[Sample]:
+    return [Sample(json.dumps({"model": "lenet5", "steps": 20, "eval_loss": 0.5, "eval_accuracy": 0.75, **more}).encode())
+            for more in ({}, {"parameters_sha256": "0" * 64})]  # fmt: skip
+
+
+def _summary_of(path: pathlib.Path) -> None:
+    run_files.read_json(path)
+    status.table(path.parent, [status.status_of(path.parent)])
+
+
+@functools.cache
+def _checkpoint_files() -> dict[str, bytes]:
+    """A checkpoint of a linear layer by the names of its files."""
+    with tempfile.TemporaryDirectory() as folder, contextlib.closing(checkpoints.Checkpoints(pathlib.Path(folder))) as kept:
+        kept.save(1, {"params": nnx.state(_linear())}, {"step": 1}, loss=0.5, wait=True)
+        root = pathlib.Path(folder, "1")
+        return {path.relative_to(root).as_posix(): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+
+
+def _checkpoint() -> list[Sample]:
+    """Behind a byte that says which file of the checkpoint it is."""
+    files = _checkpoint_files().values()
+    return [Sample(content, functools.partial(bytes.__add__, bytes([place]))) for place, content in enumerate(files)]
+
+
+def _checkpoint_of(path: pathlib.Path) -> None:
+    content, files = path.read_bytes(), _checkpoint_files()
+    changed_one = list(files)[content[0] % len(files)] if content else None
+    folder = path.parent / "1"
+    for name, sound in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content[1:] if name == changed_one else sound)
+    _weights(folder)
+
+
 def _part(path: pathlib.Path) -> Any:
     return cifar.read_part(str(path.parent if path.suffix != ".gz" else path), ("data_batch_1",), cifar.CIFAR10)
 
 
+_LOOK = imagefolder.square(8)
 TEXT = Sample("def f(x):\n    return 'é'\n".encode() * 4)
 TAGGED = Sample(b"the\tDET\ncat\tNOUN\n\nruns\tVERB\nfast\tADV\n\n" * 3)
 READERS: dict[str, Reader] = {
@@ -160,9 +226,14 @@ READERS: dict[str, Reader] = {
     "mnist": Reader("train-images-idx3-ubyte.gz", _idx, mnist.read_idx),
     "text": Reader("t.txt", lambda: [TEXT], lambda path: data.load(f"text:{path}"), (UserError,)),
     "tagging": Reader("t.tsv", lambda: [TAGGED], lambda path: data.load(f"tagging:{path}"), (UserError,)),
-    "image": Reader("i.png", _images, lambda path: imagefolder.read_image(path, imagefolder.square(8), None)),
+    "image": Reader("i.png", _images, lambda path: imagefolder.read_image(path, _LOOK, None)),
+    "image for a model": Reader("i.png", _images, lambda path: zoo.preprocess("", path, preprocessing=_LOOK)),
     "latents": Reader("z.npy", _npy, lambda path: read_latents(path, 8, 1000), (UserError,)),
     "result file": Reader("r.json", _results, result.read, (UserError,)),
+    "run's config.json": Reader("config.json", _settings, _settings_of, (UserError,)),
+    "run's metrics.jsonl": Reader("metrics.jsonl", _figures, _figures_of, (UserError,)),
+    "run's summary.json": Reader("summary.json", _summary, _summary_of, (UserError,)),
+    "run's checkpoint": Reader("checkpoint", _checkpoint, _checkpoint_of, (WeightsFileError,)),
     "safetensors": Reader("w.safetensors", _safetensors, _weights, (WeightsFileError,)),
     "pth": Reader("w.pth", _pth, _weights, (WeightsFileError,)),
 }

@@ -18,7 +18,7 @@ from PIL import Image, UnidentifiedImageError
 
 from experiments.data.augment import Augmentation, Changes, image_data
 from experiments.data.base import Batch, Dataset, check_range, stratified_split
-from zoo.images import as_rgb
+from zoo.images import as_rgb, open_image
 from zoo.preprocessing import Preprocessing, imagenet
 
 SUFFIXES = (
@@ -106,7 +106,7 @@ def read_image(path: pathlib.Path, look: Preprocessing, rng: np.random.Generator
       ValueError: no such file, or one that is cut off, damaged or no image.
     """
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             # A TIFF's size is that of the picture as it will be turned.
             lying = image.format != "TIFF" and image.getexif().get(_ORIENTATION, 1) >= 5  # its width will be its height
             width, height = image.size[::-1] if lying else image.size

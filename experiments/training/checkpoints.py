@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import hashlib
 import json
 import logging
@@ -44,6 +45,10 @@ def _digest_of_extra(arrays: str, extra: dict[str, Any]) -> str:
 
 def _shape(leaves: dict[str, Any], name: str) -> tuple[int, ...] | None:
     return leaves[name].shape if name in leaves else None
+
+
+class OtherRunError(ValueError):
+    """A checkpoint with arrays of other names or shapes."""
 
 
 class Checkpoints:
@@ -140,27 +145,18 @@ class Checkpoints:
         }
         passed_over = []
         for candidate in reversed(self.steps()):
-            try:
-                found = self._checkpointer.metadata(candidate)
-                stored, metadata = {name: array.shape for name, array in found.metadata.items()}, found.custom_metadata
-                wrong = [name for name in sorted({*stored, *abstract}) if stored.get(name) != _shape(abstract, name)]
-                if wrong:
-                    there, here = (shapes or "absent" for shapes in (stored.get(wrong[0]), _shape(abstract, wrong[0])))
-                    reason = f"{wrong[0]} is {there} there and {here} in this model"
-                    passed_over.append(f"checkpoint of step {candidate} is of another run ({reason})")
-                    continue
-                loaded = self._checkpointer.load(candidate, abstract)
-                if digest(loaded) != metadata["digest"]:
-                    raise ValueError("its content does not match its digest")
-                if "extra_digest" not in metadata:
-                    raise ValueError("it was written by an earlier version of this program")
-                if _digest_of_extra(metadata["digest"], metadata["extra"]) != metadata["extra_digest"]:
-                    raise ValueError("its step, data position or figures do not match their digest")
-                if metadata["extra"]["step"] != candidate:
-                    raise ValueError(f"it says that it is of step {metadata['extra']['step']}")
-            except Exception as error:  # damage shows as almost any error of the readers below
-                reason = explain(error)
-                passed_over.append(f"checkpoint of step {candidate} is damaged and passed over ({reason[:120]})")
+            reason = ""
+            with runs.one_error():
+                try:
+                    loaded, extra = self._load(candidate, abstract)
+                except OtherRunError as error:
+                    reason = f"is of another run ({error})"
+                except Exception as error:  # damage shows as almost any error of the readers below
+                    reason = f"is damaged and passed over ({explain(error)[:120]})"
+                if reason:
+                    gc.collect()
+            if reason:
+                passed_over.append(f"checkpoint of step {candidate} {reason}")
                 continue
             values = [
                 jax.random.wrap_key_data(loaded[name]) if _is_key(leaf) else loaded[name]
@@ -169,10 +165,34 @@ class Checkpoints:
             if discard and passed_over:
                 self._delete_after(candidate)
             self.last_good = candidate
-            return jax.tree.unflatten(structure, values), metadata["extra"], passed_over
+            return jax.tree.unflatten(structure, values), extra, passed_over
         if passed_over:
             raise UserError(f"checkpoint: none in {self.directory} can be taken; {'; '.join(passed_over)}")
         return None
+
+    def _load(self, step: int, abstract: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The arrays of one checkpoint and its `extra`.
+
+        Raises:
+          OtherRunError: its arrays have other names or shapes.
+          Exception: of any kind; it is damaged.
+        """
+        found = self._checkpointer.metadata(step)
+        stored, metadata = {name: array.shape for name, array in found.metadata.items()}, found.custom_metadata
+        wrong = [name for name in sorted({*stored, *abstract}) if stored.get(name) != _shape(abstract, name)]
+        if wrong:
+            there, here = (shapes or "absent" for shapes in (stored.get(wrong[0]), _shape(abstract, wrong[0])))
+            raise OtherRunError(f"{wrong[0]} is {there} there and {here} in this model")
+        loaded = self._checkpointer.load(step, abstract)
+        if digest(loaded) != metadata["digest"]:
+            raise ValueError("its content does not match its digest")
+        if "extra_digest" not in metadata:
+            raise ValueError("it was written by an earlier version of this program")
+        if _digest_of_extra(metadata["digest"], metadata["extra"]) != metadata["extra_digest"]:
+            raise ValueError("its step, data position or figures do not match their digest")
+        if metadata["extra"]["step"] != step:
+            raise ValueError(f"it says that it is of step {metadata['extra']['step']}")
+        return loaded, metadata["extra"]
 
     def _delete_after(self, step: int) -> None:
         for newer in [s for s in self.steps() if s > step]:

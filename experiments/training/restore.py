@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from experiments import data
 from experiments.errors import UserError
+from experiments.measuring.names import printable
 from experiments.recipes.recipe import Recipe
 from experiments.training import mesh as meshes
 from experiments.training import recipe_data, run_files
@@ -18,6 +19,9 @@ from experiments.training.quality import Judge
 from experiments.training.stepper import Stepper
 from experiments.training.tasks import make_task
 from zoo.preprocessing import Preprocessing
+
+# What the flag of that name says.
+TRUST = "run the code that the workdir names as its model or data, MODULE:FUNCTION"
 
 
 class Run(NamedTuple):
@@ -51,7 +55,7 @@ def recipe_of(workdir: pathlib.Path) -> Recipe:
     """The recipe of the run in `workdir`, to be run on the devices that are here.
 
     Raises:
-      UserError: there is no run, or one of another version.
+      UserError: there is no run, one of another version, or its settings are damaged.
     """
     settings = run_files.read_config(workdir)
     if settings is None:
@@ -59,16 +63,33 @@ def recipe_of(workdir: pathlib.Path) -> Recipe:
     unknown = set(settings) - {field.name for field in dataclasses.fields(Recipe)}
     if unknown:
         raise UserError(f"workdir: {workdir} was written by another version (it has {', '.join(sorted(unknown))})")
-    return Recipe(**settings | {"mesh": "data=1", "workdir": str(workdir)})
+    try:
+        return Recipe(**settings | {"mesh": "data=1", "workdir": str(workdir)})
+    except (UserError, TypeError) as error:
+        raise UserError(f"workdir: {workdir / 'config.json'} is damaged ({error})") from error
 
 
-def load_run(workdir: pathlib.Path, judge: Callable[[Recipe, data.Dataset], Judge] | None = None) -> Run:
+def load_run(
+    workdir: pathlib.Path,
+    judge: Callable[[Recipe, data.Dataset], Judge] | None = None,
+    *,
+    trust: bool = False,
+) -> Run:
     """The newest sound checkpoint of the run in `workdir`.
 
+    Args:
+      trust: import and call what config.json names as MODULE:FUNCTION. A stranger's could name any function that is installed.
+
     Raises:
-      UserError: there is no run, no checkpoint, or none that can be read.
+      UserError: there is no run, no checkpoint, or none that can be read; it names code and is not trusted.
     """
-    run = build(recipe_of(workdir), judge, run_files.read_preprocessing(workdir))
+    recipe = recipe_of(workdir)
+    # By their colons: to look for the module would import its package already.
+    code = [f"model {recipe.model}"] if ":" in recipe.model else []
+    code += [f"data {recipe.data}"] if ":" in recipe.data and recipe.data.partition(":")[0] not in data.DATA else []
+    if code and not trust:
+        raise UserError(f"workdir: {workdir} names code to run ({printable(', '.join(code))}); --trust runs it")
+    run = build(recipe, judge, run_files.read_preprocessing(workdir))
     with contextlib.closing(Checkpoints(workdir / run_files.CHECKPOINTS, reading=True)) as checkpoints:
         found = checkpoints.restore(run.stepper.state, run.stepper.shardings, discard=False)
     if found is None:

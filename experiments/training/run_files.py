@@ -171,10 +171,16 @@ def read_metrics(workdir: pathlib.Path) -> list[dict[str, Any]]:
             if number == len(lines):
                 break
             row = None
-        if not isinstance(row, dict) or not isinstance(row.get("step"), int) or not isinstance(row.get("split"), str):
+        if not _is_row(row):
             raise UserError(f"workdir: {path} is damaged: line {number} is no row of metrics; take it out to go on")
         rows.append(row)
     return rows
+
+
+def _is_row(row: Any) -> bool:
+    if not isinstance(row, dict) or not isinstance(row.get("step"), int) or not isinstance(row.get("split"), str):
+        return False
+    return all(isinstance(value, int | float) for name, value in row.items() if name != "split")
 
 
 def skipped_line(files: list[str]) -> str:

@@ -63,7 +63,9 @@ def test_a_recipe_with_a_model_and_data(capsys: pytest.CaptureFixture[str]) -> N
         zoo.load_model("runs/recipe")
     from experiments.evaluate import main as evaluate
 
-    assert command(evaluate, ["runs/recipe"]) == 0
+    assert command(evaluate, ["runs/recipe"]) == 2
+    assert "names code to run (model mymodel:tiny, data mydata:stripes); --trust runs it" in capsys.readouterr().err
+    assert command(evaluate, ["runs/recipe", "--trust"]) == 0
     assert "mymodel:tiny on the test part of mydata:stripes" in capsys.readouterr().out
 
 

@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import gc
 import gzip
 import io
+import json
 import lzma
 import pathlib
 import pickle
 import struct
 import tarfile
+import tracemalloc
 import types
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
-from experiments import data
-from experiments.data import cifar, mnist, pickled
+import zoo
+from experiments import data, evaluate, generate, recipes, status
+from experiments.data import cifar, imagefolder, mnist, pickled
 from experiments.data.pickled import read_pickle
-from experiments.errors import UserError
+from experiments.errors import UserError, run
 from experiments.generation import images
 from experiments.measuring import result
+from experiments.training import checkpoints, run_files
+from zoo.weights import WeightsFileError, runs
 
 
 class Reduced:
@@ -304,3 +314,93 @@ def test_a_data_set_that_is_no_folder_and_no_archive(tmp_path: pathlib.Path) -> 
     (tmp_path / "c.tar.xz").write_bytes(lzma.compress(b"no tar"))
     with pytest.raises(UserError, match=r"c.tar.xz: damaged or cut off"):
         data.load(f"cifar10:{tmp_path / 'c.tar.xz'}")
+
+
+@pytest.mark.parametrize(("mode", "size"), [("PNG", 2**31 - 1), ("PNG", 2**32 - 1)])
+def test_a_length_beyond_the_end_of_an_image_takes_no_memory(mode: str, size: int, tmp_path: pathlib.Path) -> None:
+    stream = io.BytesIO()
+    Image.fromarray(np.zeros((9, 12, 3), np.uint8)).save(stream, mode)
+    content = stream.getvalue()
+    chunk = content.index(b"IDAT")
+    (path := tmp_path / "i.png").write_bytes(content[: chunk - 4] + struct.pack(">I", size) + content[chunk:])
+    look = imagefolder.square(8)
+    tracemalloc.start()
+    try:
+        with contextlib.suppress(ValueError):  # Pillow takes what is there
+            imagefolder.read_image(path, look, None)
+        with contextlib.suppress(ValueError):
+            zoo.preprocess("", path, preprocessing=look)
+        assert tracemalloc.get_traced_memory()[1] < 2**25
+    finally:
+        tracemalloc.stop()
+
+
+def test_errors_of_images_name_the_file(tmp_path: pathlib.Path) -> None:
+    (path := tmp_path / "i.png").write_bytes(b"no picture")
+    for read in (lambda: imagefolder.read_image(path, imagefolder.square(8), None), lambda: zoo.preprocess("alexnet", path)):
+        with pytest.raises(ValueError, match=rf"{path}.*cannot identify image file '{path}'"):
+            read()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model": "os:abort"}, "names code to run (model os:abort)"),
+        ({"model": "lenet5", "data": "os:system:exit 3"}, "names code to run (data os:system:exit 3)"),
+        ({"model": "digits:x", "data": "digits"}, "names code to run (model digits:x)"),
+        ({"task": "x"}, "is damaged (task: 'x' is not known"),
+        ({"batch_size": [1]}, "is damaged (batch_size: [1] given"),
+        ({"data": None}, "is damaged (data: None given"),
+    ],
+)
+def test_settings_of_a_strangers_run(
+    change: dict[str, object], message: str, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = dataclasses.asdict(recipes.find("lenet5", None)) | change
+    (tmp_path / "config.json").write_text(json.dumps({"recipe": settings}))
+    for main in (evaluate.main, generate.main):
+        assert run(main, [str(tmp_path)]) == 2
+    evaluated, generated = capsys.readouterr().err.splitlines()
+    assert message in evaluated
+    assert str(tmp_path) in evaluated
+    assert "Traceback" not in generated
+
+
+def test_code_of_a_run_that_generates(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = dataclasses.asdict(recipes.find("gan_mlp", None)) | {"data": "os:system:exit 3"}
+    (tmp_path / "config.json").write_text(json.dumps({"recipe": settings}))
+    assert run(generate.main, [str(tmp_path)]) == 2
+    assert "names code to run (data os:system:exit 3); --trust runs it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("row", ['{"step": 1, "split": "test", "loss": "x"}', '{"step": 1, "split": "test", "loss": [1]}'])
+def test_figures_that_are_no_numbers(row: str, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "config.json").write_text('{"recipe": {"model": "lenet5", "steps": "many"}}')
+    (tmp_path / "metrics.jsonl").write_text(row + "\n")
+    with pytest.raises(UserError, match=r"line 1 is no row of metrics"):
+        run_files.read_metrics(tmp_path)
+    assert run(status.main, [str(tmp_path)]) == 0
+    assert "damaged" in capsys.readouterr().out
+    (tmp_path / "metrics.jsonl").unlink()
+    assert run(status.main, [str(tmp_path)]) == 0
+
+
+def test_a_checkpoint_that_claims_more_than_it_has(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with contextlib.closing(checkpoints.Checkpoints(tmp_path)) as kept:
+        kept.save(1, {"params": {"kernel": jnp.zeros((1000, 1000))}}, {"step": 1}, loss=0.5, wait=True)
+    assert runs.read_run_checkpoint(tmp_path / "1")["kernel"].shape == (1000, 1000)
+    monkeypatch.setattr(runs, "LARGEST", 1000)
+    with pytest.raises(WeightsFileError, match=r"it claims arrays of 4,000,000 bytes and has"):
+        runs.read_run_checkpoint(tmp_path / "1")
+
+
+def test_several_damaged_arrays_are_one_error(tmp_path: pathlib.Path, capfd: pytest.CaptureFixture[str]) -> None:
+    arrays = {name: jnp.arange(2000.0) for name in "abcdef"}
+    with contextlib.closing(checkpoints.Checkpoints(tmp_path)) as kept:
+        kept.save(1, {"params": arrays}, {"step": 1}, loss=0.5, wait=True)
+    largest = max((file for file in tmp_path.rglob("*") if file.is_file()), key=lambda file: file.stat().st_size)
+    largest.write_bytes(bytes(largest.stat().st_size))
+    with pytest.raises(WeightsFileError, match="damaged, or no checkpoint of a run"):
+        runs.read_run_checkpoint(tmp_path / "1")
+    gc.collect()
+    assert capfd.readouterr().err == ""

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import hashlib
+import logging
+import math
 import pathlib
+import sys
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -15,6 +20,8 @@ from zoo.weights.pth import WeightsFileError
 
 MODEL = "model.safetensors"
 CHECKPOINTS = "checkpoints"
+LARGEST = 2**31  # bytes that a checkpoint may claim, whatever its size on the disk
+MOST_SHRUNK = 16  # times as many bytes as on the disk
 METADATA = "_CHECKPOINT_METADATA"  # which Orbax puts into every checkpoint
 
 
@@ -48,23 +55,51 @@ def read_run_checkpoint(folder: pathlib.Path) -> dict[str, np.ndarray]:
     Raises:
       WeightsFileError: damaged, or no checkpoint of a run.
     """
+    reason = ""
+    with one_error():
+        try:
+            values = _read(folder)
+        except Exception as error:  # damage shows as almost any error of the readers below
+            reason = " ".join(str(error).split())[:120] or type(error).__name__
+        if reason:
+            gc.collect()
+    if reason:
+        raise WeightsFileError(f"source: {folder}: damaged, or no checkpoint of a run ({reason})")
+    return _network(values)
+
+
+def _read(folder: pathlib.Path) -> dict[str, np.ndarray]:
     from orbax.checkpoint import v1 as orbax  # Flax brings it
 
+    metadata = orbax.metadata(folder.absolute())
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    leaves: Any = {
+        name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here) for name, leaf in metadata.metadata.items()
+    }
+    # Only zeros shrink much, so that a network's checkpoint is not far from this size on the disk.
+    claimed = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves.values())
+    stored = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    if claimed > max(LARGEST, MOST_SHRUNK * stored):
+        raise ValueError(f"it claims arrays of {claimed:,} bytes and has {stored:,}")
+    values = {name: np.asarray(value) for name, value in orbax.load(folder.absolute(), leaves).items()}
+    if digest(sorted(values.items())) != metadata.custom_metadata["digest"]:
+        raise ValueError("its content does not match its digest")
+    return values
+
+
+@contextlib.contextmanager
+def one_error() -> Iterator[None]:
+    """While Orbax reads what may be damaged, and what it leaves is collected: of several reads that fail it raises the first,
+    and each of the others would put a traceback on standard error."""
+    logger, hook = logging.getLogger("asyncio"), sys.unraisablehook
+    disabled = logger.disabled
+    logger.disabled, sys.unraisablehook = True, lambda _: None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            metadata = orbax.metadata(folder.absolute())
-            here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-            leaves: Any = {
-                name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here) for name, leaf in metadata.metadata.items()
-            }
-            values = {name: np.asarray(value) for name, value in orbax.load(folder.absolute(), leaves).items()}
-        if digest(sorted(values.items())) != metadata.custom_metadata["digest"]:
-            raise ValueError("its content does not match its digest")
-    except Exception as error:  # damage shows as almost any error of the readers below
-        reason = " ".join(str(error).split())[:120]
-        raise WeightsFileError(f"source: {folder}: damaged, or no checkpoint of a run ({reason})") from error
-    return _network(values)
+            yield
+    finally:
+        logger.disabled, sys.unraisablehook = disabled, hook
 
 
 def digest(arrays: Iterable[tuple[str, np.ndarray]]) -> str:
