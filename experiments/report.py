@@ -155,7 +155,6 @@ _of = functools.partial
 _recurrent = _of(_of, tabled, device=GPU)
 BLOCKS: dict[str, Callable[[], str]] = {
     "house": house.picture,
-    "models": lambda: markdown(*models.registry()),
     "lenet5-digits": _of(said, training.lenet5_digits, "lenet5-digits"),
     "lenet5-step": _of(said, training.lenet5_step, "lenet5-step"),
     "compiled-h200": _of(tabled, compared.training_steps, "compiled-models", device=GPU),

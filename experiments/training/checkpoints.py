@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import hashlib
 import json
 import logging
@@ -154,7 +153,7 @@ class Checkpoints:
                 except Exception as error:  # damage shows as almost any error of the readers below
                     reason = f"is damaged and passed over ({explain(error)[:120]})"
                 if reason:
-                    gc.collect()
+                    runs.let_end()
             if reason:
                 passed_over.append(f"checkpoint of step {candidate} {reason}")
                 continue

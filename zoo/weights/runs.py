@@ -9,6 +9,7 @@ import logging
 import math
 import pathlib
 import sys
+import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -62,7 +63,7 @@ def read_run_checkpoint(folder: pathlib.Path) -> dict[str, np.ndarray]:
         except Exception as error:  # damage shows as almost any error of the readers below
             reason = " ".join(str(error).split())[:120] or type(error).__name__
         if reason:
-            gc.collect()
+            let_end()
     if reason:
         raise WeightsFileError(f"source: {folder}: damaged, or no checkpoint of a run ({reason})")
     return _network(values)
@@ -91,15 +92,22 @@ def _read(folder: pathlib.Path) -> dict[str, np.ndarray]:
 def one_error() -> Iterator[None]:
     """While Orbax reads what may be damaged, and what it leaves is collected: of several reads that fail it raises the first,
     and each of the others would put a traceback on standard error."""
-    logger, hook = logging.getLogger("asyncio"), sys.unraisablehook
+    logger, hooks = logging.getLogger("asyncio"), (sys.unraisablehook, sys.excepthook)
     disabled = logger.disabled
-    logger.disabled, sys.unraisablehook = True, lambda _: None
+    logger.disabled, sys.unraisablehook, sys.excepthook = True, lambda _: None, lambda *_: None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.disabled, sys.unraisablehook = disabled, hook
+        logger.disabled = disabled
+        sys.unraisablehook, sys.excepthook = hooks
+
+
+def let_end() -> None:
+    """After an error in `one_error`: give the other reads time to end, and collect what is left of them."""
+    time.sleep(0.1)
+    gc.collect()
 
 
 def digest(arrays: Iterable[tuple[str, np.ndarray]]) -> str:
