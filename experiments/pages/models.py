@@ -13,15 +13,15 @@ INTRODUCTION = """# Models
 Made by `python -m experiments.report` from the registry and `experiments/results/cpu/parity.json`; do not edit.
 
 `zoo.create_model(NAME)` builds any of these; `python -m zoo info NAME` lists its layers. A plain name is what torchvision calls
-by that name, `_original` is the paper's version. Parameters include the scale and bias of batch norm; multiply-adds are those of
-convolutions and matrix products for one example of the input given: height×width×channels, time×features, or the length of a text or
-latent vector.
+by that name, `_original` is the paper's version. Parameters include the scale and bias of batch norm. Multiply-adds are those
+of convolutions and matrix products for one example of the input given: height×width×channels, time×features, or the length of a
+text or latent vector.
 
 The last two columns compare with torchvision, whose randomly initialized weights are loaded into both:
 
 - **logits**: evaluation at 224×224, float32; the largest difference over the largest logit.
-- **gradient, float64**: training on one batch of four small images, without dropout; the largest difference of any gradient over
-  the largest value of that gradient. Loss and running statistics agree more closely still; the result file has them.
+- **gradient, float64**: training on one batch of four small images, without dropout; the largest difference of any gradient
+  over the largest value of that gradient. Loss and running statistics agree more closely still; the result file has them.
 
 `-` means not in torchvision. The tests compare those models with torch too. Saving, loading and sharing a model:
 [training](training.md#a-run-is-a-model).
@@ -32,8 +32,8 @@ FLOAT32 = """
 
 In a deep network a float32 gradient is not always within {limit:g} of the float64 gradient, here or in torch; some differ by a
 tenth. The likely cause, not proved here, is rounding that moves the input of a ReLU across zero. The table above therefore
-compares in float64. Below, float32 is compared over several random batches of {batch} images of {size}×{size}: in how many of them
-some gradient is further than {limit:g} from torch's float64 gradient, and how far at most.
+compares in float64. Below, float32 is compared over several random batches of {batch} images of {size}×{size}: in how many of
+them some gradient is further than {limit:g} from torch's float64 gradient, and how far at most.
 
 """
 
