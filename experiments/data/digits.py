@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import importlib.util
+import pathlib
 from typing import Any
 
 import jax
@@ -14,6 +16,7 @@ import numpy as np
 
 from experiments.data.augment import random_shift
 from experiments.data.base import ArraySource, Dataset, check_range, stratified_split
+from experiments.errors import UserError
 from zoo.preprocessing import Preprocessing
 
 # The test fifth is the same for every run and every seed.
@@ -36,13 +39,10 @@ def load(*, size: int = 32, shift: int = 3) -> Dataset:
 
     A stratified fifth, 364 images, is the test data. In training each image is moved by up to `shift` pixels.
     """
-    from sklearn.datasets import load_digits
-
     check_range("size", size, 8, LARGEST)
     check_range("shift", shift, 0, size - 1)
-    raw = load_digits()
-    images = enlarge(raw.images.astype(np.float32) / 8 - 1, size)[..., None]
-    labels = raw.target.astype(np.int32)
+    pixels, labels = _read()
+    images = enlarge(pixels / 8 - 1, size)[..., None]
     train, test = stratified_split(labels, 5, SPLIT_SEED)
     part = lambda indices: ArraySource({"image": images[indices], "label": labels[indices]})
     return Dataset(
@@ -55,6 +55,17 @@ def load(*, size: int = 32, shift: int = 3) -> Dataset:
         # In a picture ink is dark.
         preprocessing=Preprocessing((size, size), (size, size), mean=(0.0,), std=(1.0,), value_range=(1.0, -1.0)),
     )
+
+
+def _read() -> tuple[np.ndarray, np.ndarray]:
+    """`sklearn.datasets.load_digits`: float32 images [1797, 8, 8], values 0 to 16, and int32 labels, from the file that scikit-learn
+    brings. To import scikit-learn takes seconds, since it imports SciPy's statistics."""
+    found = importlib.util.find_spec("sklearn")
+    if found is None:
+        raise UserError("data: digits needs scikit-learn, which is not installed")
+    assert found.origin is not None  # a package has an __init__.py
+    rows = np.loadtxt(pathlib.Path(found.origin).parent / "datasets" / "data" / "digits.csv.gz", np.float32, delimiter=",")
+    return rows[:, :-1].reshape(-1, 8, 8), rows[:, -1].astype(np.int32)
 
 
 def _preprocess(batch: dict, key: jax.Array, train: bool, shift: int) -> dict:

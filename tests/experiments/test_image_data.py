@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from experiments import data
+from experiments.data import digits
 from experiments.data.base import reader
 from experiments.errors import UserError
 
@@ -204,3 +205,13 @@ def test_middle_of_an_image(tmp_path: pathlib.Path) -> None:
     from experiments.data.imagefolder import read_image, square
 
     assert (read_image(tmp_path / "x.png", square(56), None) == 255).all()
+
+
+def test_digits_are_those_of_scikit_learn() -> None:
+    from sklearn.datasets import load_digits
+
+    pixels, labels = digits._read()
+    theirs = load_digits()
+    np.testing.assert_array_equal(pixels, theirs.images)
+    np.testing.assert_array_equal(labels, theirs.target)
+    assert (pixels.dtype, labels.dtype) == (np.float32, np.int32)
