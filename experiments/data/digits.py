@@ -58,8 +58,8 @@ def load(*, size: int = 32, shift: int = 3) -> Dataset:
 
 
 def _read() -> tuple[np.ndarray, np.ndarray]:
-    """`sklearn.datasets.load_digits`: float32 images [1797, 8, 8], values 0 to 16, and int32 labels, from the file that scikit-learn
-    brings. To import scikit-learn takes seconds, since it imports SciPy's statistics."""
+    """float32 images [1797, 8, 8], values 0 to 16, and int32 labels: those of `sklearn.datasets.load_digits`, from its file. To
+    import scikit-learn takes seconds, since it imports SciPy's statistics."""
     found = importlib.util.find_spec("sklearn")
     if found is None:
         raise UserError("data: digits needs scikit-learn, which is not installed")
