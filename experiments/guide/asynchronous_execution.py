@@ -17,6 +17,9 @@ Guide, "Tensor Memory Accelerator"; JAX documentation, "Asynchronous dispatch"; 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,6 +27,7 @@ import numpy as np
 from experiments.guide import product
 from experiments.guide.topic import Case, Topic, Variant, normal, variants
 from experiments.guide.unrolling import ROWS, column_sums, draw_columns
+from kernels.runtime import gpus
 
 STEPS = 100
 STAGES = {"1 stage": 1, "3 stages": 3}
@@ -73,10 +77,48 @@ def _waits(name: str, width: int) -> Case:
     )
 
 
+def picture(figure: Any, row: Mapping[str, Any]) -> None:
+    """A product's loop over tiles, schematic: with one stage the copy of a tile and its product alternate."""
+    axes, tiles = figure.subplots(), 5
+    found = next(case for case in row["cases"] if case["name"] == "stages of a product")["variants"]
+    heights, labels = [], []
+    for place, name in enumerate(("1 stage", "3 stages")):
+        ahead, y = found[name]["compiled"]["bytes_ahead"], -3 * place
+        stages = int(name.split()[0])
+        copied = computed = 0.0
+        ends: list[float] = []
+        for tile in range(tiles):
+            # A copy begins when the one before has ended, and the buffer is free that it goes to.
+            begin = max(copied, ends[tile - stages] if tile >= stages else 0.0)
+            copied = begin + 1
+            axes.barh(y, 1, 0.8, left=begin, color="#D55E00", edgecolor="white")
+            axes.text(begin + 0.5, y, f"copy {tile + 1}", ha="center", va="center", fontsize=8, color="white")
+            computed = max(computed, copied)
+            axes.barh(y - 1, 1, 0.8, left=computed, color="#0072B2", edgecolor="white")
+            axes.text(computed + 0.5, y - 1, f"multiply {tile + 1}", ha="center", va="center", fontsize=8, color="white")
+            computed += 1
+            ends.append(computed)
+        heights.append(y - 0.5)
+        labels.append(f"{name}:\n{ahead / 1024:.0f} KB prefetched")
+    axes.set_yticks(heights, labels, fontsize=9)
+    axes.set_xlabel("time (schematic: a copy waits as long as a product takes)", fontsize=9)
+    axes.set_xticks([])
+    axes.spines[["top", "right", "left"]].set_visible(False)
+
+
+def answer() -> str:
+    each = 2 * 64 * (128 + 256)
+    stages = gpus.limits((9, 0)).block_shared_memory // each
+    return f"{stages}, of {each // 1024} KB each; no second block then fits the multiprocessor."
+
+
 TOPIC = Topic(
     name="asynchronous_execution",
     what="ask early, wait late: copies in stages, calls that return at once",
     text=__doc__ or "",
+    picture=picture,
+    exercise="How many stages of 128 x 64 and 64 x 256 values in bfloat16 fit the shared memory of a block on an H200?",
+    answer=answer,
     kernel="`kernels/linear_act/pallas.py` (`forward_kernel`) has a warpgroup that only fetches tiles, by TMA; the persistent "
     "kernels (`kernels/recurrent/triton.py`) have no host in the loop",
     cases=(

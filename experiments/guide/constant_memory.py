@@ -25,6 +25,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -119,10 +120,27 @@ def answer() -> str:
     return f"{len(words)}: the pointers to x and y, the stack's, and a descriptor of memory."
 
 
+def picture(figure: Any, row: Mapping[str, Any]) -> None:
+    """Passes of a warp over the size of the table that its threads read at random."""
+    axes, sizes, rng = figure.subplots(), [2**n for n in range(9)], np.random.default_rng(0)
+    drawn = [[np.unique(rng.integers(0, size, WARP)) for _ in range(200)] for size in sizes]
+    axes.plot(sizes, [np.mean([words.size for words in of]) for of in drawn], "o-", color="#D55E00", label="constant memory")
+    lines = [np.mean([np.unique(words * 4 // 128).size for words in of]) for of in drawn]
+    axes.plot(sizes, lines, "o-", color="#0072B2", label="first-level cache")
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(sizes, [str(size) for size in sizes])
+    axes.set_xlabel("words of the table; each of 32 threads reads one at random", fontsize=9)
+    axes.set_ylabel("passes of a warp", fontsize=9)
+    axes.set_ylim(0)
+    axes.grid(color="#D9D9D9", linewidth=0.6)
+    axes.legend(fontsize=9)
+
+
 TOPIC = Topic(
     name="constant_memory",
     what="constants and parameters instead of loads; why there are no textures",
     text=__doc__ or "",
+    picture=picture,
     kernel="every kernel takes sizes and strides as `tl.constexpr` (`kernels/runtime/launch.py`), so that they are part of its "
     "instructions; its pointers are parameters",
     exercise="How many words of the parameters' bank does the machine code of the last variant name?",

@@ -17,6 +17,7 @@ fusion in XLA, arXiv 2301.13062; Dao et al. 2022, FlashAttention, arXiv 2205.141
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -33,6 +34,7 @@ from kernels.runtime.launch import launch, like
 from kernels.runtime.sizes import cdiv, power_of_two
 
 BLOCK = 1024
+BOX = {"fc": "#CFE3F1", "ec": "#0072B2"}  # of the picture
 
 
 @triton.jit
@@ -186,10 +188,51 @@ def _window_case(taps: int) -> Case:
     )
 
 
+def picture(figure: Any, row: Mapping[str, Any]) -> None:
+    """Passes over device memory of a chain, and where computing again costs more than reading again."""
+    drawn, curve = figure.subplots(1, 2, width_ratios=(1, 1.1))
+    for y, head, kernels in ((1, "three kernels", ("x w + b", "silu", "row sums")), (0, "one kernel", ("all three",))):
+        drawn.text(-0.1, y + 0.36, f"{head}: the array crosses {2 * len(kernels) - 1}×", fontsize=9)
+        for n, name in enumerate(kernels):
+            drawn.text(1.05 * n + 0.55, y + 0.12, name, ha="center", va="center", fontsize=9, bbox=BOX)
+            drawn.annotate("", (1.05 * n + 0.42, y + 0.04), (1.05 * n + 0.2, y - 0.26), arrowprops={"arrowstyle": "->"})
+            if n + 1 < len(kernels):
+                drawn.annotate("", (1.05 * n + 0.9, y - 0.26), (1.05 * n + 0.68, y + 0.04), arrowprops={"arrowstyle": "->"})
+        drawn.axhspan(y - 0.36, y - 0.26, color="#D9D9D9")
+        drawn.text(3.1, y - 0.31, "device memory", ha="right", va="center", fontsize=8)
+    drawn.set(xlim=(-0.15, 3.2), ylim=(-0.45, 1.55))
+    drawn.axis("off")
+    model, (size,) = constants("nvidia-h200"), row["cases"][-1]["size"]
+    rate = model["special_functions"] * dispatch.H200.cores * model["clock"]
+    taps = list(range(1, 41))
+    again = [1e3 * model["launch"] + max(modelled(8 * size, 1) - 1e3 * model["launch"], 1e3 * size * n / rate) for n in taps]
+    curve.plot(taps, again, color="#0072B2", label="one kernel, each value again")
+    curve.plot(taps, [2 * modelled(8 * size, 1)] * len(taps), color="#7F7F7F", label="two kernels")
+    for case in row["cases"]:
+        if case["name"].startswith("a window of"):
+            for variant, colour in (("two kernels", "#7F7F7F"), ("one, each value again", "#0072B2")):
+                found = case["variants"][variant]["compiled"]
+                curve.plot(int(case["name"].split()[3].rstrip(",")), found["modelled_ms"], "o", color=colour)
+    curve.set_xlabel("values of a window, each through an exponential", fontsize=9)
+    curve.set_ylabel("ms, modelled for an H200", fontsize=9)
+    curve.set_ylim(0)
+    curve.grid(color="#D9D9D9", linewidth=0.6)
+    curve.legend(fontsize=9)
+
+
+def answer() -> str:
+    model = constants("nvidia-h200")
+    rate = model["special_functions"] * dispatch.H200.cores * model["clock"]
+    return f"{int(16 * rate / model['memory'])}: so many exponentials take as long as 16 bytes, read and written twice."
+
+
 TOPIC = Topic(
     name="fusion",
     what="one kernel for a chain of operations",
     text=__doc__ or "",
+    picture=picture,
+    exercise="How many exponentials may a fused kernel compute for each value before two kernels, with one each, are faster?",
+    answer=answer,
     kernel="`kernels/lenet5/triton.py` is a whole network in one launch, `kernels/mlp/triton.py` two products, "
     "`kernels/linear_act/triton.py` a product with its bias and activation",
     cases=(

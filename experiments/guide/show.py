@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -64,27 +65,57 @@ def obtained(record: dict[str, Any], how: str, figure: str | None) -> str:
     return f"measured on {record['device']}" if how == "measured" or figure is None else HOW[FIGURES[figure].how]
 
 
-def show(topic: Topic, row: dict[str, Any], record: dict[str, Any], console: Console) -> None:
+Found = list[tuple[dict[str, Any], dict[str, Any]]]  # the same case, or topic, of several records: its row, and the record
+
+
+def where(case: dict[str, Any], record: dict[str, Any]) -> str:
+    """Where a case's figures are from, and its size there."""
+    how = "measured on" if record["measured"] else "compiled for"
+    size = f", {' x '.join(map(str, case['size']))}" if case["size"] else ""
+    return f"{how} {record['device']}, {case['dtype']}{size}"
+
+
+def beside(found: Found) -> tuple[list[str], list[list[str]]]:
+    """Heads and rows of one case's table, the figures of its records side by side; heads of numbers begin with >."""
+    heads, lines = [found[0][0]["name"]], {name: [name] for case, _ in found for name in case["variants"]}
+    for case, _ in found:
+        more, rows = cells(case)
+        given = dict(zip(case["variants"], rows, strict=True))
+        heads += more[1:]
+        for name, line in lines.items():
+            line += given[name][1:] if name in given else [""] * len(more[1:])
+            if name in given and len(given[name][0]) > len(line[0]):  # it says why there are no figures
+                line[0] = given[name][0]
+    return heads, list(lines.values())
+
+
+def show(topic: Topic, found: Found, console: Console) -> None:
+    """The lesson, and each case with the figures of every record."""
     console.rule(f"[bold]{topic.name}")
     for paragraph in topic.text.strip().split("\n\n"):
         console.print(" ".join(paragraph.split()) + "\n", highlight=False, markup=False)
     console.print(f"In this repository: {topic.kernel}.\n", highlight=False)
-    if not row["cases"]:
+    by_case: dict[str, Found] = {}
+    for row, record in found:
+        for case in row["cases"]:
+            by_case.setdefault(case["name"], []).append((case, record))
+    if not by_case:
         console.print("Only a GPU can show it.\n")
-    if topic.exercise:
-        answer = topic.answer() if topic.answer is not None else ""
-        console.print(f"Exercise: {topic.exercise}\nAnswer: {answer}\n", highlight=False, markup=False)
-    for case in row["cases"]:
-        heads, rows = cells(case)
-        size = f", {' x '.join(map(str, case['size']))}" if case["size"] else ""
-        table = Table(title=f"{case['name']} ({case['dtype']}{size})")
+    for name, cases in by_case.items():
+        heads, rows = beside(cases)
+        sources = escape("\n".join(where(case, record) for case, record in cases))
+        table = Table(title=escape(name), caption=sources, box=box.SIMPLE_HEAD, pad_edge=False)
         for number_, head in enumerate(heads):
             table.add_column("" if number_ == 0 else head.lstrip(">"), justify="right" if head.startswith(">") else "left")
         for cells_ in rows:
             table.add_row(*map(escape, cells_))
         console.print(table)
-        for how, text in case["verdicts"].items():
-            if text is not None:
-                named = escape(f"{case['better']} in place of {case['baseline']}")
-                console.print(f"{named}: [bold]{text}[/] ({obtained(record, how, case['figure'])})", highlight=False)
+        for case, record in cases:
+            for how, text in case["verdicts"].items():
+                if text is not None:
+                    named = escape(f"{case['better']} in place of {case['baseline']}")
+                    console.print(f"{named}: [bold]{text}[/] ({obtained(record, how, case['figure'])})", highlight=False)
         console.print()
+    if topic.exercise:
+        answer = topic.answer() if topic.answer is not None else ""
+        console.print(f"Exercise: {topic.exercise}\nAnswer: {answer}\n", highlight=False, markup=False)

@@ -22,6 +22,7 @@ import concurrent.futures
 import functools
 import json
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -150,11 +151,45 @@ def draw_training(rng, batches, batch, side, width):
     return [images, normal(rng, side * side * 3, width) / np.float32(side), normal(rng, width, 16)]
 
 
+def picture(figure: Any, row: Mapping[str, Any]) -> None:
+    """Four batches, sent after the step or meanwhile: where both take as long, and where the step takes nearly all."""
+    panels = figure.subplots(2, 1)
+    for axes, label in zip(panels, ("LeNet-5, 4,096 images", "ResNet-50, 256 images"), strict=True):
+        variants_of = next(case for case in row["cases"] if case["name"] == label)["variants"]
+        for place, (name, variant) in enumerate(variants_of.items()):
+            send, step_ms, sent_until, done = variant["compiled"]["transfer_ms"], variant["compiled"]["step_ms"], 0.0, 0.0
+            for number in range(4):
+                begin = max(sent_until, done) if name == "after the step" else sent_until
+                sent_until = begin + send
+                done = max(done, sent_until) + step_ms
+                axes.barh(-3 * place, send, 0.9, left=begin, color="#D55E00", edgecolor="white", label="transfer")
+                axes.barh(-3 * place - 1, step_ms, 0.9, left=done - step_ms, color="#0072B2", edgecolor="white", label="step")
+                if name != "after the step" and number:
+                    sent_until = max(sent_until, done - step_ms)  # one batch ahead, not more
+        axes.set_yticks([-0.5, -3.5], list(variants_of), fontsize=9)
+        axes.set_title(label, fontsize=9, loc="left")
+        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.grid(axis="x", color="#D9D9D9", linewidth=0.6)
+        axes.set_axisbelow(True)
+    handles, names = panels[0].get_legend_handles_labels()
+    once = dict(zip(names, handles, strict=True))
+    figure.legend(list(once.values()), list(once), fontsize=9, loc="outside upper right", ncols=2)
+    panels[-1].set_xlabel("ms, modelled for an H200", fontsize=9)
+
+
+def answer() -> str:
+    images = int(LINK * 22.2e-3 / (224 * 224 * 3 * 4))
+    return f"{images:,}: their floats then take as long on the link; of bytes four times as many."
+
+
 TOPIC = Topic(
     name="transfer_overlap",
     reads=(COMPILED,),
     what="the next batch is in transit while this one is computed",
     text=__doc__ or "",
+    picture=picture,
+    exercise="A step of ResNet-50 takes 22.2 ms by the model. How many of its images could be sent as floats meanwhile?",
+    answer=answer,
     kernel="`experiments/data/base.py` (`reader`) reads ahead in threads, and `experiments/training/mesh.py` hands a "
     "batch to the device without waiting for it",
     cases=(

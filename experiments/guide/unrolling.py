@@ -16,6 +16,9 @@ Programming Guide v13, "C/C++ Language Extensions"; Volkov 2010, Better performa
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -115,10 +118,38 @@ def _sums_case(name: str, *hows: str) -> Case:
     )
 
 
+def picture(figure: Any, row: Mapping[str, Any]) -> None:
+    """Eight loads in a row or in groups: each group waits once."""
+    axes, loads = figure.subplots(), 8
+    variants_of = row["cases"][0]["variants"]
+    heights, labels = [], []
+    for place, (name, variant) in enumerate(variants_of.items()):
+        together = int(variant["compiled"]["loads_in_a_row"])
+        for load in range(loads):
+            y, start = -(place * (loads + 2) + load), load // together
+            axes.barh(y, 1, 0.7, left=start, color="#D55E00" if place == 0 else "#0072B2")
+        heights.append(-(place * (loads + 2) + (loads - 1) / 2))
+        labels.append(f"{name}:\n{together} loads in a row,\n{loads // together} waits")
+    axes.set_yticks(heights, labels, fontsize=9)
+    axes.set_xticks(range(loads // 2 + 1))
+    axes.set_xlabel("time, in waits for device memory; each bar is one load of eight", fontsize=9)
+    axes.grid(axis="x", color="#D9D9D9", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+
+
+def answer() -> str:
+    chain = lambda together: -(-STEPS // together)
+    return f"{chain(1)}, {chain(8)} and {chain(STEPS)} waits: the last needs a register for each value."
+
+
 TOPIC = Topic(
     name="unrolling",
     what="several turns of a loop at once",
     text=__doc__ or "",
+    picture=picture,
+    exercise="A thread adds up 256 values from device memory. How often does it wait with 1, 8 or all loads in a row?",
+    answer=answer,
     kernel="`kernels/max_pool/triton.py` writes out its window (`tl.static_range`); XLA's loops over time are compared with "
     "eight steps in a turn as well (`xla unroll 8` in docs/comparison.md)",
     cases=(

@@ -8,6 +8,7 @@ import pathlib
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from experiments import report
 from experiments.errors import UserError, run
@@ -154,15 +155,46 @@ def test_a_topic_from_the_command_line(tmp_path: pathlib.Path, capsys: pytest.Ca
     found = verdict.read(path)
     assert found["measured"] is False
     assert [topic["topic"] for topic in found["topics"]] == ["transfer_overlap"]
-    assert (path.parent / "guide.png").stat().st_size > 5_000
-    before = path.read_bytes()
-    assert run(command.main, arguments) == 0  # what stands there of the same sources is not done again
-    assert "nothing had to be done again" in capsys.readouterr().out
+    assert (path.parent / "transfer_overlap.png").stat().st_size > 5_000
+    options, before = session.Options("nvidia-h200", measured=False, quick=True), path.read_bytes()
+    again = command.completed(("transfer_overlap",), options, path, Console(), None)
+    assert not again.done, "the file holds it, of the same sources"
     assert path.read_bytes() == before
-    found |= {"measured": True, "how": "measured"}
-    path.write_text(json.dumps(found))
+    assert command.completed(("transfer_overlap",), options, path, Console(), None, anew=True).done == ["transfer_overlap"]
+    measured = json.dumps(found | {"measured": True, "how": "measured"})
+    path.write_text(measured)
     assert run(command.main, arguments) == 2
     assert "is not written over by what is only compiled" in capsys.readouterr().err
+    assert path.read_text() == measured
+
+
+def test_stored_figures_of_both_devices_side_by_side(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> None:
+    monkeypatch.setattr(session, "run_case", None)  # nothing is run
+    monkeypatch.setenv("COLUMNS", "200")
+    assert run(command.main, ["unrolling", "--stored", "--out", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert out.count("Several turns of a loop at once") == 1, "the lesson once"
+    table = out[out.index("lax.scan over 128 steps, XLA") :]
+    head = next(line for line in table.splitlines() if "kernels" in line)
+    assert "ms by the model" in head or "modelled ms" in head
+    assert "median ms" in head
+    assert "compiled for nvidia-h200, float32, 128 x 32 x 128" in table
+    assert "measured on 2 cores" in table
+    assert "Exercise: " in out
+    assert (tmp_path / "nvidia-h200" / "unrolling.png").stat().st_size > 5_000
+    assert run(command.main, ["all", "--stored"]) == 2
+    assert "--stored: is for one topic, all given" in capsys.readouterr().err
+
+
+def test_every_topic_has_a_picture_and_an_exercise_whose_answer_runs() -> None:
+    for name in TOPICS:
+        topic = topics.load(name)
+        assert topic.picture is not None, name
+        assert topic.exercise.endswith("?"), name
+        assert topic.answer is not None, name
+        assert topic.answer().endswith("."), name
 
 
 def test_a_case_measured_on_this_cpu(tmp_path: pathlib.Path) -> None:
