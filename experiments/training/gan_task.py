@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import pathlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -55,6 +55,11 @@ def total(tree: Any) -> jax.Array:
     return sum((jnp.sum(jnp.ones(len(leaf), leaf.dtype) @ leaf) for leaf in flat), jnp.float32(0))
 
 
+def norm(tree: Any) -> jax.Array:
+    """The L2 norm of all elements. Behind the barrier, it cannot be fused with the update, which would be rounded otherwise."""
+    return optax.tree.norm(jax.lax.optimization_barrier(tree))
+
+
 def joined(generator: nnx.State, discriminator: nnx.State) -> nnx.State:
     """The parameters of both networks as those of the whole model."""
     return nnx.State({"generator": generator.raw_mapping, "discriminator": discriminator.raw_mapping})
@@ -74,7 +79,13 @@ class GanTask:
       judge: workdir of a trained lenet5 to measure with.
     """
 
-    metric_names: tuple[str, ...] = ("loss", "finite", "generator_loss", "discriminator_loss", "score_of_real", "score_of_fake")
+    metric_names: tuple[str, ...] = (
+        "loss", "finite", "generator_loss", "discriminator_loss", "score_of_real", "score_of_fake", "generator_gradient_norm",
+        "discriminator_gradient_norm",
+    )  # fmt: skip
+    directions: ClassVar[dict[str, int]] = {
+        "frechet_distance": -1, "precision": 1, "recall": 1, "label_distance": -1, "missing_classes": -1,
+    }  # fmt: skip
 
     def __init__(
         self,
@@ -227,7 +238,7 @@ class GanTask:
             model = self._merge(params["generator"], params_d, rest)
             return generator_loss(model.discriminator(images, labels)), zoo.split(model)[2]
 
-        Generated = tuple[nnx.State, Any, nnx.State, jax.Array, jax.Array]
+        Generated = tuple[nnx.State, Any, nnx.State, jax.Array, jax.Array, jax.Array]
 
         def step_g(params_g: nnx.State, optimizer_g: Any, rest: nnx.State) -> Generated:
             images, pull_images = fake, pull_back
@@ -237,21 +248,26 @@ class GanTask:
             (value, rest), pull = jax.value_and_grad(loss_g, has_aux=True)(images, rest)
             (gradient,) = pull_images(pull)
             updates, optimizer_g = self.optimizer.update(gradient, optimizer_g, params_g)
-            return optax.apply_updates(params_g, updates), optimizer_g, rest, *map(jnp.float32, (value, total(gradient)))
+            return (
+                optax.apply_updates(params_g, updates),
+                optimizer_g,
+                rest,
+                *map(jnp.float32, (value, total(gradient), norm(gradient))),
+            )
 
         def wait_g(params_g: nnx.State, optimizer_g: Any, rest: nnx.State) -> Generated:
-            return params_g, optimizer_g, rest, jnp.float32(loss_g(fake, rest)[0]), jnp.float32(0)
+            return params_g, optimizer_g, rest, *map(jnp.float32, (loss_g(fake, rest)[0], 0, -1))
 
         before = params["generator"], optimizer_g, rest
         if self.d_steps == 1:
-            params_g, optimizer_g, rest, value_g, sum_g = step_g(*before)
+            params_g, optimizer_g, rest, value_g, sum_g, norm_g = step_g(*before)
         else:
             due = state.step % self.d_steps == self.d_steps - 1
-            params_g, optimizer_g, rest, value_g, sum_g = jax.lax.cond(due, step_g, wait_g, *before)
+            params_g, optimizer_g, rest, value_g, sum_g, norm_g = jax.lax.cond(due, step_g, wait_g, *before)
         params = joined(params_g, params_d)
         ema = averaged(self.recipe.ema, state.ema, params, state.step)
         finite = jnp.isfinite(value_d) & jnp.isfinite(value_g) & jnp.isfinite(total(gradient_d) + sum_g)
-        figures = (value_d + value_g, finite, value_g, value_d, real_score, fake_score)
+        figures = (value_d + value_g, finite, value_g, value_d, real_score, fake_score, norm_g, norm(gradient_d))
         vector = jnp.stack([jnp.asarray(figure, jnp.float32) for figure in figures])
         return TrainState(state.step + 1, params, rest, (optimizer_g, optimizer_d), ema), vector
 
@@ -283,11 +299,13 @@ class GanTask:
         z, labels = self.latents(judge.half, seed=1)
         return measure(judge, self.generate(stepper.state, z, labels))
 
-    def illustrate(self, state: TrainState, workdir: pathlib.Path, step: int) -> None:
+    def illustrate(self, state: TrainState, workdir: pathlib.Path, step: int) -> dict[str, pathlib.Path]:
         """samples/STEP.png, a grid from latent vectors that stay the same; samples.gif is made of them at the end."""
         images = self.generate(state, *self.latents(GRID, seed=2))
+        path = workdir / "samples" / f"{step:07d}.png"
         if jax.process_index() == 0:
-            samples.save_grid(images, workdir / "samples" / f"{step:07d}.png")
+            samples.save_grid(images, path)
+        return {"samples": path}
 
     def conclude(self, workdir: pathlib.Path, figures: dict[str, float]) -> dict[str, Any]:
         """What the summary says besides the figures: whether the samples collapsed onto few classes."""
