@@ -32,13 +32,17 @@ from experiments.training.run_files import skipped_line
 from kernels.runtime.sizes import cdiv
 
 
-def open_model(source: str, model: str | None, data: str | None, data_options: str | None = None) -> tuple[Run, pathlib.Path]:
+def open_model(
+    source: str, model: str | None, data: str | None, data_options: str | None = None, checkpoint: str | None = None
+) -> tuple[Run, pathlib.Path]:
     """The run or weights to evaluate, and the folder for its pictures."""
     path = pathlib.Path(source)
     if path.is_dir():
         if model or data or data_options:
             raise UserError(f"--model, --data, --data-options: {source} is a workdir, which says itself what it holds")
-        return load_run(path, judge_of), path
+        return load_run(path, judge_of, checkpoint or "newest"), path
+    if checkpoint:
+        raise UserError(f"--checkpoint: {checkpoint} given, {source} is no workdir")
     if not path.exists() and "://" not in source:
         raise UserError(f"source: {source} is neither a workdir nor a weights file")
     if model is None:
@@ -169,8 +173,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--data", help="the data to evaluate a weights file on; the model's own if not given")
     parser.add_argument("--data-options", help="further keywords of that data, as NAME=VALUE,NAME=VALUE: skip_corrupt=True")
     parser.add_argument("--worst", type=whole(0, 1000), default=24, help="how many mistakes to draw (%(default)s)")
+    parser.add_argument("--checkpoint", help="of a workdir: newest (if not given), best (by --best of the run), or a step")
     options = parser.parse_args(arguments)
-    opened, folder = open_model(options.source, options.model, options.data, options.data_options)
+    opened, folder = open_model(options.source, options.model, options.data, options.data_options, options.checkpoint)
     console = Console(highlight=False, markup=False, emoji=False)  # names are printed as they are
     figures = opened.task.evaluate(opened.stepper)
     shown = ", ".join(f"{name} {value:.2%}" if name == "accuracy" else f"{name} {value:.4f}" for name, value in figures.items())

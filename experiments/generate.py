@@ -36,8 +36,9 @@ def main(arguments: list[str]) -> int:
     maker = importlib.import_module(TASKS[recipe.task])
     parser = Parser(f"experiments.generate {workdir}", maker.__doc__, maker.EXAMPLE)
     maker.add_arguments(parser)
+    parser.add_argument("--checkpoint", default="newest", help="newest (if not given), best (by --best of the run), or a step")
     options = parser.parse_args(arguments[1:])
-    maker.generate(load_run(workdir), options)
+    maker.generate(load_run(workdir, checkpoint=options.checkpoint), options)
     return 0
 
 

@@ -49,7 +49,7 @@ def _shape(leaves: dict[str, Any], name: str) -> tuple[int, ...] | None:
 
 
 class Checkpoints:
-    """The checkpoints of one run: the two newest, the one of the lowest training loss, and, where the run is asked to judge by a
+    """The checkpoints of one run: the two newest, the one of the lowest training loss, and, where the run judges itself by a
     figure on the test data, the best by that.
     """
 
@@ -143,11 +143,22 @@ class Checkpoints:
         """Steps of which there is a checkpoint, oldest first."""
         return sorted(c.step for c in self._checkpointer.checkpoints)
 
-    def best(self) -> int | None:
-        """The step of the best checkpoint by a figure on the test data; None where the run judges by none."""
+    def step_of(self, which: str | int) -> int:
+        """The step of a checkpoint.
+
+        Args:
+          which: "best", by the figure of --best, or a step.
+
+        Raises:
+          UserError: it is not there; the message lists those that are.
+        """
         ranks = {c.step: (c.metrics or {}).get("rank", 0) for c in self._checkpointer.checkpoints}
-        step = max(ranks, key=lambda step: ranks[step], default=None)
-        return step if step is not None and ranks[step] else None
+        best = max(ranks, key=lambda step: ranks[step], default=0)
+        known = [*(["best"] if ranks.get(best) else []), "newest", *map(str, sorted(ranks))]
+        if str(which) not in known:
+            hint = "; a run keeps a best one where --best names a figure" if which == "best" else ""
+            raise UserError(f"checkpoint: {which} given, {self.directory} has {', '.join(known)}{hint}")
+        return best if which == "best" else int(which)
 
     def restore(
         self, state: Any, shardings: list[Any], *, discard: bool, only: int | None = None

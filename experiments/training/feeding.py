@@ -53,7 +53,7 @@ class Reading:
             if batch is None:
                 return
             last = self._last()
-            if last is None or last.is_ready():
+            if last is None or last.is_ready():  # type: ignore[attr-defined]
                 self.seconds += time.monotonic() - begun
             self._positions.append(self._feed.get_state())
             yield batch

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import pathlib
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -45,6 +45,7 @@ OPTIONS = {
     "loss": "str", "d_steps": "int", "fresh_latents": "bool", "penalty": "float", "r1": "float", "conditional": "bool",
     "judge": "str | None",
 }  # fmt: skip
+BETTER = {"frechet_distance": -1, "precision": 1, "recall": 1, "label_distance": -1, "missing_classes": -1}
 # Samples in the pictures, and generated images of which more than this share of classes is missing is a collapsed run.
 GRID, COLLAPSED = 64, 0.3
 
@@ -83,9 +84,6 @@ class GanTask:
         "loss", "finite", "generator_loss", "discriminator_loss", "score_of_real", "score_of_fake", "generator_gradient_norm",
         "discriminator_gradient_norm",
     )  # fmt: skip
-    directions: ClassVar[dict[str, int]] = {
-        "frechet_distance": -1, "precision": 1, "recall": 1, "label_distance": -1, "missing_classes": -1,
-    }  # fmt: skip
 
     def __init__(
         self,
@@ -109,6 +107,7 @@ class GanTask:
             if not least <= options[name] <= most:
                 raise UserError(f"{name}: {options[name]!r} given, {least} to {most:g} is needed")
         self.recipe, self.dataset, self.steps, self.rates = recipe, dataset, steps, None
+        self.directions = dict(BETTER)
         self.loss_name, self.d_steps = options["loss"], options["d_steps"]
         self.penalty, self.r1 = float(options["penalty"]), float(options["r1"])
         self.conditional, self.fresh_latents = options["conditional"], options["fresh_latents"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import pathlib
 import re
 import traceback
@@ -22,8 +23,12 @@ def named(when: str, after: Callable[[], str]) -> Iterator[None]:
     Args:
       when: "step 3"; `after`: says what there is to go on from.
     """
+    # JAX prints that it looks for the operation.
+    on = jax.config.jax_debug_nans  # type: ignore[attr-defined]
+    printed = contextlib.redirect_stdout(io.StringIO()) if on else contextlib.nullcontext()
     try:
-        yield
+        with printed:
+            yield
     except FloatingPointError as error:
         found = re.search(r"encountered in ([\w()\-]+)", str(error))
         raise UserError(
@@ -32,13 +37,8 @@ def named(when: str, after: Callable[[], str]) -> Iterator[None]:
 
 
 def _where(error: BaseException) -> str:
-    """The innermost line outside JAX and Flax that led there."""
-    libraries = {pathlib.Path(module.__file__).parent.as_posix() for module in (jax,)}
-    ours = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if "site-packages" not in frame.filename and not any(frame.filename.startswith(name) for name in libraries)
-    ]
+    """The innermost line outside the installed packages that led there."""
+    ours = [frame for frame in traceback.extract_tb(error.__traceback__) if "site-packages" not in frame.filename]
     if not ours:
         return ""
     path = pathlib.Path(ours[-1].filename)

@@ -66,7 +66,7 @@ def spent(file: pathlib.Path) -> Spent:
 
 def _own(events: Iterable[tuple[float, float, str]]) -> dict[str, float]:
     """Seconds by name of events (start, end, name) in nanoseconds, each without those that lie within it."""
-    total: collections.Counter[str] = collections.Counter()
+    total: dict[str, float] = collections.defaultdict(float)
     open_: list[tuple[float, str]] = []
     for start, end, name in sorted(events, key=lambda event: (event[0], -event[1])):
         while open_ and open_[-1][0] <= start:

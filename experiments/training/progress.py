@@ -48,7 +48,7 @@ class ProgressBar:
         self._text = shown(figures)
         self._bar.update(self._task, completed=step, description=self._describe(step))
         if not self._console.is_terminal and time.monotonic() > self._line_due:
-            self._console.print(f"step {step}/{self._steps}  {self._describe(step)}", highlight=False)
+            self._console.print(f"step {step}/{self._steps}  {self._describe(step)}", highlight=False, soft_wrap=True)
             self._line_due = time.monotonic() + 10
 
     def say(self, line: str) -> None:

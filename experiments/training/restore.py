@@ -62,15 +62,21 @@ def recipe_of(workdir: pathlib.Path) -> Recipe:
     return Recipe(**settings | {"mesh": "data=1", "workdir": str(workdir)})
 
 
-def load_run(workdir: pathlib.Path, judge: Callable[[Recipe, data.Dataset], Judge] | None = None) -> Run:
-    """The newest sound checkpoint of the run in `workdir`.
+def load_run(
+    workdir: pathlib.Path, judge: Callable[[Recipe, data.Dataset], Judge] | None = None, checkpoint: str | int = "newest"
+) -> Run:
+    """A checkpoint of the run in `workdir`.
+
+    Args:
+      checkpoint: "newest", which passes over damaged ones; "best", by the figure of --best; or a step.
 
     Raises:
-      UserError: there is no run, no checkpoint, or none that can be read.
+      UserError: there is no run, no such checkpoint, or none that can be read.
     """
     run = build(recipe_of(workdir), judge, run_files.read_preprocessing(workdir))
     with contextlib.closing(Checkpoints(workdir / run_files.CHECKPOINTS, reading=True)) as checkpoints:
-        found = checkpoints.restore(run.stepper.state, run.stepper.shardings, discard=False)
+        only = None if checkpoint == "newest" else checkpoints.step_of(checkpoint)
+        found = checkpoints.restore(run.stepper.state, run.stepper.shardings, discard=False, only=only)
     if found is None:
         raise UserError(f"workdir: {workdir} holds no checkpoint yet")
     run.stepper.state, extra, _ = found

@@ -16,7 +16,7 @@ from experiments.errors import UserError, explain
 
 METHODS = ("start", "log", "images", "finish")
 MOST_WAITING = 1000  # records that a slow tracker may be behind
-FINISH_SECONDS = 30.0  # that the end of a run waits for the trackers, all together
+FINISH_SECONDS, STOP_SECONDS = 30.0, 5.0  # that the end of a run, or of a run interrupted, waits for them all together
 
 
 class Tracker(Protocol):
@@ -174,7 +174,7 @@ class Trackers:
     def finish(self, summary: dict[str, Any] | None) -> None:
         for tracker in self._all:
             tracker.finish(summary)
-        end = time.monotonic() + FINISH_SECONDS
+        end = time.monotonic() + (STOP_SECONDS if summary is None else FINISH_SECONDS)
         for tracker in self._all:
             if isinstance(tracker, Apart):
                 tracker.wait(end - time.monotonic())
