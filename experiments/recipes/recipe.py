@@ -24,7 +24,7 @@ class Recipe:
     data: str
     """Data set: NAME, NAME:PATH, or one's own as MODULE:FUNCTION[:PATH]."""
     task: Literal["classification", "language_model", "tagging", "gan"] = "classification"
-    """What is learned, which decides the loss and the figures reported."""
+    """What is learned."""
     epochs: float = 10
     """Passes over the training data."""
     steps: int | None = None
@@ -50,7 +50,7 @@ class Recipe:
     accumulate: int = 1
     """Batches whose gradients are averaged for one optimizer update."""
     steps_per_call: int = 1
-    """Steps compiled into one call, which saves Python's share where a step takes less than a millisecond."""
+    """Steps compiled into one call, for steps of less than a millisecond."""
     label_smoothing: float = 0.0
     """Share of the target spread evenly over all classes."""
     weights: str | None = None
@@ -60,11 +60,11 @@ class Recipe:
     layer_decay: float | None = None
     """Factor on the learning rate per stage from the output."""
     ema: float | None = None
-    """Decay of an exponential moving average of the weights, which evaluation then uses."""
+    """Decay of a moving average of the weights, which evaluation then uses."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Dtype of the computation; parameters stay float32."""
     implementation: Literal["auto", "xla", "triton", "pallas", "interpret", "ptx"] = "auto"
-    """Kernels to use; see kernels/runtime/dispatch.py."""
+    """Kernels to use."""
     seed: int = 0
     """Of the initial weights, the order of the data and every random draw."""
     evaluate_every: float = 1
@@ -82,7 +82,7 @@ class Recipe:
     resume: bool = True
     """Continue the run found in workdir, or delete it."""
     tracker: str = "tensorboard"
-    """Where figures go too: tensorboard, none or MODULE:CLASS, or several with commas."""
+    """Where figures go: tensorboard, none, MODULE:CLASS, several with commas."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """The least that the console shows."""
     debug_nans: bool = False
