@@ -33,14 +33,22 @@ from kernels.runtime.sizes import cdiv
 
 
 def open_model(
-    source: str, model: str | None, data: str | None, data_options: str | None = None, *, trust: bool = False
+    source: str,
+    model: str | None,
+    data: str | None,
+    data_options: str | None = None,
+    checkpoint: str | None = None,
+    *,
+    trust: bool = False,
 ) -> tuple[Run, pathlib.Path]:
     """The run or weights to evaluate, and the folder for its pictures."""
     path = pathlib.Path(source)
     if path.is_dir():
         if model or data or data_options:
             raise UserError(f"--model, --data, --data-options: {source} is a workdir, which says itself what it holds")
-        return load_run(path, judge_of, trust=trust), path
+        return load_run(path, judge_of, checkpoint or "newest", trust=trust), path
+    if checkpoint:
+        raise UserError(f"--checkpoint: {checkpoint} given, {source} is no workdir")
     if not path.exists() and "://" not in source:
         raise UserError(f"source: {source} is neither a workdir nor a weights file")
     if model is None:
@@ -171,9 +179,11 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--data", help="the data to evaluate a weights file on; the model's own if not given")
     parser.add_argument("--data-options", help="further keywords of that data, as NAME=VALUE,NAME=VALUE: skip_corrupt=True")
     parser.add_argument("--worst", type=whole(0, 1000), default=24, help="how many mistakes to draw (%(default)s)")
+    parser.add_argument("--checkpoint", help="of a workdir: newest (if not given), best (by --best of the run), or a step")
     parser.add_argument("--trust", action="store_true", help=TRUST)
     options = parser.parse_args(arguments)
-    opened, folder = open_model(options.source, options.model, options.data, options.data_options, trust=options.trust)
+    given = (options.source, options.model, options.data, options.data_options, options.checkpoint)
+    opened, folder = open_model(*given, trust=options.trust)
     console = Console(highlight=False, markup=False, emoji=False)  # names are printed as they are
     figures = opened.task.evaluate(opened.stepper)
     shown = ", ".join(f"{name} {value:.2%}" if name == "accuracy" else f"{name} {value:.4f}" for name, value in figures.items())

@@ -36,9 +36,10 @@ def main(arguments: list[str]) -> int:
     maker = importlib.import_module(TASKS[recipe.task])
     parser = Parser(f"experiments.generate {workdir}", maker.__doc__, maker.EXAMPLE)
     maker.add_arguments(parser)
+    parser.add_argument("--checkpoint", default="newest", help="newest (if not given), best (by --best of the run), or a step")
     parser.add_argument("--trust", action="store_true", help=TRUST)
     options = parser.parse_args(arguments[1:])
-    maker.generate(load_run(workdir, trust=options.trust), options)
+    maker.generate(load_run(workdir, checkpoint=options.checkpoint, trust=options.trust), options)
     return 0
 
 

@@ -75,7 +75,7 @@ def main(arguments: list[str]) -> int:
         print(f"{__doc__}\n{USAGE}\n\nmodels: {', '.join(zoo.list_models())}")
         return 0
     others = start_processes(arguments)
-    from experiments.training import processes
+    from experiments.training import messages, processes
     from experiments.training.interrupts import StoppedError
     from experiments.training.judge import judge_of
     from experiments.training.loop import train
@@ -83,7 +83,8 @@ def main(arguments: list[str]) -> int:
     try:
         with processes.together(StoppedError):
             recipe, batch_named = parse(others)
-            train(recipe, judge=judge_of, fit_batch=not batch_named)
+            with messages.of_libraries(recipe.log_level):
+                train(recipe, judge=judge_of, fit_batch=not batch_named)
     except StoppedError as stopped:
         print(stopped, file=sys.stderr)
         return 128 + stopped.signal_number

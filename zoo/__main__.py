@@ -44,13 +44,15 @@ def _info(name: str) -> None:
 BAR = 30  # characters of a probability of one
 
 
-def _open(name: str, weights: str | None, cache: str | None) -> nnx.Module:
+def _open(name: str, weights: str | None, cache: str | None, checkpoint: str | None) -> nnx.Module:
     """The model to predict with, all of its weights loaded."""
     path = pathlib.Path(name)
     if name not in zoo.list_models() and (name.startswith("hf://") or path.suffix == ".safetensors" or path.exists()):
         if weights is not None:
             raise ValueError(f"--weights: {weights} given, and {name} has its own")
-        return zoo.load_model(name, cache=cache)
+        return zoo.load_model(name, cache=cache, checkpoint=checkpoint)
+    if checkpoint is not None:
+        raise ValueError(f"--checkpoint: {checkpoint} given, and {name} is no run")
     info = zoo.model_info(name)
     if weights is None:
         published = f"; torchvision://{info.weights[0]} is published" if info.weights else ""
@@ -74,7 +76,7 @@ def _names(choice: str | None) -> Sequence[str] | None:
 
 def _predict(options: argparse.Namespace) -> None:
     classes = _names(options.classes)
-    model = _open(options.model, options.weights, options.cache)
+    model = _open(options.model, options.weights, options.cache, options.checkpoint)
     block = "█" if (sys.stdout.encoding or "").lower().startswith("utf") else "#"
     for image in options.images:
         found = zoo.predict(model, image, options.k, classes=classes)
@@ -96,6 +98,9 @@ def main(arguments: list[str] | None = None) -> int:
     predict.add_argument("model", metavar="MODEL", help="a name from the list; or a run, a saved model, hf://owner/name")
     predict.add_argument("images", metavar="IMAGE", nargs="+", help="image files")
     predict.add_argument("--weights", help="torchvision://NAME, hf://owner/repo, or a file: .safetensors, or one of torch.save")
+    predict.add_argument(
+        "--checkpoint", help="of a run: newest, best (by --best of the run), or a step; its last values if not given"
+    )
     predict.add_argument("--cache", help="folder for downloads; $ZOO_CACHE, or one among the user's caches, if not given")
     predict.add_argument("-k", type=int, default=5, help="how many classes to show (5)")
     predict.add_argument("--classes", help="names of the classes, where the weights have none: imagenet, or a file, one a line")

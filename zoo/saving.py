@@ -23,7 +23,7 @@ from zoo.weights.info import KEY, WeightsInfo, weights_info
 from zoo.weights.load import load_weights, save_weights
 from zoo.weights.names import torch_tensors
 from zoo.weights.pth import WeightsFileError
-from zoo.weights.runs import CHECKPOINTS, MODEL
+from zoo.weights.runs import CHECKPOINTS, MODEL, checkpoint_in
 from zoo.weights.sources import read_info
 
 logger = logging.getLogger(__name__)
@@ -84,6 +84,7 @@ def load_model(
     implementation: str | None = None,
     cache: str | os.PathLike | None = None,
     rngs: nnx.Rngs | int = 0,
+    checkpoint: str | int | None = None,
 ) -> nnx.Module:
     """The model that `save_model` or a training run wrote, in evaluation mode; `zoo.weights_info` tells what is known of it.
 
@@ -95,6 +96,7 @@ def load_model(
       implementation: passed to every operator in kernels/; None takes the best that runs here.
       cache: folder for downloads; None for that of the hub's client.
       rngs: random streams, or a seed, for what training draws.
+      checkpoint: of a training run, take the values of this one, "newest", "best" or its step, instead of the last ones.
 
     Raises:
       ValueError: the file does not say what the model is, or says what this version does not know; or there is none.
@@ -125,6 +127,10 @@ def load_model(
     for name, tensor in torch_tensors(read).items():
         if isinstance(value := tensor.variable.get_value(), jax.Array):
             torch_tensors(model)[name].variable.set_value(value)
+    if checkpoint is not None:
+        saved = checkpoint_in(pathlib.Path(source), checkpoint)
+        load_weights(model, saved, adapt=False)
+        info, place = dataclasses.replace(info, figures=()), str(saved)  # the figures are of the last values
     model.zoo_weights = dataclasses.replace(info, source=place)
     model.eval()
     return model

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from experiments.errors import UserError, check_kind, nearest
 from experiments.flags import LARGEST_SEED
 
+ELSEWHERE = ("workdir", "resume", "tracker", "log_level", "debug_nans", "profile")  # fields that decide no result
 LARGEST = 1e30  # float32 ends a little above
 MOST_STEPS = 2**31  # the state counts them as int32
 
@@ -23,7 +24,7 @@ class Recipe:
     data: str
     """Data set: NAME, NAME:PATH, or one's own as MODULE:FUNCTION[:PATH]."""
     task: Literal["classification", "language_model", "tagging", "gan"] = "classification"
-    """What is learned, which decides the loss and the figures reported."""
+    """What is learned."""
     epochs: float = 10
     """Passes over the training data."""
     steps: int | None = None
@@ -49,7 +50,7 @@ class Recipe:
     accumulate: int = 1
     """Batches whose gradients are averaged for one optimizer update."""
     steps_per_call: int = 1
-    """Steps compiled into one call, which saves Python's share where a step takes less than a millisecond."""
+    """Steps compiled into one call, for steps of less than a millisecond."""
     label_smoothing: float = 0.0
     """Share of the target spread evenly over all classes."""
     weights: str | None = None
@@ -59,11 +60,11 @@ class Recipe:
     layer_decay: float | None = None
     """Factor on the learning rate per stage from the output."""
     ema: float | None = None
-    """Decay of an exponential moving average of the weights, which evaluation then uses."""
+    """Decay of a moving average of the weights, which evaluation then uses."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Dtype of the computation; parameters stay float32."""
     implementation: Literal["auto", "xla", "triton", "pallas", "interpret", "ptx"] = "auto"
-    """Kernels to use; see kernels/runtime/dispatch.py."""
+    """Kernels to use."""
     seed: int = 0
     """Of the initial weights, the order of the data and every random draw."""
     evaluate_every: float = 1
@@ -72,18 +73,28 @@ class Recipe:
     """Epochs between checkpoints."""
     mesh: str = "data=-1"
     """Devices as named axes: data=4,model=2 splits batches over four groups, large parameters over two; -1: all there are."""
+    early_stop: str | None = None
+    """FIGURE[:N]: end after N evaluations (5) without a better FIGURE on the test data."""
+    best: str | None = None
+    """Figure on the test data; the checkpoint where it was best is kept too."""
     workdir: str | None = None
     """Where the run is kept; runs/MODEL-DATA if not given."""
     resume: bool = True
-    """Continue the run found in workdir; --no-resume deletes it and starts anew."""
+    """Continue the run found in workdir, or delete it."""
+    tracker: str = "tensorboard"
+    """Where figures go: tensorboard, none, MODULE:CLASS, several with commas."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least that the console shows."""
+    debug_nans: bool = False
+    """Name the operation that makes the first NaN; slow."""
+    profile: int | None = None
+    """Steps to trace for xprof or Perfetto."""
     model_options: str = ""
     """Further keywords of zoo.create_model, as NAME=VALUE,NAME=VALUE."""
     data_options: str = ""
     """Further keywords of the data set, in the same form."""
     task_options: str = ""
-    """Further keywords of the task, in the same form. Of a GAN: loss=non_saturating, least_squares, hinge or wasserstein_gp;
-    d_steps, discriminator steps for each one of the generator; fresh_latents=True, other latent vectors for the generator's
-    step; penalty and r1, weights of gradient penalties; conditional=True, labels for both networks; judge, a workdir."""
+    """Further keywords of the task, in the same form; a GAN's are in docs/training.md."""
 
     def __post_init__(self) -> None:
         for name, kind in type(self).__annotations__.items():
@@ -91,7 +102,7 @@ class Recipe:
                 _check_choice(name, getattr(self, name))
             else:
                 check_kind(name, getattr(self, name), kind)
-        positive = ("epochs", "steps", "batch_size", "learning_rate", "clip_norm", "accumulate", "steps_per_call")
+        positive = ("epochs", "steps", "batch_size", "learning_rate", "clip_norm", "accumulate", "steps_per_call", "profile")
         for name in (*positive, "evaluate_every", "checkpoint_every"):
             if getattr(self, name) is not None and not getattr(self, name) > 0:
                 raise UserError(f"{name}: {getattr(self, name)} given, a number above 0 is needed")
@@ -110,7 +121,7 @@ class Recipe:
         for name in ("learning_rate", "weight_decay", "clip_norm"):
             if (getattr(self, name) or 0) > LARGEST:
                 raise UserError(f"{name}: {getattr(self, name)} given, at most {LARGEST:g} is allowed")
-        for name in ("steps", "batch_size", "accumulate", "steps_per_call"):
+        for name in ("steps", "batch_size", "accumulate", "steps_per_call", "profile"):
             if (getattr(self, name) or 0) >= MOST_STEPS:
                 raise UserError(f"{name}: {getattr(self, name)} given, a number below 2**31 is needed")
         if not 0 <= self.seed <= LARGEST_SEED:
@@ -148,8 +159,8 @@ class Recipe:
         return self.workdir or f"runs/{self.model.replace(':', '.')}-{self.data.partition(':')[0]}"
 
     def settings(self) -> dict[str, Any]:
-        """What decides the result of the run: all but where it is kept."""
-        return {k: v for k, v in dataclasses.asdict(self).items() if k not in ("workdir", "resume")}
+        """What decides the result of the run: all but where it is kept and how it is watched."""
+        return {k: v for k, v in dataclasses.asdict(self).items() if k not in ELSEWHERE}
 
 
 def _check_choice(name: str, value: Any) -> None:

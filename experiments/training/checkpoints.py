@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import hashlib
 import json
@@ -15,6 +16,7 @@ import jax
 from orbax.checkpoint import v1 as ocp
 
 from experiments.errors import UserError, explain
+from experiments.training import processes
 from experiments.training.mesh import to_host
 from zoo.weights import runs
 
@@ -51,9 +53,8 @@ class OtherRunError(ValueError):
 
 
 class Checkpoints:
-    """The checkpoints of one run: the two newest and the best.
-
-    "Best" is by the training loss since the last evaluation: the test data is never used to choose anything.
+    """The checkpoints of one run: the two newest, the one of the lowest training loss, and, where the run judges itself by a
+    figure on the test data, the best by that.
     """
 
     def __init__(self, directory: pathlib.Path, *, reading: bool = False):
@@ -62,6 +63,8 @@ class Checkpoints:
         logging.getLogger("absl").setLevel(logging.CRITICAL)
         self.directory = directory
         self._pending: int | None = None
+        self._saving: concurrent.futures.Future[None] | None = None
+        self._thread = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")
         try:
             if not reading:
                 directory.mkdir(parents=True, exist_ok=True)
@@ -71,7 +74,11 @@ class Checkpoints:
                 directory.absolute(),
                 save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
                 preservation_policy=_policies.AnyPreservationPolicy(
-                    [_policies.LatestN(2), _policies.BestN(get_metric_fn=lambda m: m["loss"], reverse=True, n=1)]
+                    [
+                        _policies.LatestN(2),
+                        _policies.BestN(get_metric_fn=lambda m: m["loss"], reverse=True, n=1),
+                        _policies.BestN(get_metric_fn=lambda m: m.get("rank", 0), n=1),
+                    ]
                 ),
                 cleanup_tmp_directories=not reading,
             )
@@ -79,24 +86,37 @@ class Checkpoints:
             raise UserError(f"workdir: {explain(error)}") from error
         self.last_good = max((c.step for c in self._checkpointer.checkpoints), default=None)
 
-    def save(self, step: int, state: Any, extra: dict[str, Any], *, loss: float, wait: bool = False) -> None:
+    def save(self, step: int, state: Any, extra: dict[str, Any], *, loss: float, rank: int = 0, wait: bool = False) -> None:
         """Start to save; the arrays are copied before this returns, so the state may be donated afterwards.
+
+        The digest and all of Orbax's work are a thread's: hashing ResNet-18 and its optimizer takes as long as several steps.
+        Of several processes each must enter Orbax, which has them meet, between the same two steps.
 
         Args:
           extra: anything JSON can hold, given back by `restore`.
+          rank: the highest of all is kept.
           wait: return only when it is on disk.
         """
         leaves = named_leaves(state)
         self.wait()
         # Orbax may still read from the arrays when the next step gives their memory away, so it is handed copies.
         copies = {name: leaf.copy() for name, leaf in leaves.items()}
-        arrays = digest(leaves)
-        metadata = {"digest": arrays, "extra": extra, "extra_digest": _digest_of_extra(arrays, extra)}
+        jax.block_until_ready(copies)
         self._pending = step
-        with self._failing():
-            self._checkpointer.save_async(step, copies, metrics={"loss": loss}, custom_metadata=metadata, overwrite=True)
+        if processes.count() == 1:
+            self._saving = self._thread.submit(self._write, step, copies, extra, {"loss": loss, "rank": rank})
+        else:
+            with self._failing():
+                self._write(step, copies, extra, {"loss": loss, "rank": rank})
         if wait:
             self.wait()
+
+    def _write(self, step: int, leaves: dict[str, jax.Array], extra: dict[str, Any], metrics: dict[str, float]) -> None:
+        arrays = digest(leaves)
+        metadata = {"digest": arrays, "extra": extra, "extra_digest": _digest_of_extra(arrays, extra)}
+        self._checkpointer.save_async(step, leaves, metrics=metrics, custom_metadata=metadata, overwrite=True)
+        if processes.count() == 1:
+            self._checkpointer.wait()
 
     def wait(self) -> None:
         """Block until the save under way is on disk.
@@ -105,6 +125,9 @@ class Checkpoints:
           UserError: it could not be written.
         """
         with self._failing():
+            saving, self._saving = self._saving, None
+            if saving is not None:
+                saving.result()
             self._checkpointer.wait()
         if self._pending is not None:
             self.last_good, self._pending = self._pending, None
@@ -124,10 +147,30 @@ class Checkpoints:
         """Steps of which there is a checkpoint, oldest first."""
         return sorted(c.step for c in self._checkpointer.checkpoints)
 
-    def restore(self, state: Any, shardings: list[Any], *, discard: bool) -> tuple[Any, dict[str, Any], list[str]] | None:
+    def step_of(self, which: str | int) -> int:
+        """The step of a checkpoint.
+
+        Args:
+          which: "best", by the figure of --best, or a step.
+
+        Raises:
+          UserError: it is not there; the message lists those that are.
+        """
+        ranks = {c.step: (c.metrics or {}).get("rank", 0) for c in self._checkpointer.checkpoints}
+        best = max(ranks, key=lambda step: ranks[step], default=0)
+        known = [*(["best"] if ranks.get(best) else []), "newest", *map(str, sorted(ranks))]
+        if str(which) not in known:
+            hint = "; a run keeps a best one where --best names a figure" if which == "best" else ""
+            raise UserError(f"checkpoint: {which} given, {self.directory} has {', '.join(known)}{hint}")
+        return best if which == "best" else int(which)
+
+    def restore(
+        self, state: Any, shardings: list[Any], *, discard: bool, only: int | None = None
+    ) -> tuple[Any, dict[str, Any], list[str]] | None:
         """The newest sound checkpoint, in the structure of `state`.
 
         Args:
+          only: take that of this step and no other.
           discard: delete the damaged ones passed over, so that those steps can be saved again.
 
         Returns:
@@ -143,7 +186,7 @@ class Checkpoints:
             for (name, data), sharding in zip(named_leaves(state).items(), shardings, strict=True)
         }
         passed_over = []
-        for candidate in reversed(self.steps()):
+        for candidate in reversed(self.steps()) if only is None else (only,):
             reason = ""
             with runs.one_error():
                 try:
@@ -204,4 +247,5 @@ class Checkpoints:
         try:
             self.wait()
         finally:
+            self._thread.shutdown()
             self._checkpointer.close()

@@ -45,6 +45,7 @@ OPTIONS = {
     "loss": "str", "d_steps": "int", "fresh_latents": "bool", "penalty": "float", "r1": "float", "conditional": "bool",
     "judge": "str | None",
 }  # fmt: skip
+BETTER = {"frechet_distance": -1, "precision": 1, "recall": 1, "label_distance": -1, "missing_classes": -1}
 # Samples in the pictures, and generated images of which more than this share of classes is missing is a collapsed run.
 GRID, COLLAPSED = 64, 0.3
 
@@ -53,6 +54,11 @@ def total(tree: Any) -> jax.Array:
     """The sum of all elements, finite only if they all are. On a CPU a product with ones takes less time than a sum."""
     flat = [leaf.reshape(-1, leaf.shape[-1]) for leaf in jax.tree.leaves(tree)]
     return sum((jnp.sum(jnp.ones(len(leaf), leaf.dtype) @ leaf) for leaf in flat), jnp.float32(0))
+
+
+def norm(tree: Any) -> jax.Array:
+    """The L2 norm of all elements. Behind the barrier, it cannot be fused with the update, which would be rounded otherwise."""
+    return optax.tree.norm(jax.lax.optimization_barrier(tree))
 
 
 def joined(generator: nnx.State, discriminator: nnx.State) -> nnx.State:
@@ -74,7 +80,10 @@ class GanTask:
       judge: workdir of a trained lenet5 to measure with.
     """
 
-    metric_names: tuple[str, ...] = ("loss", "finite", "generator_loss", "discriminator_loss", "score_of_real", "score_of_fake")
+    metric_names: tuple[str, ...] = (
+        "loss", "finite", "generator_loss", "discriminator_loss", "score_of_real", "score_of_fake", "generator_gradient_norm",
+        "discriminator_gradient_norm",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -98,6 +107,7 @@ class GanTask:
             if not least <= options[name] <= most:
                 raise UserError(f"{name}: {options[name]!r} given, {least} to {most:g} is needed")
         self.recipe, self.dataset, self.steps, self.rates = recipe, dataset, steps, None
+        self.directions = dict(BETTER)
         self.loss_name, self.d_steps = options["loss"], options["d_steps"]
         self.penalty, self.r1 = float(options["penalty"]), float(options["r1"])
         self.conditional, self.fresh_latents = options["conditional"], options["fresh_latents"]
@@ -227,7 +237,7 @@ class GanTask:
             model = self._merge(params["generator"], params_d, rest)
             return generator_loss(model.discriminator(images, labels)), zoo.split(model)[2]
 
-        Generated = tuple[nnx.State, Any, nnx.State, jax.Array, jax.Array]
+        Generated = tuple[nnx.State, Any, nnx.State, jax.Array, jax.Array, jax.Array]
 
         def step_g(params_g: nnx.State, optimizer_g: Any, rest: nnx.State) -> Generated:
             images, pull_images = fake, pull_back
@@ -237,21 +247,26 @@ class GanTask:
             (value, rest), pull = jax.value_and_grad(loss_g, has_aux=True)(images, rest)
             (gradient,) = pull_images(pull)
             updates, optimizer_g = self.optimizer.update(gradient, optimizer_g, params_g)
-            return optax.apply_updates(params_g, updates), optimizer_g, rest, *map(jnp.float32, (value, total(gradient)))
+            return (
+                optax.apply_updates(params_g, updates),
+                optimizer_g,
+                rest,
+                *map(jnp.float32, (value, total(gradient), norm(gradient))),
+            )
 
         def wait_g(params_g: nnx.State, optimizer_g: Any, rest: nnx.State) -> Generated:
-            return params_g, optimizer_g, rest, jnp.float32(loss_g(fake, rest)[0]), jnp.float32(0)
+            return params_g, optimizer_g, rest, *map(jnp.float32, (loss_g(fake, rest)[0], 0, -1))
 
         before = params["generator"], optimizer_g, rest
         if self.d_steps == 1:
-            params_g, optimizer_g, rest, value_g, sum_g = step_g(*before)
+            params_g, optimizer_g, rest, value_g, sum_g, norm_g = step_g(*before)
         else:
             due = state.step % self.d_steps == self.d_steps - 1
-            params_g, optimizer_g, rest, value_g, sum_g = jax.lax.cond(due, step_g, wait_g, *before)
+            params_g, optimizer_g, rest, value_g, sum_g, norm_g = jax.lax.cond(due, step_g, wait_g, *before)
         params = joined(params_g, params_d)
         ema = averaged(self.recipe.ema, state.ema, params, state.step)
         finite = jnp.isfinite(value_d) & jnp.isfinite(value_g) & jnp.isfinite(total(gradient_d) + sum_g)
-        figures = (value_d + value_g, finite, value_g, value_d, real_score, fake_score)
+        figures = (value_d + value_g, finite, value_g, value_d, real_score, fake_score, norm_g, norm(gradient_d))
         vector = jnp.stack([jnp.asarray(figure, jnp.float32) for figure in figures])
         return TrainState(state.step + 1, params, rest, (optimizer_g, optimizer_d), ema), vector
 
@@ -283,11 +298,13 @@ class GanTask:
         z, labels = self.latents(judge.half, seed=1)
         return measure(judge, self.generate(stepper.state, z, labels))
 
-    def illustrate(self, state: TrainState, workdir: pathlib.Path, step: int) -> None:
+    def illustrate(self, state: TrainState, workdir: pathlib.Path, step: int) -> dict[str, pathlib.Path]:
         """samples/STEP.png, a grid from latent vectors that stay the same; samples.gif is made of them at the end."""
         images = self.generate(state, *self.latents(GRID, seed=2))
+        path = workdir / "samples" / f"{step:07d}.png"
         if jax.process_index() == 0:
-            samples.save_grid(images, workdir / "samples" / f"{step:07d}.png")
+            samples.save_grid(images, path)
+        return {"samples": path}
 
     def conclude(self, workdir: pathlib.Path, figures: dict[str, float]) -> dict[str, Any]:
         """What the summary says besides the figures: whether the samples collapsed onto few classes."""

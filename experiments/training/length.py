@@ -11,12 +11,12 @@ from experiments.errors import UserError
 from experiments.recipes.recipe import Recipe
 from experiments.training import run_files
 
-NAMES = ("epochs", "steps")
+NAMES = ("epochs", "steps", "early_stop")
 
 
 def is_other(old: dict[str, Any], recipe: Recipe) -> bool:
     """Whether a run that was begun with the settings `old` was given another length."""
-    return any(old[name] != getattr(recipe, name) for name in NAMES)
+    return any(old.get(name) != getattr(recipe, name) for name in NAMES)
 
 
 def check(workdir: pathlib.Path, recipe: Recipe, steps: int) -> None:

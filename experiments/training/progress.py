@@ -45,17 +45,30 @@ class ProgressBar:
 
     def update(self, step: int, figures: dict[str, float]) -> None:
         """Show the training figures up to `step`."""
-        names = [name for name in figures if name not in ("examples_per_second", "learning_rate")]
-        shown = [f"{name} {figures[name]:.4g}" for name in names[:4]]
-        self._text = "  ".join([*shown, f"{figures['examples_per_second']:,.0f} examples/s"])
+        self._text = shown(figures)
         self._bar.update(self._task, completed=step, description=self._describe(step))
         if not self._console.is_terminal and time.monotonic() > self._line_due:
-            self._console.print(f"step {step}/{self._steps}  {self._describe(step)}", highlight=False)
+            self._console.print(f"step {step}/{self._steps}  {self._describe(step)}", highlight=False, soft_wrap=True)
             self._line_due = time.monotonic() + 10
 
     def say(self, line: str) -> None:
         """Print a line that stays above the bar."""
         self._bar.console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def shown(figures: dict[str, float]) -> str:
+    """The training figures in a line: the first ones, norms, speed and what the step waits for and uses."""
+    speed = ("examples_per_second", "learning_rate", "input_wait", "peak_memory_bytes", "peak_share")
+    names = [name for name in figures if name not in speed and not name.endswith("gradient_norm")][:4]
+    names += [name for name in figures if name.endswith("gradient_norm")]
+    words = [f"{name.replace('_', ' ')} {figures[name]:.4g}" for name in names]
+    words.append(f"{figures['examples_per_second']:,.0f} examples/s")
+    words.append(f"input wait {figures['input_wait']:.1%}")
+    if "peak_memory_bytes" in figures:
+        words.append(f"{figures['peak_memory_bytes'] / 2**30:.2f} GiB")
+    if "peak_share" in figures:
+        words.append(f"{figures['peak_share']:.1%} of peak")
+    return "  ".join(words)
 
 
 def print_summary(console: Console, summary: dict[str, Any], title: str) -> None:
@@ -67,7 +80,7 @@ def print_summary(console: Console, summary: dict[str, Any], title: str) -> None
         if name == "skipped":  # said in a line of its own
             continue
         if isinstance(value, float):
-            text = f"{value:.2%}" if name.endswith("accuracy") else f"{value:,.4g}"
+            text = f"{value:.2%}" if name.endswith(("accuracy", "input_wait", "peak_share")) else f"{value:,.4g}"
         else:
             text = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
         table.add_row(name.replace("_", " "), Text(printable(text)))

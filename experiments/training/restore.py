@@ -72,16 +72,18 @@ def recipe_of(workdir: pathlib.Path) -> Recipe:
 def load_run(
     workdir: pathlib.Path,
     judge: Callable[[Recipe, data.Dataset], Judge] | None = None,
+    checkpoint: str | int = "newest",
     *,
     trust: bool = False,
 ) -> Run:
-    """The newest sound checkpoint of the run in `workdir`.
+    """A checkpoint of the run in `workdir`.
 
     Args:
+      checkpoint: "newest", which passes over damaged ones; "best", by the figure of --best; or a step.
       trust: import and call what config.json names as MODULE:FUNCTION. A stranger's could name any function that is installed.
 
     Raises:
-      UserError: there is no run, no checkpoint, or none that can be read; it names code and is not trusted.
+      UserError: there is no run, no such checkpoint, or none that can be read; it names code and is not trusted.
     """
     recipe = recipe_of(workdir)
     # By their colons: to look for the module would import its package already.
@@ -91,7 +93,8 @@ def load_run(
         raise UserError(f"workdir: {workdir} names code to run ({printable(', '.join(code))}); --trust runs it")
     run = build(recipe, judge, run_files.read_preprocessing(workdir))
     with contextlib.closing(Checkpoints(workdir / run_files.CHECKPOINTS, reading=True)) as checkpoints:
-        found = checkpoints.restore(run.stepper.state, run.stepper.shardings, discard=False)
+        only = None if checkpoint == "newest" else checkpoints.step_of(checkpoint)
+        found = checkpoints.restore(run.stepper.state, run.stepper.shardings, discard=False, only=only)
     if found is None:
         raise UserError(f"workdir: {workdir} holds no checkpoint yet")
     run.stepper.state, extra, _ = found

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import pathlib
 import shutil
-import time
 from typing import Any
 
 from experiments.errors import UserError
 from experiments.measuring.names import drawable, printable
+from experiments.training.trackers import Trackers
 from kernels.runtime.sizes import cdiv
 from zoo import model_card
 from zoo.preprocessing import Preprocessing
@@ -18,7 +17,7 @@ from zoo.weights import runs
 
 CHECKPOINTS = runs.CHECKPOINTS
 FILES = ("config.json", "metrics.jsonl", "summary.json", "curves.png", "samples.png", "samples.gif", runs.MODEL)
-FOLDERS = (CHECKPOINTS, "tensorboard", "samples")
+FOLDERS = (CHECKPOINTS, "tensorboard", "samples", "profile")
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any]:
@@ -82,7 +81,9 @@ def earlier_part(workdir: pathlib.Path, settings: dict[str, Any]) -> dict[str, A
     if old is None or not newest_checkpoint(workdir):
         return None  # nothing was trained that could be lost
     new = json.loads(json.dumps(settings))
-    different = sorted(name for name in {*old, *new} - {"epochs", "steps", "mesh"} if old.get(name) != new.get(name))
+    different = sorted(
+        name for name in {*old, *new} - {"epochs", "steps", "mesh", "early_stop"} if old.get(name) != new.get(name)
+    )
     if different:
         listed = ", ".join(f"{name} {old.get(name)!r} there, {new.get(name)!r} now" for name in different[:4])
         raise UserError(f"workdir: {workdir} holds another run ({listed}); give another --workdir, or --no-resume to delete it")
@@ -101,55 +102,38 @@ def clear(workdir: pathlib.Path) -> None:
 
 
 class Metrics:
-    """metrics.jsonl and its TensorBoard twin, written as the run goes.
+    """metrics.jsonl and what the trackers get, written as the run goes.
 
     After an interruption both continue from the checkpoint: lines of steps that will be run again are dropped.
     """
 
-    def __init__(self, workdir: pathlib.Path, start_step: int):
-        self.path = workdir / "metrics.jsonl"
-        self._folder = workdir / "tensorboard"
-        self._tensorboard: Any = None
+    def __init__(self, workdir: pathlib.Path, start_step: int, trackers: Trackers):
+        self.path, self._trackers = workdir / "metrics.jsonl", trackers
         kept = [row for row in read_metrics(workdir) if row["step"] <= start_step] if start_step else []
         self.path.write_text("".join(json.dumps(row) + "\n" for row in kept))
-        if not start_step:
-            shutil.rmtree(self._folder, ignore_errors=True)
-        self._start_step = start_step
         self._file = self.path.open("a", buffering=1)
+        trackers.start(read_json(workdir / "config.json") | {"workdir": str(workdir), "step": start_step})
 
     def write(self, row: dict[str, Any]) -> None:
         """Append one row: step, split and figures."""
-        from tensorboardX.proto.event_pb2 import Event
-        from tensorboardX.summary import scalar
-
         self._file.write(json.dumps(row) + "\n")
-        if self._tensorboard is None:
-            self._tensorboard = self._open_events()
-        for name, value in row.items():
-            if name not in ("step", "split"):
-                summary = scalar(f"{row['split']}/{name}", value)
-                self._tensorboard.write_event(Event(step=row["step"], wall_time=time.time(), summary=summary))
-        self._tensorboard.flush()
+        self._trackers.log(row)
 
-    def _open_events(self) -> Any:
-        """TensorBoard's file, written to at once: a writer with a thread of its own waits for ever where the disk is full."""
-        from tensorboardX.event_file_writer import EventsWriter
-        from tensorboardX.proto.event_pb2 import Event, SessionLog
+    def images(self, step: int, images: dict[str, pathlib.Path]) -> None:
+        """Pictures that were written."""
+        self._trackers.images(step, images)
 
-        self._folder.mkdir(exist_ok=True)
-        events = EventsWriter(str(self._folder / "events"), f".{os.getpid()}")
-        if self._start_step:  # what an earlier process wrote from here on does not count
-            log = SessionLog(status=SessionLog.START)
-            events.write_event(Event(step=self._start_step, wall_time=time.time(), session_log=log))
-        return events
+    def finish(self, summary: dict[str, Any] | None) -> None:
+        """The end of the run; None where it was interrupted."""
+        self._file.close()
+        trackers, self._trackers = self._trackers, Trackers("none", print)
+        trackers.finish(summary)
 
     def __enter__(self) -> Metrics:
         return self
 
     def __exit__(self, *_: Any) -> None:
-        self._file.close()
-        if self._tensorboard is not None:
-            self._tensorboard.close()
+        self.finish(None)
 
 
 def read_metrics(workdir: pathlib.Path) -> list[dict[str, Any]]:
@@ -190,7 +174,7 @@ def skipped_line(files: list[str]) -> str:
     return f"skip_corrupt: {len(files)} {images} could not be read and {were} left out: {shown}"
 
 
-NOT_DRAWN = ("step", "split", "examples_per_second", "learning_rate")
+NOT_DRAWN = ("step", "split", "examples_per_second", "learning_rate", "input_wait", "peak_memory_bytes", "peak_share")
 
 
 def draw_curves(workdir: pathlib.Path, title: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -43,7 +43,8 @@ class LanguageModelTask(SupervisedTask):
     Gradients reach back to the beginning of a batch's piece of text; the state itself is carried on from piece to piece.
     """
 
-    metric_names = ("loss", "finite", "accuracy", "bits_per_character")
+    metric_names = ("loss", "finite", "accuracy", "bits_per_character", "gradient_norm")
+    better: ClassVar[dict[str, int]] = {"loss": -1, "accuracy": 1, "bits_per_character": -1}
 
     def build(self) -> nnx.Module:
         _check_model(self.recipe, "*_lm", "language model")

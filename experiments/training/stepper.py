@@ -6,6 +6,7 @@ import jax
 
 from experiments.recipes.recipe import Recipe
 from experiments.training import mesh as meshes
+from experiments.training.device_use import operations
 from experiments.training.task import Task, TrainState, use_implementation
 
 
@@ -37,7 +38,11 @@ class Stepper:
             with use_implementation(recipe):
                 return task.score_batch(jax.tree.unflatten(self._structure, leaves), batch)
 
-        self._step = jax.jit(step, donate_argnums=0, out_shardings=(self.shardings, replicated))
+        # A step that made a NaN is computed once more, which it cannot be if it gave its memory away.
+        donated = () if recipe.debug_nans else 0
+        self._step = jax.jit(step, donate_argnums=donated, out_shardings=(self.shardings, replicated))
+        self._called: list[dict[str, jax.ShapeDtypeStruct]] = []  # what the first call was given
+        self._operations: float | None = None
         self.score = jax.jit(score, out_shardings=replicated)
 
     @property
@@ -50,5 +55,19 @@ class Stepper:
 
     def step(self, batches: list[dict[str, jax.Array]]) -> list[jax.Array]:
         """A training step for each batch, in one call; returns the task's metrics of each, not yet computed perhaps."""
+        if not self._called:
+            shape = lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=getattr(a, "sharding", None))
+            self._called = jax.tree.map(shape, batches)
         self.leaves, metrics = self._step(self.leaves, batches)
         return metrics
+
+    @property
+    def operations_per_step(self) -> float:
+        """Floating-point operations of a step on each device, 0 where they are not known; see `device_use.operations`.
+
+        Asked for after the first step, it compiles nothing: JAX keeps what it compiled.
+        """
+        if self._operations is None:
+            lowered = self._step.lower(self.leaves, self._called)
+            self._operations = operations(lowered, self.mesh.size) / len(self._called)
+        return self._operations

@@ -9,7 +9,7 @@ import collections
 import contextlib
 import pathlib
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -46,9 +46,12 @@ class Task(Protocol):
     """What the loop needs of a task. It keeps nothing that changes: everything that does is in the state."""
 
     metric_names: tuple[str, ...]
-    """What train_step reports, in the order of its vector; first the loss, then whether it and the gradient are finite."""
+    """What train_step reports, in the order of its vector; first the loss, then whether it and the gradient are finite. A
+    norm is below 0 where a step computes none."""
     rates: Any
     """A factor on the learning rate for each parameter; None where all are 1."""
+    directions: dict[str, int]
+    """Figures on the test data that a run can be judged by: 1 where higher is better, -1 where lower is."""
 
     def learning_rate(self, step: int) -> float: ...
     def init(self) -> TrainState: ...
@@ -58,7 +61,7 @@ class Task(Protocol):
     def train_step(self, state: TrainState, batch: Batch) -> tuple[TrainState, jax.Array]: ...
     def score_batch(self, state: TrainState, batch: Batch) -> Metrics: ...
     def evaluate(self, stepper: Any, place: Callable[[Any], Any]) -> dict[str, float]: ...
-    def illustrate(self, state: TrainState, workdir: pathlib.Path, step: int) -> None: ...
+    def illustrate(self, state: TrainState, workdir: pathlib.Path, step: int) -> dict[str, pathlib.Path]: ...
     def conclude(self, workdir: pathlib.Path, figures: dict[str, float]) -> dict[str, Any]: ...
 
 
@@ -125,7 +128,8 @@ def structures(build: Callable[[], nnx.Module], freeze_until: str | None = None)
 class SupervisedTask:
     """One network, one optimizer, one loss. A subclass gives `loss` and `score`."""
 
-    metric_names: tuple[str, ...] = ("loss", "finite", "accuracy")
+    metric_names: tuple[str, ...] = ("loss", "finite", "accuracy", "gradient_norm")
+    better: ClassVar[dict[str, int]] = {"loss": -1, "accuracy": 1}
 
     def __init__(self, recipe: Recipe, dataset: Dataset, steps: int, per_epoch: int):
         self.recipe, self.dataset = recipe, dataset
@@ -133,6 +137,11 @@ class SupervisedTask:
         self.train_graph, self.test_graph = structures(self.build, recipe.freeze_until)
         self.rates = stage_rates.rates(nnx.eval_shape(self.build), recipe.freeze_until, recipe.layer_decay)
         self.optimizer = make_optimizer(recipe, self.schedule, self.rates)
+        self.directions = {f"{part}{name}": way for part in self._parts() for name, way in self.better.items()}
+
+    def _parts(self) -> dict[str, Any]:
+        """The test data, by what stands before its figures."""
+        return {"": self.dataset.test} | {f"{name}_": source for name, source in self.dataset.also_test.items()}
 
     def learning_rate(self, step: int) -> float:
         """The learning rate of the update that batch number `step` belongs to."""
@@ -196,8 +205,9 @@ class SupervisedTask:
         updates, optimizer = self.optimizer.update(gradient, state.optimizer, state.params)
         params = stage_rates.kept(state.params, optax.apply_updates(state.params, updates), self.rates)
         ema = stage_rates.kept(state.params, averaged(self.recipe.ema, state.ema, params, state.step), self.rates)
-        finite = jnp.isfinite(value) & jnp.isfinite(optax.tree.norm(gradient))
-        metrics = {"loss": value, "finite": finite} | metrics
+        norm = optax.tree.norm(gradient)
+        finite = jnp.isfinite(value) & jnp.isfinite(norm)
+        metrics = {"loss": value, "finite": finite, "gradient_norm": norm} | metrics
         vector = jnp.stack([metrics[name].astype(jnp.float32) for name in self.metric_names])
         return TrainState(state.step + 1, params, rest, optimizer, ema), vector
 
@@ -209,8 +219,8 @@ class SupervisedTask:
     def evaluate(self, stepper: Any, place: Callable[[Any], Any] = lambda batch: batch) -> dict[str, float]:
         """Means over the test data; `place` puts a batch on the devices."""
         size = self.recipe.batch_size
-        parts = {"": self.dataset.evaluation_batches(size)}
-        parts |= {f"{name}_": evaluation_batches(source, size) for name, source in self.dataset.also_test.items()}
+        parts = {name: evaluation_batches(source, size) for name, source in self._parts().items()}
+        parts[""] = self.dataset.evaluation_batches(size)
         found: dict[str, float] = {}
         for prefix, batches in parts.items():
             means = self.means(stepper.score(stepper.leaves, place(batch)) for batch in batches)
@@ -231,8 +241,9 @@ class SupervisedTask:
     def score(self, model: nnx.Module, batch: dict[str, jax.Array]) -> Metrics:
         raise NotImplementedError
 
-    def illustrate(self, state: TrainState, workdir: pathlib.Path, step: int) -> None:
-        """Write pictures of what the network does now; called after each evaluation."""
+    def illustrate(self, state: TrainState, workdir: pathlib.Path, step: int) -> dict[str, pathlib.Path]:
+        """Write pictures of what the network does now; called after each evaluation. Returns the PNG files by name."""
+        return {}
 
     def conclude(self, workdir: pathlib.Path, figures: dict[str, float]) -> dict[str, Any]:
         """What the summary says besides the figures of the last evaluation."""

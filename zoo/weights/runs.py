@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import hashlib
+import json
 import logging
 import math
 import pathlib
@@ -48,6 +49,35 @@ def weights_in(folder: pathlib.Path) -> pathlib.Path:
     if not saved:
         raise ValueError(f"source: {folder} holds neither {MODEL} nor the checkpoints of a run")
     return max(saved, key=lambda path: int(path.name))
+
+
+def checkpoint_in(folder: pathlib.Path, which: str | int) -> pathlib.Path:
+    """A checkpoint of a run.
+
+    Args:
+      which: "newest", "best" (by the figure that the run was told to judge by), or its step.
+
+    Raises:
+      ValueError: the run has no such checkpoint; the message lists those that it has.
+    """
+    ranks = {int(file.parent.name): _rank(file.parent) for file in (folder / CHECKPOINTS).glob(f"[0-9]*/{METADATA}")}
+    steps = {str(step): step for step in sorted(ranks)}
+    if ranks:
+        steps["newest"] = max(ranks)
+    if any(ranks.values()):
+        steps["best"] = max(ranks, key=lambda step: ranks[step])
+    if str(which) not in steps:
+        raise ValueError(f"checkpoint: {which} given, {folder} has {', '.join(steps) or 'none'}")
+    return folder / CHECKPOINTS / str(steps[str(which)])
+
+
+def _rank(checkpoint: pathlib.Path) -> float:
+    """The highest is the best one's; 0 where the run judges by no figure."""
+    try:
+        with (checkpoint / "metrics" / "metrics").open("rb") as file:
+            return float(json.loads(file.read(10_000)).get("rank", 0))
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+        return 0.0
 
 
 def read_run_checkpoint(folder: pathlib.Path) -> dict[str, np.ndarray]:
