@@ -1,10 +1,10 @@
 """Training runs disturbed at random moments, for as long as you like: python -m experiments.soak --minutes 60.
 
 Several models, in one process and in two, are killed, stopped, given a full disk, a damaged checkpoint, a second run in the
-same folder, an evaluation beside them; the same command continues each until it ends, and it must end with the parameters of a run
-that nobody disturbed. A run that hangs, prints a traceback, ends with a status that no fault explains or with other parameters
-is a finding. Faults follow from --seed; the moment within a step or a save is the machine's. Ctrl-C ends it and keeps what was
-found. Writes experiments/results/cpu/soak.json, or DIR/cpu/soak.json with --out DIR.
+same folder, an evaluation beside them; the same command continues each until it ends, and it must end with the parameters of a
+run that nobody disturbed. A run that hangs, prints a traceback, ends with a status that no fault explains or with other
+parameters is a finding. Faults follow from --seed; the moment within a step or a save is the machine's. Ctrl-C ends it and keeps
+what was found. Writes experiments/results/cpu/soak.json, or DIR/cpu/soak.json with --out DIR.
 """
 
 from __future__ import annotations
