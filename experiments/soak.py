@@ -3,8 +3,8 @@
 Several models, in one process and in two, are killed, stopped, given a full disk, a damaged checkpoint, a second run in the
 same folder, an evaluation beside them; the same command continues each until it ends, and it must end with the parameters of a
 run that nobody disturbed. A run that hangs, prints a traceback, ends with a status that no fault explains or with other
-parameters is a finding. Faults follow from --seed; the moment within a step or a save is the machine's. Ctrl-C ends it and keeps
-what was found. Writes experiments/results/cpu/soak.json, or DIR/cpu/soak.json with --out DIR.
+parameters is a finding. Faults follow from --seed; the moment within a step or a save is the machine's. Ctrl-C ends it, and
+what was found is kept. Writes experiments/results/cpu/soak.json, or DIR/cpu/soak.json with --out DIR.
 """
 
 from __future__ import annotations
