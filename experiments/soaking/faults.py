@@ -68,7 +68,8 @@ def reach(start: Start, fault: Fault, steps: int, startup: float, draw: random.R
     """
     if fault.moment == STARTUP or (fault.moment == FINISH and start.before == steps):
         # Python itself takes part of a second to start, and answers Ctrl-C with a traceback until our code runs.
-        time.sleep(draw.uniform(1.5, max(2.0, startup)))
+        start.wait(RUN_SECONDS, start.imports)
+        time.sleep(draw.uniform(0, max(1.0, startup)))
     elif fault.kind == "flipped byte":  # of the newest of two that this start has written, so that one whole remains
         if not start.wait(RUN_SECONDS, lambda: len([step for step in start.saved() if step > start.before]) > 1):
             return False

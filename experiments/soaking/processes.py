@@ -77,6 +77,13 @@ class Start:
     def newest(self) -> int:
         return max(self.saved(), default=0)
 
+    def imports(self) -> bool:
+        """Whether all processes have come as far as to import JAX, which is the first that a trainer does."""
+        maps = [pathlib.Path(f"/proc/{process.pid}/maps") for process in self.processes if process.poll() is None]
+        with contextlib.suppress(OSError):
+            return all("jaxlib" in path.read_text() for path in maps)
+        return False
+
     def saving(self) -> bool:
         """Whether a checkpoint is half written."""
         return any((self.workdir / "checkpoints").glob("*tmp*"))
