@@ -5,7 +5,10 @@ from __future__ import annotations
 import difflib
 import errno
 import math
+import os
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -47,6 +50,8 @@ def run(main: Callable[[list[str]], int], arguments: list[str] | None = None) ->
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in arguments
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _control_c)
     try:
         return main([argument for argument in arguments if argument != "--debug"])
     except KeyboardInterrupt:
@@ -64,6 +69,16 @@ def run(main: Callable[[list[str]], int], arguments: list[str] | None = None) ->
             traceback.print_exc()
         print(f"error: {explain(error)}", file=sys.stderr)
         return 2
+
+
+def _control_c(_number: int, _frame: Any) -> None:
+    """Ctrl-C. While something is imported it ends the process here: on its way through the beginning of an extension in C++,
+    such as jaxlib's, an exception becomes another one, or a crash."""
+    specs = [getattr(module, "__spec__", None) for module in list(sys.modules.values())]
+    if any(getattr(spec, "_initializing", False) for spec in specs):
+        os.write(2, b"interrupted\n")
+        os._exit(130)
+    raise KeyboardInterrupt
 
 
 def explain(error: BaseException) -> str:

@@ -25,7 +25,7 @@ from experiments.measuring import device_model
 from experiments.measuring.pictures import digest, drawn_from
 from experiments.measuring.result import RESULTS, load
 from experiments.measuring.tables import Table, markdown, shown, where
-from experiments.pages import executed, house, models, recurrent, training
+from experiments.pages import executed, house, models, recurrent, soak, training
 from experiments.pages import gpus as gpu_page
 from kernels.runtime import gpus
 
@@ -76,6 +76,14 @@ def measured(device: str, flags: str) -> str:
 def conv_transpose() -> str:
     records = load("gan-cpu"), load("conv-transpose", GPU)
     return shown(training.conv_transpose(*records), *records)
+
+
+def soaked() -> str:
+    """What became of the runs that were disturbed, or the command that disturbs them."""
+    record = found("soak", "cpu")
+    if record is None:
+        return "No soak yet: `python -m experiments.soak --minutes 60` writes the file that this table is read from.\n"
+    return soak.summary(record) + "\n" + shown(soak.faults(record), record)
 
 
 def recurrent_loops() -> str:
@@ -165,6 +173,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "gan-learning": _of(tabled, training.gan_learning, "gan-learning"),
     "cpu-speed": _of(tabled, training.cpu_speed, "conv-models", "recurrent-cpu", "gan-cpu"),
     "conv-transpose": conv_transpose,
+    "soak": soaked,
     "recurrent-time": _recurrent(recurrent.time, "recurrent-compiled"),
     "recurrent-model": lambda: markdown(*recurrent.assumptions(load("recurrent-compiled", GPU))),
     "recurrent-launches": _recurrent(recurrent.launches, "recurrent-compiled"),

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
+from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
 from experiments.errors import UserError, explain
@@ -237,9 +238,12 @@ class Checkpoints:
         return loaded, metadata["extra"]
 
     def _delete_after(self, step: int) -> None:
+        """In all processes: none looks at what there is before it is gone, nor is it deleted while another reads it."""
+        multihost_utils.sync_global_devices("passed over")
         for newer in [s for s in self.steps() if s > step]:
             if jax.process_index() == 0:
                 shutil.rmtree(self.directory / str(newer), ignore_errors=True)
+        multihost_utils.sync_global_devices("deleted")
         self._checkpointer.reload()
 
     def close(self) -> None:

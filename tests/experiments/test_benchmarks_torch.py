@@ -7,7 +7,6 @@ import json
 import pathlib
 import signal
 import subprocess
-import sys
 import time
 from typing import Any
 
@@ -24,7 +23,6 @@ from experiments.benchmarks import (
     fuzz_inputs,
     gan_cpu,
     import_cost,
-    kill_ten_times,
     learning,
     lenet5_step,
     parity,
@@ -124,17 +122,6 @@ def test_importing_the_kernels() -> None:
     assert 0 < written("import-cost")["seconds"]["median"] < 60
 
 
-FAKE_RUN = """
-import json, pathlib, sys, time
-workdir = pathlib.Path(sys.argv[1])
-(workdir / "checkpoints" / "1").mkdir(parents=True, exist_ok=True)
-if workdir.name == "killed" and not (workdir / "again").exists():
-    (workdir / "again").touch()
-    time.sleep(60)
-(workdir / "summary.json").write_text(json.dumps({"parameters_sha256": "same"}))
-"""
-
-
 def test_inputs_are_read_in_a_process_with_limits(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
     monkeypatch.setattr(fuzz, "KEPT", tmp_path / "kept")
     fuzz.main(["--inputs", "2"])
@@ -173,14 +160,6 @@ def test_an_outcome_is_one_of_a_few(monkeypatch: pytest.MonkeyPatch, tmp_path: p
         assert reader(lambda path: time.sleep(30)) == "longer than 1 s"
     finally:
         signal.signal(signal.SIGALRM, previous)
-
-
-def test_a_run_is_killed_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kill_ten_times, "start", lambda workdir: subprocess.Popen([sys.executable, "-c", FAKE_RUN, workdir]))
-    assert kill_ten_times.main(kills=1) == 0
-    found = written("kill-ten-times")
-    assert found["same_parameters"] is True
-    assert len(found["kills"]) == 1
 
 
 def test_networks_beside_torchs(monkeypatch: pytest.MonkeyPatch) -> None:

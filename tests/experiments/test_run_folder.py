@@ -8,6 +8,8 @@ import json
 import os
 import pathlib
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -228,3 +230,15 @@ def test_control_c_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
 
     assert run(main, []) == 130
     assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_control_c_while_an_extension_is_imported(tmp_path: pathlib.Path) -> None:
+    """Its beginning in C++ makes another error of the exception, or crashes; here it is Python that does."""
+    (tmp_path / "extension.py").write_text(
+        "import os, signal, time\ntry:\n    os.kill(os.getpid(), signal.SIGINT)\n    time.sleep(60)\n"
+        "except KeyboardInterrupt:\n    raise ImportError('an error while initializing the extension')\n"
+    )
+    code = "import sys\nfrom experiments.errors import run\nsys.exit(run(lambda _: __import__('extension') and 0, []))"
+    environment = os.environ | {"PYTHONPATH": f"{pathlib.Path(__file__).parents[2]}:{tmp_path}"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (130, "interrupted\n")

@@ -1,0 +1,1 @@
+"""What experiments.soak does to training runs: cases, processes, faults."""
