@@ -98,3 +98,11 @@ def test_importing_the_zoo_loads_little() -> None:
 def test_importing_the_kernels_loads_no_compiler() -> None:
     added = modules_after("import kernels") - modules_after("import jax")
     assert not added & {"triton", "jax_triton", "torch", "flax", "zoo"}
+
+
+def test_training_imports_neither_torch_nor_scikit_learn() -> None:
+    """Each takes seconds, of every run; tensorboardX would import the one, the digits the other."""
+    code = "import experiments.train\nfrom experiments import data\nfrom experiments.training.trackers import TensorBoard\n"
+    loaded = modules_after(f"{code}data.load('digits')\nTensorBoard()")
+    assert "tensorboardX" in loaded
+    assert not loaded & {"torch", "torchvision", "sklearn", "scipy.stats", "matplotlib"}

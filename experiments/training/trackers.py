@@ -6,6 +6,7 @@ import os
 import pathlib
 import queue
 import shutil
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -42,6 +43,7 @@ class TensorBoard:
     """Event files in the run's workdir, written to at once: a writer with a thread of its own waits for ever on a full disk."""
 
     def __init__(self) -> None:
+        _import_without_torch()
         self._events: Any = None
 
     def start(self, config: dict[str, Any]) -> None:
@@ -88,6 +90,18 @@ class TensorBoard:
             log = SessionLog(status=SessionLog.START)
             events.write_event(Event(step=self._step, wall_time=time.time(), session_log=log))
         return events
+
+
+def _import_without_torch() -> None:
+    """tensorboardX imports torch where that is installed, for graphs that are not written here; it takes seconds."""
+    hidden = "torch" not in sys.modules
+    if hidden:
+        sys.modules["torch"] = None  # type: ignore[assignment]  # and its import fails
+    try:
+        import tensorboardX.summary  # noqa: F401
+    finally:
+        if hidden:
+            del sys.modules["torch"]
 
 
 class Apart:
@@ -153,9 +167,9 @@ class Trackers:
     """Those of a run, asked for by --tracker. TensorBoard's file is the run's own: where it cannot be written, the run ends."""
 
     def __init__(self, spec: str, warn: Callable[[str], None]):
-        self._all: list[Any] = [
-            TensorBoard() if name == "tensorboard" else Apart(name, _class_of(name), warn) for name in names(spec)
-        ]
+        chosen = names(spec)
+        board = [TensorBoard()] if "tensorboard" in chosen else []  # before there are threads that import anything
+        self._all: list[Any] = board + [Apart(name, _class_of(name), warn) for name in chosen if name != "tensorboard"]
 
     def start(self, config: dict[str, Any]) -> None:
         for tracker in self._all:
