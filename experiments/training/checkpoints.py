@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import copy
 import hashlib
 import json
 import logging
@@ -98,6 +99,7 @@ class Checkpoints:
         # Orbax may still read from the arrays when the next step gives their memory away, so it is handed copies.
         copies = {name: leaf.copy() for name, leaf in leaves.items()}
         jax.block_until_ready(copies)
+        extra = copy.deepcopy(extra)  # the run goes on to change it while it is written
         self._pending = step
         if processes.count() == 1:
             self._saving = self._thread.submit(self._write, step, copies, extra, {"loss": loss, "rank": rank})
