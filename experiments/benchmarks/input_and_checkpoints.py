@@ -7,6 +7,7 @@ it takes, and the step waits for data less than 5 % of its time. Writes experime
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import pathlib
 import statistics
@@ -27,10 +28,8 @@ AIMS = {"blocked_share": 0.10, "input_wait": 0.05}
 
 
 def recipe(model: str, steps: int, workdir: pathlib.Path) -> Recipe:
-    seldom = {"evaluate_every": 1e6, "checkpoint_every": 1e6}  # than the run is long
-    return Recipe(
-        model, "digits", batch_size=64, steps=steps, optimizer="adamw", tracker="none", workdir=str(workdir), **seldom
-    )
+    plain = Recipe(model, "digits", batch_size=64, steps=steps, optimizer="adamw", tracker="none", workdir=str(workdir))
+    return dataclasses.replace(plain, evaluate_every=1e6, checkpoint_every=1e6)  # once, at the end
 
 
 def save_rounds(chosen: Recipe, folder: pathlib.Path, rounds: int) -> dict[str, Any]:
