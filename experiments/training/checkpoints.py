@@ -60,6 +60,7 @@ class Checkpoints:
         logging.getLogger("absl").setLevel(logging.CRITICAL)
         self.directory = directory
         self._pending: int | None = None
+        self._failed = False
         self._saving: concurrent.futures.Future[None] | None = None
         self._thread = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")
         try:
@@ -135,7 +136,7 @@ class Checkpoints:
         try:
             yield
         except (OSError, ValueError, RuntimeError) as error:
-            step, self._pending = self._pending, None
+            step, self._pending, self._failed = self._pending, None, True
             raise UserError(f"checkpoint: step {step} could not be saved: {explain(error)}; {self.describe_last()}") from error
 
     def describe_last(self) -> str:
@@ -228,7 +229,10 @@ class Checkpoints:
     def close(self) -> None:
         """Finish the save under way."""
         try:
-            self.wait()
+            if not self._failed:
+                self.wait()
         finally:
             self._thread.shutdown()
-            self._checkpointer.close()
+            # What failed was said, and Orbax would raise it once more.
+            with contextlib.suppress(Exception) if self._failed else contextlib.nullcontext():
+                self._checkpointer.close()
