@@ -62,7 +62,7 @@ def add_fields(parser: argparse.ArgumentParser, default: Any, without: tuple[str
         if choices:
             options |= {"choices": choices, "metavar": "NAME"}
         elif kind is bool:
-            options |= {"action": argparse.BooleanOptionalAction}
+            options |= {"action": argparse.BooleanOptionalAction if value else "store_true"}
         else:
             options |= {"type": _of_kind(kind), "metavar": _METAVARS[_plain(kind)]}
         parser.add_argument(f"--{name.replace('_', '-')}", **options)

@@ -1,4 +1,4 @@
-"""Models, data sets and recipes from a person's own files: MODULE:FUNCTION, and recipe.py."""
+"""Models, data sets, recipes and trackers from a person's own files: MODULE:FUNCTION, and recipe.py."""
 
 from __future__ import annotations
 

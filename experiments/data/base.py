@@ -60,7 +60,8 @@ class Dataset:
     Attributes:
       name: as given to --data.
       kind: what an example is, and so which tasks there are for it.
-      train, test: the two parts; no example is in both, and `test` is never used to choose anything.
+      train, test: the two parts; no example is in both, and nothing is chosen by `test` but
+        by --early-stop and --best.
       classes: names of the classes, in the order of their labels.
       input_shape: of one example, as the model sees it (after `preprocess`).
       vocabulary: what the token ids of a tagging data set stand for; for a language model, `classes` says that.

@@ -72,7 +72,7 @@ class Recipe:
     checkpoint_every: float = 1
     """Epochs between checkpoints."""
     mesh: str = "data=-1"
-    """Devices as named axes: data=4,model=2 splits batches over four groups, large parameters over two; -1: all there are."""
+    """Devices as named axes, such as data=4,model=2; -1: all there are."""
     early_stop: str | None = None
     """FIGURE[:N]: end after N evaluations (5) without a better FIGURE on the test data."""
     best: str | None = None
@@ -94,7 +94,8 @@ class Recipe:
     data_options: str = ""
     """Further keywords of the data set, in the same form."""
     task_options: str = ""
-    """Further keywords of the task, in the same form; a GAN's are in docs/training.md."""
+    """The same of the task. Of a GAN: loss=non_saturating, least_squares, hinge or wasserstein_gp; d_steps, fresh_latents,
+    penalty, r1, conditional, judge (docs/training.md)."""
 
     def __post_init__(self) -> None:
         for name, kind in type(self).__annotations__.items():

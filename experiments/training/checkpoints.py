@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import copy
 import hashlib
 import json
 import logging
@@ -64,6 +65,7 @@ class Checkpoints:
         logging.getLogger("absl").setLevel(logging.CRITICAL)
         self.directory = directory
         self._pending: int | None = None
+        self._failed = False
         self._saving: concurrent.futures.Future[None] | None = None
         self._thread = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")
         try:
@@ -103,6 +105,7 @@ class Checkpoints:
         # Orbax may still read from the arrays when the next step gives their memory away, so it is handed copies.
         copies = {name: leaf.copy() for name, leaf in leaves.items()}
         jax.block_until_ready(copies)
+        extra = copy.deepcopy(extra)  # the run goes on to change it while it is written
         self._pending = step
         if processes.count() == 1:
             self._saving = self._thread.submit(self._write, step, copies, extra, {"loss": loss, "rank": rank})
@@ -138,7 +141,7 @@ class Checkpoints:
         try:
             yield
         except (OSError, ValueError, RuntimeError) as error:
-            step, self._pending = self._pending, None
+            step, self._pending, self._failed = self._pending, None, True
             raise UserError(f"checkpoint: step {step} could not be saved: {explain(error)}; {self.describe_last()}") from error
 
     def describe_last(self) -> str:
@@ -249,7 +252,10 @@ class Checkpoints:
     def close(self) -> None:
         """Finish the save under way."""
         try:
-            self.wait()
+            if not self._failed:
+                self.wait()
         finally:
             self._thread.shutdown()
-            self._checkpointer.close()
+            # What failed was said, and Orbax would raise it once more.
+            with contextlib.suppress(Exception) if self._failed else contextlib.nullcontext():
+                self._checkpointer.close()

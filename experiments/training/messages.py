@@ -47,9 +47,11 @@ def of_libraries(level: str) -> Iterator[None]:
         warnings.simplefilter("default" if level == "debug" else "ignore")
         before = root.level
         root.addHandler(handler)
+        logging.captureWarnings(level == "debug")
         root.setLevel(logging.INFO if level == "debug" else logging.CRITICAL)
         try:
             yield
         finally:
+            logging.captureWarnings(False)
             root.removeHandler(handler)
             root.setLevel(before)

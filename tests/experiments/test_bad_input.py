@@ -67,6 +67,18 @@ ROOT = pathlib.Path(__file__).parents[2]
         (["gan_mlp", "--task-options", "r1=nan"], "task_options: r1: 'nan' given, a finite number is needed"),
         (["gan_mlp", "--task-options", "conditional=3"], "task_options: conditional: 3 given, True or False is needed"),
         (["lenet5", "--optimizer", "adm"], "--optimizer: invalid choice: 'adm' (choose from"),
+        (["lenet5", "--profile", "0"], "profile: 0 given, a number above 0 is needed"),
+        (
+            ["lenet5", "--early-stop", "acuracy:3"],
+            "early_stop: 'acuracy' given, the figures on the test data are loss (lower is",
+        ),
+        (["lenet5", "--early-stop", "loss:-1"], "early_stop: 'loss:-1' given, FIGURE:PATIENCE with 1 evaluation or more"),
+        (
+            ["lenet5", "--best", "fid"],
+            "best: 'fid' given, the figures on the test data are loss (lower is better), accuracy (higher",
+        ),
+        (["lenet5", "--tracker", "wandb"], "tracker: 'wandb' given, tensorboard, none or MODULE:CLASS is needed"),
+        (["lenet5", "--log-level", "loud"], "--log-level: invalid choice: 'loud' (choose from"),
         (["lenet5", "5"], "'5': not expected there"),
         (["lenet5", "--epochs"], "--epochs: expected one argument"),
     ],

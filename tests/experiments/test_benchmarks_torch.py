@@ -23,6 +23,7 @@ from experiments.benchmarks import (
     fuzz_inputs,
     gan_cpu,
     import_cost,
+    input_and_checkpoints,
     learning,
     lenet5_step,
     parity,
@@ -220,3 +221,16 @@ def test_ptx_speed(monkeypatch: pytest.MonkeyPatch) -> None:
     (figures,) = written("ptx-speed")["kernels"].values()
     assert figures["instructions"] > 1000
     assert figures["instructions_per_second"] > 0
+
+
+def test_input_and_checkpoints(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(input_and_checkpoints, "AIMS", {"blocked_share": 2.0, "input_wait": 2.0})  # no test asserts a time
+    assert input_and_checkpoints.main("lenet5", steps=3, rounds=2) == 0
+    found = written("input-and-checkpoints")
+    assert found["bytes"] > 3 * 4 * 61_706  # parameters and both moments of AdamW
+    assert len(found["blocked_seconds"]) == len(found["written_seconds"]) == 2
+    assert 0 < found["blocked_share"] <= 1
+    assert 0 <= found["input_wait"] <= 1
+    assert "blocks the step" in capsys.readouterr().out
+    monkeypatch.setattr(input_and_checkpoints, "AIMS", {"blocked_share": 0.0})
+    assert input_and_checkpoints.main("lenet5", steps=3, rounds=1) == 1

@@ -18,6 +18,7 @@ import zoo
 from experiments.errors import UserError
 from experiments.recipes.recipe import Recipe
 from experiments.training import folder, loop, run_files
+from experiments.training.recorder import Recorder
 from kernels.runtime import files
 
 SMALL = Recipe("lenet5", "digits", batch_size=64, steps=6, evaluate_every=0.1, checkpoint_every=0.1, schedule="constant")
@@ -55,13 +56,13 @@ def test_a_file_cut_short_under_a_run(tmp_path: pathlib.Path, monkeypatch: pytes
     whole = train(tmp_path / "whole", **options)
     images = {path: path.read_bytes() for path in (tmp_path / "data").rglob("*.png")}
 
-    def cut(*arguments: Any, save: Any = loop.save, **keywords: Any) -> None:
+    def cut(*arguments: Any, save: Any = Recorder.save, **keywords: Any) -> None:
         save(*arguments, **keywords)
         for path, content in images.items():
             path.write_bytes(content[: len(content) // 2])
 
     with monkeypatch.context() as patched:
-        patched.setattr(loop, "save", cut)
+        patched.setattr(Recorder, "save", cut)
         with pytest.raises((UserError, ValueError), match=r"\d+\.png: cannot be read as an image"):
             train(tmp_path / "run", **options)
     saved = run_files.newest_checkpoint(tmp_path / "run")

@@ -28,7 +28,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """A folder with the files of the page."""
     root = tmp_path_factory.mktemp("own")
     blocks = re.findall(r"```python\n# (\w+\.py)\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    assert {name for name, _ in blocks} == {"recipe.py", "mymodel.py", "registered.py", "mydata.py"}
+    assert {name for name, _ in blocks} == {"recipe.py", "mymodel.py", "registered.py", "mydata.py", "wandb_tracker.py"}
     for name, code in blocks:
         (root / name).write_text(code)
     return root

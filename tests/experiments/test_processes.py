@@ -135,3 +135,15 @@ def test_an_error_of_all_is_said_once_by_each(tmp_path: pathlib.Path) -> None:
     for _, _, errors in found:
         assert errors.startswith("error: mesh: 'data=1' given, 2 processes share it")
         assert len(errors.splitlines()) == 1
+
+
+def test_both_end_early_at_the_same_step_and_keep_the_best(tmp_path: pathlib.Path) -> None:
+    still = ["--learning-rate", "1e-12", "--early-stop", "accuracy:2", "--best", "accuracy", "--evaluate-every", "0.125"]
+    watched = ["--profile", "3", "--debug-nans", "--checkpoint-every", "9", "--batch-size", "32", "--epochs", "3"]
+    found = results(pair(tmp_path, [*still, *watched]))
+    assert [(status, errors) for status, _, errors in found] == [(0, ""), (0, "")], found
+    done = summary(tmp_path)
+    assert (done["steps"], done["best_step"]) == (18, 6)  # 5.5 steps, rounded, between evaluations
+    assert saved(tmp_path) == [6, 18]
+    assert "stopped early at step 18" in found[0][1]
+    assert "3 steps traced" in found[0][1]

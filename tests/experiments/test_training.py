@@ -57,7 +57,8 @@ def test_what_a_run_leaves(tmp_path: pathlib.Path) -> None:
     assert json.loads((tmp_path / "config.json").read_text())["recipe"]["batch_size"] == 64
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows if row["split"] == "train"] == list(range(1, 13))
-    assert {"step", "split", "loss", "accuracy", "examples_per_second", "learning_rate"} == set(rows[0])
+    figures = {"loss", "accuracy", "gradient_norm", "examples_per_second", "learning_rate", "input_wait"}
+    assert {"step", "split"} | figures == set(rows[0]), "on a CPU neither memory nor share of a peak"
     assert [row["step"] for row in rows if row["split"] == "test"] == [6, 12]  # a quarter of 22 steps is 5.5
     assert rows[-1]["accuracy"] == summary["eval_accuracy"]
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
