@@ -20,6 +20,7 @@ import optax
 from flax import nnx
 from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from rich import box
 from rich.console import Console
 from rich.table import Column, Table
 
@@ -141,7 +142,7 @@ def show(record: dict[str, Any], console: Console) -> None:
     said = f"{record['model']} training step, {record['batch_per_device']} examples on each of {record['devices']} devices"
     console.print(f"{said} ({hosts} host{'s' * (hosts > 1)}), {record['dtype']}, AdamW", soft_wrap=True)
     console.print(f"compiled for {record['device']} (not measured); MB of each device in a step", soft_wrap=True)
-    table = Table("state", Column("collective", no_wrap=True, min_width=14), "group")
+    table = Table("state", "collective", "group", box=box.SIMPLE, pad_edge=False)
     for head in ("count", "MB", "sent", "beside", "free"):
         table.add_column(head, justify="right")
     for layout, found in record["layouts"].items():
