@@ -142,7 +142,7 @@ def show(record: dict[str, Any], console: Console) -> None:
     said = f"{record['model']} training step, {record['batch_per_device']} examples on each of {record['devices']} devices"
     console.print(f"{said} ({hosts} host{'s' * (hosts > 1)}), {record['dtype']}, AdamW", soft_wrap=True)
     console.print(f"compiled for {record['device']} (not measured); MB of each device in a step", soft_wrap=True)
-    table = Table("state", "collective", "group", box=box.SIMPLE, pad_edge=False)
+    table = Table("state", "collective", "group", box=box.SIMPLE, padding=(0, 1, 0, 0))
     for head in ("count", "MB", "sent", "beside", "free"):
         table.add_column(head, justify="right")
     for layout, found in record["layouts"].items():
