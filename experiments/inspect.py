@@ -4,6 +4,10 @@ Compiles a training step (or inference) for a GPU that need not be present, with
 and prints and draws for both: kernels launched, bytes moved and the time the memory needs for them, by kind of work. Figures
 are compiled, not measured; they are those of `python -m experiments.comparison.compiled models`, whose row is shown where it is
 up to date with the sources. Writes the row and the picture to runs/inspect/, or to --out.
+
+With --devices N the training step is compiled by XLA for so many GPUs, eight to a host, with the batch size for each: what they
+say to each other, what of that can run beside the computation, memory, with the state on every device and sharded within a
+host; and, modelled, from which batch on it scales. Writes a record only.
 """
 
 from __future__ import annotations
@@ -16,11 +20,11 @@ from rich.console import Console
 from rich.table import Table
 
 import zoo
-from experiments.comparison import compiled
+from experiments.comparison import compiled, sharded
 from experiments.comparison.models import ModelCase, zoo_case
 from experiments.errors import UserError, run
 from experiments.flags import Parser, whole
-from experiments.measuring import device_model, result
+from experiments.measuring import device_model, interconnect, result
 from experiments.measuring.pictures import BETTER, PALE, XLA
 
 COLOURS = (XLA, BETTER, PALE)
@@ -99,11 +103,26 @@ def draw(record: dict[str, Any], found: dict[str, Any], path: pathlib.Path) -> N
     figure.savefig(path, dpi=150)
 
 
+def between_devices(case: ModelCase, device: str, given: Any) -> int:
+    """The command with --devices."""
+    if given.devices > interconnect.PER_HOST and given.devices % interconnect.PER_HOST:
+        raise UserError(f"--devices: {given.devices} given, 2 to {interconnect.PER_HOST} or a multiple of that is needed")
+    if not case.train or given.implementation not in ("both", "xla"):
+        raise UserError("--devices: a training step by XLA's own code is compiled; leave out --mode and --implementation")
+    record = sharded.record_of(case, device, given.devices, given.precision)
+    sharded.show(record, Console())
+    path = given.out / f"sharded-{given.model}-{given.devices}.json"
+    result.write(record, path)
+    print(f"written: {path}")
+    return 0
+
+
 def main(arguments: list[str]) -> int:
     parser = Parser("experiments.inspect", __doc__, "resnet18 --device h200")
     parser.add_argument("model", help="a name from `python -m zoo list`")
     parser.add_argument("--device", default="h200", help=f"one of {', '.join(device_model.NAMES)}")
     parser.add_argument("--implementation", default="both", choices=["both", "auto", "xla", "triton"])
+    parser.add_argument("--devices", type=whole(2, 1024), help="compile for so many: 2 to 8, or a multiple of 8")
     parser.add_argument("--mode", default="train", choices=["train", "infer"])
     parser.add_argument("--batch-size", type=whole(1, 2**20), help="examples in a step; the case's own if not given")
     parser.add_argument("--precision", default="bfloat16", choices=["bfloat16", "float32"])
@@ -112,6 +131,8 @@ def main(arguments: list[str]) -> int:
     device = device_model.kind_of(given.device)
     zoo.model_info(given.model)  # or it raises, with the nearest names
     case = zoo_case(given.model, given.mode == "train", given.batch_size)
+    if given.devices:
+        return between_devices(case, device, given)
     record = row_of(case, device, given.precision)
     found = chosen(record["cases"][0]["contenders"], given.implementation)
     show(record, found, Console())

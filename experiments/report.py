@@ -25,7 +25,7 @@ from experiments.measuring import device_model
 from experiments.measuring.pictures import digest, drawn_from
 from experiments.measuring.result import RESULTS, load
 from experiments.measuring.tables import Table, markdown, shown, where
-from experiments.pages import executed, house, models, recurrent, soak, training
+from experiments.pages import executed, house, models, recurrent, sharded, soak, training
 from experiments.pages import gpus as gpu_page
 from kernels.runtime import gpus
 
@@ -84,6 +84,16 @@ def soaked() -> str:
     if record is None:
         return "No soak yet: `python -m experiments.soak --minutes 60` writes the file that this table is read from.\n"
     return soak.summary(record) + "\n" + shown(soak.faults(record), record)
+
+
+def between_devices() -> str:
+    """Training steps compiled for many devices, and modelled from that; or the command that does so."""
+    names = [f"sharded-{model}-{count}" for model in ("resnet50", "lstm_lm") for count in (8, 64, 1024)]
+    records = [record for name in names if (record := found(name)) is not None]
+    if not records:
+        return "Not compiled yet: `python -m experiments.inspect resnet50 --devices 8 --out experiments/results/nvidia-h200`.\n"
+    compiled, modelled = markdown(*sharded.table(records)), markdown(*sharded.scaling(records))
+    return f"{compiled}{where(records[0])}\nModelled from these:\n\n{modelled}"
 
 
 def recurrent_loops() -> str:
@@ -174,6 +184,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "cpu-speed": _of(tabled, training.cpu_speed, "conv-models", "recurrent-cpu", "gan-cpu"),
     "conv-transpose": conv_transpose,
     "soak": soaked,
+    "between-devices": between_devices,
     "recurrent-time": _recurrent(recurrent.time, "recurrent-compiled"),
     "recurrent-model": lambda: markdown(*recurrent.assumptions(load("recurrent-compiled", GPU))),
     "recurrent-launches": _recurrent(recurrent.launches, "recurrent-compiled"),
