@@ -118,7 +118,7 @@ def draw_overview(operators: dict[str, Any], models: dict[str, Any], path: pathl
     save(figure, path, operators, models)
 
 
-def _points(record: dict[str, Any]) -> list[tuple[str, str, float, float]]:
+def roofline_points(record: dict[str, Any]) -> list[tuple[str, str, float, float]]:
     """(case, side, operations per byte, operations per second): measured, by the least bytes of any version; compiled, by the
     bytes that it moves and its modelled time."""
     clock, found = verdict.clock_of(record), []
@@ -136,7 +136,7 @@ def _large(value: float) -> str:
     return f"{value / 1e12:.3g} T" if value >= 1e12 else f"{value / 1e9:.3g} G"
 
 
-def _ceilings(record: dict[str, Any]) -> tuple[float, float]:
+def ceilings(record: dict[str, Any]) -> tuple[float, float]:
     """Bytes and operations per second."""
     limits = record["ceilings"] if record["measured"] else record["model"]
     peak = limits["flops_per_second"]
@@ -147,12 +147,12 @@ def draw_roofline(record: dict[str, Any], path: pathlib.Path) -> None:
     """Arithmetic intensity against the rate reached, under the ceilings of memory and arithmetic: one case of each operator."""
     from matplotlib.figure import Figure
 
-    points = _points(record)
+    points = roofline_points(record)
     first = {case.get("operator", case["name"]): case["name"] for case in reversed(record["cases"])}
     points = [p for p in points if p[0] in first.values()]
     if not points:
         return
-    bandwidth, peak = _ceilings(record)
+    bandwidth, peak = ceilings(record)
     figure = Figure(figsize=(9, 5.6), layout="constrained")
     axes = figure.subplots()
     low = min(p[2] for p in points) / 2
