@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
+import pathlib
 import statistics
+import textwrap
 from typing import Any
 
 from experiments.comparison.cases import WHY
@@ -193,6 +196,45 @@ def modelled(record: Found) -> list[str]:
     ratios = [(duel.ratio(), duel.case["name"]) for duel in duels]
     tally = _tally([duel.winner for duel in duels], OURS, "XLA")
     return [f"Under the time model of {record['device']}, not measured: {tally}.", f"Modelled speedup: {_span(ratios)}."]
+
+
+def closing(record: Found, compiled: Found | None) -> str:
+    """The end of a run, at most 80 columns wide: who won; where only XLA's code ran, what was compiled for a GPU as well."""
+    texts = sentences(record)
+    if record["measured"] and compiled is not None and not verdict.duels(record):
+        names = {case.get("operator", case.get("model")) for case in record["cases"]}
+        same = [case for case in compiled["cases"] if case.get("operator", case.get("model")) in names]
+        texts += sentences(compiled | {"cases": same}) if same else []
+        if same and len(names) <= 3 and (why := reasons(same)):
+            texts.append(f"What is behind it: {why}")
+    return "\n".join(textwrap.fill(text, WIDTH, break_long_words=False) for text in texts)
+
+
+CSV = ("case", "dtype", "contender", "side", "median_ms", "p20_ms", "p80_ms", "speedup", "error", "failed", "how", "device")
+
+
+def csv_rows(record: Found) -> list[dict[str, Any]]:
+    """A row for each case and contender of a measured record; the speedup is over XLA's best form, or the first contender."""
+    rows = []
+    for case in record["cases"]:
+        timed = {name: figures for name, figures in case["contenders"].items() if "median" in figures}
+        xla = verdict.best(timed, "median", verdict.is_xla) or next(iter(timed.items()), None)
+        for name, figures in case["contenders"].items():
+            row: dict[str, Any] = {"case": case["name"], "dtype": case["dtype"], "contender": name, "side": side_of(name)}
+            if name in timed and xla is not None:
+                row |= {f"{key}_ms": figures[key] * 1e3 for key in ("median", "p20", "p80")}
+                row |= {"speedup": xla[1]["median"] / figures["median"], "error": figures["error"]}
+            rows.append(row | {"failed": figures.get("failed", ""), "how": record["how"], "device": record["device"]})
+    return rows
+
+
+def write_csv(record: Found, path: pathlib.Path) -> None:
+    """The rows of `csv_rows` as a table for a spreadsheet."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, CSV)
+        writer.writeheader()
+        writer.writerows(csv_rows(record))
 
 
 def sentences(record: Found) -> list[str]:
