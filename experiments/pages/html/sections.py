@@ -76,8 +76,8 @@ def measured(records: Sequence[Found]) -> Section:
             xla = found.get("XLA")
             row = _first(case) + [found[name]["median"] * 1e3 if name in found else None for name in order]
             row += [xla["median"] / found[name]["median"] if xla and name in found else None for name in rivals]
-            share = xla and xla.get("floor_fraction")
-            share = None if share is None else "over" if share > 1 else 100 * share
+            fraction = None if xla is None else xla.get("floor_fraction")
+            share = None if fraction is None else "over" if fraction > 1 else 100 * fraction
             rows.append([*row, _named(conclusions.outcome(case, "median").winner), share])
     bars = None
     if rivals:
