@@ -45,9 +45,8 @@ OPTIONS = {
     "loss": "str", "d_steps": "int", "fresh_latents": "bool", "penalty": "float", "r1": "float", "conditional": "bool",
     "judge": "str | None",
 }  # fmt: skip
-# Samples in the pictures, ten rows of ten: where the model takes ten classes, one in each column. A run whose images lack more
-# than this share of the classes has collapsed.
-GRID, COLLAPSED = 100, 0.3
+# Samples in the pictures, and generated images of which more than this share of classes is missing is a collapsed run.
+GRID, COLLAPSED = 100, 0.3  # ten rows of ten: of ten classes that the model takes, one in each column
 
 
 def total(tree: Any) -> jax.Array:
