@@ -16,7 +16,7 @@ const Charts = (() => {
     return element(figure, "svg", { viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": label });
   }
 
-  const short = (text, room) => (text.length * 6.6 <= room ? text : text.slice(0, Math.max(3, Math.floor(room / 6.6) - 1)) + "…");
+  const short = (text, room) => (text.length * 7.2 <= room ? text : text.slice(0, Math.max(3, Math.floor(room / 7.2) - 1)) + "…");
   const ratio = (value) => (value >= 9.95 ? value.toFixed(0) : value >= 1.95 ? value.toFixed(1) : value.toFixed(2)) + "×";
 
   // Rows of {name, value, side}; logarithmic, from 1 to the right where the value is above it.
@@ -40,7 +40,7 @@ const Charts = (() => {
         x: Math.min(x(1), x(row.value)), width: Math.max(1.5, Math.abs(x(row.value) - x(1))), y: bar, height: 14, fill: colour(row.side),
       });
       if (narrow) element(group, "text", { x: 0, y: y + 13 }, short(row.name, width));
-      else element(group, "text", { x: names - 6, y: y + 15, "text-anchor": "end" }, short(row.name, names));
+      else element(group, "text", { x: names - 6, y: y + 15, "text-anchor": "end" }, short(row.name, names - 8));
       element(group, "text", { x: Math.max(x(1), x(row.value)) + 5, y: bar + 11 }, ratio(row.value));
     });
   }
