@@ -41,6 +41,8 @@ TRAIN := '.[train$(CUDA)]' $(if $(CUDA),triton==$(TRITON))
 TEST := '.[train,test$(EXTRAS)$(CUDA)]' triton==$(TRITON)
 LINT := '.[lint]'
 ONNX := '.[onnx]' pytest pytest-timeout
+# Neither JAX nor this project: pages are made of text, and a browser is driven.
+DOCS := mkdocs-material mkdocstrings-python selenium pytest pytest-timeout
 PIP := pip install --quiet --disable-pip-version-check --constraint
 # Files that say what was installed. Another Python, other versions or another JAX: .venv is made anew.
 MADE := $(VENV)/.python$(VERSION)-$(PINS)-$(JAX)
@@ -48,11 +50,12 @@ TRAIN_READY := $(VENV)/.train
 TEST_READY := $(VENV)/.test-triton$(TRITON)$(subst $(comma),-,$(EXTRAS))
 LINT_READY := $(VENV)/.lint
 ONNX_READY := $(VENV)-onnx/.python$(VERSION)
+DOCS_READY := $(VENV)-docs/.python$(VERSION)
 PINNED := pyproject.toml constraints/common.txt
 
 GPU_PARTS := check test tune compare-operators compare-models guide
-.PHONY: choice train test test-fast test-versions test-onnx installed installed-onnx gpu gpu-found $(GPU_PARTS:%=gpu-%)
-.PHONY: lint dist format resolve resolve-test resolve-lint resolve-onnx clean
+.PHONY: choice train test test-fast test-versions test-onnx test-pages docs installed installed-onnx installed-docs gpu gpu-found $(GPU_PARTS:%=gpu-%)
+.PHONY: lint dist format resolve resolve-test resolve-lint resolve-onnx resolve-docs clean
 
 # Large arrays in huge pages, where glibc knows how: a training step on a CPU then takes less time.
 train: export GLIBC_TUNABLES := glibc.malloc.hugetlb=1
@@ -70,7 +73,7 @@ choice:
 # The whole suite; the peers it compares with (torch, torchvision) are installed too. It runs on the CPU.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal $(if $(filter 0,$(PEERS)),--ignore-glob='*_torch.py')
 test: $(TEST_READY)
-	$(PYTEST) -m "not gpu and not onnx" $(ARGS)
+	$(PYTEST) -m "not gpu and not onnx and not browser" $(ARGS)
 
 # A part of it for while one works: each operator's compiled code on two architectures, derivatives, models as plain functions, a
 # training run, what is imported.
@@ -78,7 +81,7 @@ FAST := tests/kernels/test_derivatives.py tests/kernels/test_dispatch.py tests/k
   tests/zoo/test_functional.py tests/zoo/test_lenet.py tests/zoo/test_registry.py \
   tests/experiments/test_training.py::test_it_learns tests/test_architecture.py
 test-fast: $(TEST_READY)
-	$(PYTEST) -m "not gpu and not onnx and not slow" $(FAST) $(ARGS)
+	$(PYTEST) -m "not gpu and not onnx and not browser and not slow" $(FAST) $(ARGS)
 
 # What can differ between versions of Python, JAX and Triton: that part, what each compiler makes of the kernels, and how they stand
 # in JAX. The numbers at drawn shapes and the executor of PTX are ours alone. Of the GPU image the hand-written kernels only.
@@ -86,16 +89,28 @@ COMPILED := $(patsubst %,tests/kernels/test_%.py,compiled cooperative devices in
   recurrent_compiled recurrent_cudnn recurrent_gpu traffic transformations triton_math)
 OF_KERNELS := -k "not xla and not conv" tests/kernels/test_ptx_operators.py tests/kernels/test_derivatives.py tests/kernels/test_dispatch.py
 test-versions: $(TEST_READY)
-	$(PYTEST) -m "not gpu and not onnx and not slow" $(COMPILED) $(if $(filter gpu-image,$(PINS)),$(OF_KERNELS),$(FAST)) $(ARGS)
+	$(PYTEST) -m "not gpu and not onnx and not browser and not slow" $(COMPILED) $(if $(filter gpu-image,$(PINS)),$(OF_KERNELS),$(FAST)) $(ARGS)
 
 # The environments of these two targets and of the next, installed and not used yet.
 installed: $(TEST_READY)
 installed-onnx: $(ONNX_READY)
+installed-docs: $(DOCS_READY)
 
 # ONNX files, and the operators in ONNX' own tests, in an environment of their own: jax2onnx asks for an older orbax-checkpoint
 # than training does.
 test-onnx: $(ONNX_READY)
 	$(VENV)-onnx/bin/python -m pytest -m onnx tests/zoo/test_onnx.py tests/kernels/test_onnx_nodes.py $(ARGS)
+
+# The documentation site, build/site/index.html; any broken link fails. It is read without a network.
+docs: $(DOCS_READY)
+	$(VENV)-docs/bin/python -m experiments.pages.site build/pages
+	NO_MKDOCS_2_WARNING=1 $(VENV)-docs/bin/python -m mkdocs build --quiet
+
+# The site and the page of python -m experiments.report --html in a real browser, which must be there: Debian's packages are
+# chromium and chromium-driver. Screenshots are in build/screenshots/.
+test-pages: $(TEST_READY) docs
+	$(BIN)/python -m experiments.report --html build/report.html
+	$(VENV)-docs/bin/python -m pytest --noconftest -m browser tests/pages $(ARGS)
 
 # On a machine with a GPU. INSTALL=0 installs nothing and takes PYTHON as it is: make gpu INSTALL=0 PYTHON=python3. Each part can be
 # run alone and writes its results as it goes. All but the tests stop within ten minutes and leave out what their result file holds
@@ -161,6 +176,12 @@ $(LINT_READY): $(PINNED) $(TEST_READY)
 	$(BIN)/$(PIP) constraints/$(PINS).txt --editable $(LINT)
 	@touch $@
 
+$(DOCS_READY): constraints/common.txt constraints/docs.txt
+	rm -rf $(VENV)-docs
+	$(PYTHON) -m venv $(VENV)-docs
+	$(VENV)-docs/bin/$(PIP) constraints/docs.txt $(DOCS)
+	@touch $@
+
 $(ONNX_READY): $(PINNED) constraints/onnx.txt
 	rm -rf $(VENV)-onnx
 	$(PYTHON) -m venv $(VENV)-onnx
@@ -177,7 +198,7 @@ RESOLVE := env -u PIP_FIND_LINKS -u PIP_EXTRA_INDEX_URL -u PIP_CONSTRAINT PIP_CO
 RESOLVED = @echo "resolved on Python $(VERSION) with $(1):" $(2)
 
 resolve: $(RESOLVER)
-	$(MAKE) --no-print-directory resolve-test resolve-lint resolve-onnx GPU=1 PEERS=1
+	$(MAKE) --no-print-directory resolve-test resolve-lint resolve-onnx resolve-docs GPU=1 PEERS=1
 	$(MAKE) --no-print-directory resolve-test GPU=1 PEERS=0
 	$(if $(filter 3.11,$(VERSION)),,$(MAKE) --no-print-directory resolve-test GPU=0 PEERS=0 PINS=gpu-image)
 
@@ -193,6 +214,10 @@ resolve-onnx: $(RESOLVER)
 	@$(RESOLVE) constraints/onnx.txt $(ONNX)
 	$(call RESOLVED,onnx,$(ONNX))
 
+resolve-docs: $(RESOLVER)
+	@$(RESOLVE) constraints/docs.txt $(DOCS)
+	$(call RESOLVED,docs,$(DOCS))
+
 $(RESOLVER):
 	rm -rf $(VENV)-resolve
 	$(PYTHON) -m venv $(VENV)-resolve
@@ -200,4 +225,4 @@ $(RESOLVER):
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-onnx $(VENV)-resolve build *.egg-info
+	rm -rf $(VENV) $(VENV)-onnx $(VENV)-docs $(VENV)-resolve build *.egg-info

@@ -1,9 +1,10 @@
-"""XLA's code, the hand-written kernels and torch side by side: python -m experiments.compare operators|models [flags].
+"""Who is faster, XLA's code, the hand-written kernels or torch: python -m experiments.compare operators|models [flags].
 
 Writes a result file (its fields: docs/results.md), a Markdown table and pictures to experiments/results/DEVICE/, with --quick
 to runs/compare/, or to --out. Each contender's result is checked in the same run before it is timed. What the result file holds
-from the same sources and options is not run again, so the same command resumes an interrupted run. `--check OLD NEW`
-compares two result files and names what became slower beyond the noise.
+from the same sources and options is not run again, so the same command resumes an interrupted run. Prints a line per case with
+the winner, and at the end who won and why. `--case MODULE:FUNCTION` compares functions or a shape of one's own instead;
+`--check OLD NEW` compares two result files and names what became slower beyond the noise.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ import argparse
 import os
 import pathlib
 import sys
+from typing import Any
 
 import kernels
-from experiments.comparison import pictures, session, tables
+from experiments.comparison import conclusions, functions, pictures, session, tables
+from experiments.comparison.case import Case
 from experiments.comparison.contenders import PEERS
 from experiments.errors import UserError, nearest, run
 from experiments.flags import Parser, whole
@@ -36,10 +39,14 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--rounds", type=whole(1, 10_000), help="9; 3 with --quick")
     resume.add_minutes(parser)
     parser.add_argument("--out", type=pathlib.Path, help="folder for the result")
+    parser.add_argument("--csv", type=pathlib.Path, metavar="FILE", help="write each case and contender as a row to it, too")
+    parser.add_argument(
+        "--case", metavar="MODULE:FUNCTION", help="compare functions or a shape of your own (docs/comparison.md)"
+    )
     parser.add_argument("--check", nargs=2, type=pathlib.Path, metavar=("OLD", "NEW"), help="compare two result files")
     options = parser.parse_args(arguments)
-    if options.check is None and options.kind is None:
-        raise UserError("kind: operators or models is needed")
+    if options.check is None and (options.kind is None) == (options.case is None):
+        raise UserError("kind: operators or models is needed, or --case MODULE:FUNCTION in its place")
     options.peers = [peer for peer in options.peers.split(",") if peer]
     for peer in options.peers:
         if peer not in PEERS:
@@ -54,6 +61,31 @@ def check(old: pathlib.Path, new: pathlib.Path) -> int:
     return 1 if found else 0
 
 
+def compiled_for_a_gpu(kind: str) -> dict[str, Any] | None:
+    """The same cases as they were compiled for a GPU that need not be present; None where they were not."""
+    path = result.RESULTS / "nvidia-h200" / f"compiled-{kind}.json"
+    return result.read(path) if path.exists() else None
+
+
+def own_case(given: argparse.Namespace, options: session.Options) -> int:
+    """Compare what --case names, and print who won. The status is 1 where nothing ran."""
+    made = functions.load(given.case)
+    if isinstance(made, Case):
+        row = session.run_case(made, options)
+        record = session.begin(options) | {"cases": [row]}
+        print(conclusions.line(row))
+        print(conclusions.closing(record, None))
+    else:
+        limits = {"rounds": options.rounds, "block_seconds": options.block_seconds, "name": given.case}
+        found = functions.compare(*made, **limits)
+        record, row = found.record, found.case
+        print(found)
+    if given.csv is not None:
+        conclusions.write_csv(record, given.csv)
+        print(f"written: {given.csv}")
+    return 0 if any("median" in figures for figures in row["contenders"].values()) else 1
+
+
 def main(arguments: list[str]) -> int:
     given = parsed(arguments)
     if given.check is not None:
@@ -66,7 +98,7 @@ def main(arguments: list[str]) -> int:
             f"device: {device.platform} is not one of {', '.join(session.DEFAULT_PRECISION)}, where this can be timed"
         )
     options = session.Options(
-        given.kind,
+        given.kind or "operators",
         given.quick,
         given.only,
         tuple(given.peers),
@@ -75,13 +107,19 @@ def main(arguments: list[str]) -> int:
         0.03 if given.quick else 0.2,
         given.deadline,
     )
+    if given.case is not None:
+        return own_case(given, options)
     folder = given.out or (QUICK if given.quick else result.RESULTS) / device.kind
     path = folder / f"compare-{given.kind}.json"
 
     found = session.compare(options, path, lambda record: path.with_suffix(".md").write_text(tables.every_contender(record)))
     pictures.draw_speedups(found, folder / f"compare-{given.kind}.png")
     pictures.draw_roofline(found, folder / f"roofline-{given.kind}.png")
+    print(conclusions.closing(found, compiled_for_a_gpu(given.kind)))
     print(f"written: {path}")
+    if given.csv is not None:
+        conclusions.write_csv(found, given.csv)
+        print(f"written: {given.csv}")
     return 0
 
 

@@ -68,8 +68,8 @@ def show(record: dict[str, Any], found: dict[str, Any], console: Console) -> Non
     console.print(f"{row['name']}, {row['dtype']}, compiled for {record['device']} (not measured)", soft_wrap=True)
     table = Table("work")
     for label in found:
-        for head in ("kernels", "GB", "ms of memory"):
-            table.add_column(f"{label}: {head}", justify="right")
+        for head in ("kernels", "GB", "ms of\nmemory"):  # in lines of their own, for 80 columns
+            table.add_column(f"{label}\n{head}", justify="right")
     kinds = kinds_of(found)
     for kind in [*kinds, "all"]:
         cells = []

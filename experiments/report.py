@@ -1,8 +1,9 @@
-"""Tables and pictures in README.md and docs/ from result files: python -m experiments.report [--check].
+"""Tables and pictures in README.md and docs/ from result files: python -m experiments.report [--check | --html [FILE]].
 
 A block between <!-- begin NAME --> and <!-- end NAME --> is what the function of that name in `BLOCKS` returns; the pages of
 `PAGES` are written whole; the pictures of `PICTURES` are drawn again where their result files have changed. With --check
-nothing is written, and the exit status is 1 where a text or a picture differs from its result files.
+nothing is written, and the exit status is 1 where a text or a picture differs from its result files. With --html one page for a
+browser is written instead: who won, and every comparison in tables and charts.
 """
 
 from __future__ import annotations
@@ -27,11 +28,13 @@ from experiments.measuring.result import RESULTS, load
 from experiments.measuring.tables import Table, markdown, shown, where
 from experiments.pages import executed, house, models, recurrent, sharded, soak, training
 from experiments.pages import gpus as gpu_page
+from experiments.pages.html.page import page as html_page
 from kernels.runtime import gpus
 
 ROOT = pathlib.Path(__file__).parents[1]
 BLOCK = re.compile(r"(<!-- begin ([\w-]+) -->\n)(.*?)(<!-- end \2 -->)", re.DOTALL)
 GPU = "nvidia-h200"
+HTML = pathlib.Path("build") / "report.html"
 ARCHITECTURES = ("sm_80", "sm_90")
 
 
@@ -264,7 +267,18 @@ def stale_pictures() -> dict[pathlib.Path, Callable[[], None]]:
 def main(arguments: list[str]) -> int:
     parser = Parser("experiments.report", __doc__, "--check")
     parser.add_argument("--check", action="store_true", help="write nothing; status 1 where something differs")
-    check = parser.parse_args(arguments).check
+    parser.add_argument(
+        "--html", nargs="?", type=pathlib.Path, const=HTML, metavar="FILE", help=f"write one page for a browser ({HTML})"
+    )
+    given = parser.parse_args(arguments)
+    check = given.check
+    if given.html is not None:
+        if check:
+            raise UserError("--html and --check: only one of them can be given")
+        given.html.parent.mkdir(parents=True, exist_ok=True)
+        given.html.write_text(html_page())
+        print(f"wrote {given.html}; open it in a browser, nothing is loaded from elsewhere")
+        return 0
     stale: dict[pathlib.Path, Callable[[], object]] = {
         path: functools.partial(path.write_text, new) for path in documents() if (new := written(path)) != path.read_text()
     }

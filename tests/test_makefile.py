@@ -203,23 +203,23 @@ def test_gpu_targets(checkout: Checkout) -> None:
 
 def requirements(line: str) -> tuple[str, set[str]]:
     """The file of constraints that pip was given, and what was asked for, each extra for itself."""
-    constraints, project, *packages = line.partition("--constraint ")[2].replace("--editable ", "").split()
-    return constraints, {*project.removeprefix(".[").removesuffix("]").split(","), *packages}
+    constraints, *packages = line.partition("--constraint ")[2].replace("--editable ", "").split()
+    return constraints, {part for name in packages for part in name.removeprefix(".[").removesuffix("]").split(",")}
 
 
 def test_every_environment_is_resolved(checkout: Checkout) -> None:
     """`make resolve` asks for what the other targets install, in one environment or within a larger one of the same pins."""
     resolved = [requirements(line) for line in checkout.made("resolve") if "--dry-run" in line]
     made = []
-    for target in ("train", "test", ".venv/.lint", "test-onnx"):  # lint itself runs ruff
+    for target in ("train", "test", ".venv/.lint", "test-onnx", "installed-docs"):  # lint itself runs ruff
         for choice in itertools.product(("GPU=0", "GPU=1"), ("PEERS=0", "PEERS=1")):
             checkout.make("clean")
-            made += [requirements(line) for line in checkout.made(target, *choice) if "--editable" in line]
+            made += [requirements(line) for line in checkout.made(target, *choice) if "--constraint" in line]
     for constraints, wanted in made:
         assert any(constraints == pins and wanted <= asked for pins, asked in resolved), wanted
     for largest in resolved:
         assert largest in made
-    assert len({(constraints, *sorted(wanted)) for constraints, wanted in made}) == 9
+    assert len({(constraints, *sorted(wanted)) for constraints, wanted in made}) == 10
 
 
 def test_the_pins_of_the_gpu_image(checkout: Checkout) -> None:
@@ -228,6 +228,17 @@ def test_the_pins_of_the_gpu_image(checkout: Checkout) -> None:
     assert installed(log) == [".[train,test] triton==3.6.0"]
     assert "--ignore-glob=*_torch.py" in log[-1]
     assert "constraints/gpu-image.txt .[train,test] triton==3.6.0" in "\n".join(checkout.made("resolve"))
+
+
+def test_the_site_is_built_in_an_environment_of_its_own(checkout: Checkout) -> None:
+    log = checkout.made("docs")
+    assert log[0].startswith("-m venv .venv-docs")
+    assert "--constraint constraints/docs.txt mkdocs-material" in log[1]
+    assert [line.partition(" JAX")[0] for line in log[2:]] == [
+        "-m experiments.pages.site build/pages",
+        "-m mkdocs build --quiet",
+    ]
+    assert len(checkout.made("docs")) == 2
 
 
 def test_pins_have_no_addresses() -> None:

@@ -1,1 +1,5 @@
-"""The parts of experiments.compare: cases, contenders, the runs, tables and pictures."""
+"""XLA's code, hand-written kernels and peers compared; `compare` does it for functions of one's own."""
+
+from experiments.comparison.functions import Comparison, compare
+
+__all__ = ["Comparison", "compare"]

@@ -10,115 +10,224 @@ from typing import Any
 import zoo
 from experiments.comparison.models import BLOCK
 from experiments.measuring import verdict
-from experiments.measuring.pictures import BETTER, INK, PALE, WORSE, XLA, bars, column, conditions, number, ratio_axis, save
+from experiments.measuring.pictures import (
+    BETTER,
+    CONTENDERS,
+    INK,
+    PALE,
+    XLA,
+    bars,
+    column,
+    conditions,
+    legend,
+    number,
+    ratio_axis,
+    save,
+)
 
-MARKERS = {"torch": ("o", "#000000"), "torch.compile": ("s", "#009E73"), "flax": ("^", "#CC79A7"), "cudnn": ("v", "#E69F00")}
-SPEED = "bars: speedup of the hand-written kernels over XLA's code (left of 1: slower); points: that of the peers"
-TORCH = "bars: speedup of torch over XLA's code (left of 1: torch is slower); points: that of other peers"
-BYTES = "XLA's code over the hand-written kernels: bars: bytes moved; ◇: time by the model (left of 1: XLA needs less)"
+MARKERS = {"torch": "o", "torch.compile": "s", "flax": "^"}
+# A stranger's names of what is compared.
+NAMES = {
+    "max_pool": "max pooling",
+    "local_response_norm": "local response norm",
+    "batch_norm_act": "batch norm + ReLU",
+    "linear_act": "linear + ReLU",
+    "mlp": "two linear layers (GAN)",
+    "lenet5": "LeNet-5, whole network",
+    "softmax_cross_entropy": "cross-entropy",
+    "rnn": "RNN layer",
+    "lstm": "LSTM layer",
+    "gru": "GRU layer",
+    "conv": "convolution",
+}
+FAMILIES = {
+    "recurrent": "recurrent networks",
+    "gan": "GANs",
+    "googlenet": "GoogLeNet",
+    "alexnet": "AlexNet",
+    "lenet": "LeNet-5",
+    "vgg": "VGG",
+    "resnet": "ResNet",
+}
+OURS_BETTER, XLA_BETTER, SAME = "hand-written kernels better", "XLA's code better", "no difference (within 5%)"
+SIDES = {"hand-written": "ours", "XLA": "XLA", "even": "even"}
+LEGEND = {OURS_BETTER: BETTER, XLA_BETTER: XLA, SAME: PALE}
 
 
-def _times(axes: Any, duels: list[verdict.Duel]) -> None:
-    """Compiled cases: bars of bytes, a diamond at the modelled time, and the figures at the right edge."""
-    moved, modelled = [d.ratio("bytes") for d in duels], [d.ratio() for d in duels]
-    bars(axes, [d.title for d in duels], moved)
-    axes.scatter(modelled, range(len(duels)), s=22, marker="D", facecolor="white", edgecolor=INK, linewidth=0.9, zorder=4)
-    ratio_axis(axes, *_range([*modelled, *moved]))
-    column(axes, 26, "bytes", [number(value) for value in moved])
-    column(axes, 52, "◇ time", [number(value) for value in modelled])
-    column(axes, 112, "kernels", [f"{d.xla['kernels']:,} → {d.hand['kernels']:,}" for d in duels])
+def _ratio(duel: verdict.Duel) -> float:
+    """What a picture shows of a duel: its speedup where it was measured, else how many times more bytes XLA's code moves."""
+    return duel.ratio("" if duel.clock == "median" else "bytes")
+
+
+def _colour(ratio: float, duel: verdict.Duel | None = None) -> str:
+    """The winner's; measured times are even where the noise says so, counts within 5%."""
+    if duel is not None and duel.clock == "median":
+        return CONTENDERS[SIDES[duel.winner]]
+    return PALE if verdict.even(ratio) else BETTER if ratio > 1 else XLA
+
+
+def _measure(record: dict[str, Any]) -> str:
+    return "speedup over XLA's code" if record["measured"] else "times fewer bytes moved than XLA's code"
+
+
+def _spread(axes: Any, groups: dict[str, list[verdict.Duel]]) -> None:
+    """A row per group: a dot per case, on a line from the worst to the best."""
+    rows = sorted(groups, key=lambda name: -max(map(_ratio, groups[name])))
+    for row, name in enumerate(rows):
+        values = [_ratio(duel) for duel in groups[name]]
+        axes.plot([min(values), max(values)], [row, row], color=PALE, linewidth=5, solid_capstyle="round", zorder=1)
+        colours = [_colour(value, duel) for value, duel in zip(values, groups[name], strict=True)]
+        axes.scatter(values, [row] * len(values), s=34, c=colours, edgecolor="white", linewidth=0.6, zorder=4)
+    axes.set_yticks(range(len(rows)), rows, fontsize=9)
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    ratio_axis(axes, *_range([_ratio(duel) for found in groups.values() for duel in found]))
+    spans = [dict.fromkeys(map(number, _range([_ratio(duel) for duel in groups[name]]))) for name in rows]
+    column(axes, 66, "", [" to ".join(span) for span in spans])
 
 
 def _range(values: list[float]) -> tuple[float, float]:
     return min(values), max(values)
 
 
-def _measured(axes: Any, record: dict[str, Any]) -> None:
-    """Measured cases: bars of the hand-written kernels' speedup over XLA's best form, or torch's where there are none; peers as
-    points."""
-    duels = {d.case["name"]: d for d in verdict.duels(record)}
-    rows = []
-    for case in record["cases"]:
-        points = verdict.peers(case)
-        bar = duels[case["name"]].ratio() if case["name"] in duels else None if duels else points.get("torch")
-        if bar is not None or points:
-            rows.append((verdict.short(case["name"]), bar, points))
-    rows.sort(key=lambda row: -(row[1] or 1))
-    # A gain of torch's over XLA's code is a loss of ours.
-    values = [1.0 if bar is None else bar for _, bar, _ in rows]
-    bars(axes, [name for name, _, _ in rows], values, None if duels else [WORSE if v >= 1 else BETTER for v in values])
-    column(axes, 26, "bar", ["" if bar is None else number(bar) for _, bar, _ in rows])
-    for peer in dict.fromkeys(name for _, _, points in rows for name in points if duels or name != "torch"):
-        at = [(points[peer], row) for row, (_, _, points) in enumerate(rows) if peer in points]
-        marker, colour = MARKERS.get(peer, ("x", INK))
-        axes.scatter(*zip(*at, strict=True), s=20, marker=marker, color=colour, label=peer, zorder=4)
-    ratio_axis(axes, *_range([value for _, bar, points in rows for value in (bar or 1.0, *points.values())]))
-    axes.set_xlabel(SPEED if duels else TORCH, fontsize=8)
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(frameon=False, fontsize=7.5, loc="lower right")
+def _dots(axes: Any, names: dict[str, str]) -> None:
+    """What the dots mean."""
+    from matplotlib.lines import Line2D
+
+    dot = lambda colour, name: Line2D([], [], marker="o", linestyle="", color=colour, label=name)
+    axes.legend(handles=[dot(colour, name) for name, colour in names.items()], frameon=False, fontsize=8, loc="lower right")
+
+
+def _single(axes: Any, duels: list[verdict.Duel], label: Callable[[verdict.Duel], str]) -> None:
+    """A bar per duel, the largest first, with its figure."""
+    values = [_ratio(duel) for duel in duels]
+    bars(
+        axes, [label(duel) for duel in duels], values, [_colour(value, duel) for value, duel in zip(values, duels, strict=True)]
+    )
+    ratio_axis(axes, *_range(values))
+    column(axes, 30, "", [number(value) for value in values])
+
+
+def _peers(axes: Any, record: dict[str, Any]) -> None:
+    """Without hand-written kernels: a bar per case for torch against XLA's code in the faster's colour; others are points."""
+    rows = [(verdict.short(case["name"]), case, verdict.peers(case)) for case in record["cases"] if verdict.peers(case)]
+    first = next(name for name in ("torch", *MARKERS) if any(name in points for *_, points in rows))
+    rows = sorted((row for row in rows if first in row[2]), key=lambda row: -row[2][first])
+    colours = []
+    for _, case, points in rows:
+        xla = verdict.best(case["contenders"], "median", verdict.is_xla)
+        even = xla is not None and verdict.touch(xla[1], case["contenders"][first])
+        colours.append(PALE if even else CONTENDERS[first if points[first] > 1 else "XLA"])
+    bars(axes, [name for name, *_ in rows], [points[first] for *_, points in rows], colours)
+    column(axes, 30, "", [number(points[first]) for *_, points in rows])
+    for peer in dict.fromkeys(name for *_, points in rows for name in points if name != first):
+        at = [(points[peer], row) for row, (*_, points) in enumerate(rows) if peer in points]
+        axes.scatter(*zip(*at, strict=True), s=20, marker=MARKERS.get(peer, "x"), color=CONTENDERS.get(peer, INK), zorder=4)
+    ratio_axis(axes, *_range([value for *_, points in rows for value in points.values()]))
+    names = {f"{first} faster": CONTENDERS[first], "XLA's code faster": XLA, "no difference": PALE}
+    names |= {f"{peer} (points)": CONTENDERS.get(peer, INK) for *_, points in rows for peer in points if peer != first}
+    legend(axes, names)
+    axes.set_xlabel(f"speedup of {first} over XLA's code", fontsize=9)
+
+
+def _message(duels: list[verdict.Duel]) -> str:
+    """What the picture says: how many of the cases each side wins."""
+    colours = [_colour(_ratio(duel), duel) for duel in duels]
+    measured = duels[0].clock == "median"
+    does, not_ = ("are faster than", "slower") if measured else ("move fewer bytes than", "more")
+    count = f"{colours.count(BETTER)} of {len(duels)} cases, {not_} in {colours.count(XLA) or 'none'}"
+    return f"Hand-written kernels {does} XLA's code in {count}"
+
+
+def _present(duels: list[verdict.Duel]) -> dict[str, str]:
+    """The legend of the colours that occur."""
+    colours = {_colour(_ratio(duel), duel) for duel in duels}
+    return {name: colour for name, colour in LEGEND.items() if colour in colours}
 
 
 def draw_speedups(record: dict[str, Any], path: pathlib.Path) -> None:
-    """Every case, the largest gain first; losses are bars to the left of 1 in another colour. No pair, no picture."""
+    """Every case that makes a difference, the largest gain first; the others in a sentence. No pair, no picture."""
     from matplotlib.figure import Figure
 
-    duels = sorted(verdict.duels(record), key=lambda d: -d.ratio("bytes" if not record["measured"] else ""))
-    count = len(duels) if not record["measured"] else len(record["cases"])
+    duels = sorted(verdict.duels(record), key=lambda duel: -_ratio(duel))
     if not duels and not any(verdict.peers(case) for case in record["cases"]):
         return
-    figure = Figure(figsize=(9, 1.3 + 0.21 * count), layout="constrained")
-    axes = figure.subplots()
-    if record["measured"]:
-        _measured(axes, record)
-    else:
-        _times(axes, duels)
-        axes.set_xlabel(BYTES, fontsize=8)
-    figure.suptitle(conditions(record), fontsize=9, x=0.01, ha="left")
+    if not duels:
+        figure = Figure(
+            figsize=(9, 1.6 + 0.21 * sum(bool(verdict.peers(case)) for case in record["cases"])), layout="constrained"
+        )
+        _peers(figure.subplots(), record)
+        figure.suptitle(conditions(record), fontsize=9, x=0.01, ha="left")
+        save(figure, path, record)
+        return
+    told = [duel for duel in duels if _colour(_ratio(duel), duel) != PALE] or duels
+    parts = {"": told}
+    label = lambda duel: verdict.short(duel.case["name"])
+    if "train" in record["cases"][0]:
+        parts = {
+            name: [d for d in told if d.case["train"] == train]
+            for name, train in (("Training step", True), ("Inference", False))
+        }
+        label = lambda duel: duel.case["model"] + (f" (batch {duel.case['examples']})" if _repeated(told, duel) else "")
+    parts = {name: found for name, found in parts.items() if found}
+    heights = [len(found) + 2.5 for found in parts.values()]
+    figure = Figure(figsize=(8, 1.1 + 0.2 * sum(heights)), layout="constrained")
+    rows = figure.subplots(len(parts), 1, squeeze=False, sharex=True, gridspec_kw={"height_ratios": heights})[:, 0]
+    for axes, (name, found) in zip(rows, parts.items(), strict=True):
+        _single(axes, found, label)
+        axes.set_title(name, fontsize=10, loc="left")
+    ratio_axis(rows[-1], *_range([_ratio(duel) for duel in told]))
+    legend(rows[0], _present(told))
+    left = len(duels) - len(told)
+    rest = f"\nNot shown: {left} {'case' if left == 1 else 'cases'} without a difference." if left else ""
+    rows[-1].set_xlabel(_measure(record) + rest, fontsize=9)
+    figure.suptitle(f"{_message(duels)}\n{conditions(record)}", fontsize=10, x=0.01, ha="left")
     save(figure, path, record)
 
 
-def _ends(duels: list[verdict.Duel], group: Callable[[verdict.Duel], str], field: str) -> list[verdict.Duel]:
-    """The best and the worst duel of each group, the largest gain first."""
-    gain = lambda d: d.ratio(field)
-    groups: dict[str, list[verdict.Duel]] = {}
-    for duel in duels:
-        groups.setdefault(group(duel), []).append(duel)
-    ends = {d.case["name"]: d for found in groups.values() for d in (max(found, key=gain), min(found, key=gain))}
-    return sorted(ends.values(), key=lambda d: -gain(d))
+def _repeated(duels: list[verdict.Duel], one: verdict.Duel) -> bool:
+    """Whether a model is there at several sizes."""
+    return sum(d.case["model"] == one.case["model"] and d.case["train"] == one.case["train"] for d in duels) > 1
 
 
 def _family(duel: verdict.Duel) -> str:
     model = duel.case["model"]
-    return "resnet" if model == BLOCK else zoo.model_info(model).family
+    family = "resnet" if model == BLOCK else zoo.model_info(model).family
+    return FAMILIES.get(family, family)
 
 
 def draw_overview(operators: dict[str, Any], models: dict[str, Any], path: pathlib.Path) -> None:
-    """XLA against hand-written kernels at a glance: the best and the worst case of each operator and family of models."""
+    """XLA against hand-written kernels at a glance: a row per operator and per family of models in training, a dot per case."""
     from matplotlib.figure import Figure
 
-    panels = []
-    for record, what, group in ((operators, "operator", lambda d: d.case["operator"]), (models, "model family", _family)):
-        duels = _ends(verdict.duels(record), group, "" if record["measured"] else "bytes")
-        panels.append((record, f"Each {what}'s best and worst case", duels))
-    heights = [len(duels) + 3 for _, _, duels in panels]
-    figure = Figure(figsize=(9, 0.6 + 0.2 * sum(heights)), layout="constrained")
-    rows = figure.subplots(2, 1, gridspec_kw={"height_ratios": heights})
-    for axes, (record, title, duels) in zip(rows, panels, strict=True):
-        if record["measured"] and duels:
-            speeds = [d.ratio() for d in duels]
-            bars(axes, [d.title for d in duels], speeds)
-            column(axes, 26, "speedup", [number(value) for value in speeds])
-            ratio_axis(axes, *_range(speeds))
-            axes.set_xlabel(SPEED, fontsize=8)
-        elif duels:
-            _times(axes, duels)
-            axes.set_xlabel(BYTES, fontsize=8)
-        axes.set_title(f"{title}\n{conditions(record)}", fontsize=9, loc="right")
-    figure.suptitle("Hand-written kernels against XLA's code", fontsize=11, x=0.01, ha="left")
+    groups: list[dict[str, list[verdict.Duel]]] = [{}, {}]
+    for duel in verdict.duels(operators):
+        groups[0].setdefault(NAMES.get(duel.case["operator"], duel.case["operator"]), []).append(duel)
+    training = [duel for duel in verdict.duels(models) if duel.case["train"]]
+    inference = [duel for duel in verdict.duels(models) if not duel.case["train"]]
+    for duel in training:
+        groups[1].setdefault(_family(duel), []).append(duel)
+    titles = ["Operators", "Models, a whole training step"]
+    shown = [(title, found) for title, found in zip(titles, groups, strict=True) if found]
+    heights = [len(found) + 2 for _, found in shown]
+    figure = Figure(figsize=(9, 1.5 + 0.3 * sum(heights)), layout="constrained")
+    rows = figure.subplots(len(shown), 1, squeeze=False, sharex=True, gridspec_kw={"height_ratios": heights})[:, 0]
+    for axes, (title, found) in zip(rows, shown, strict=True):
+        _spread(axes, found)
+        axes.set_title(title, fontsize=10, loc="left")
+    every = [duel for found in groups for duels in found.values() for duel in duels]
+    ratio_axis(rows[-1], *_range([_ratio(duel) for duel in every]))
+    _dots(rows[0], _present(every))
+    same = sum(_colour(_ratio(duel), duel) == PALE for duel in inference)
+    rest = f"\nInference: no difference in {same} of {len(inference)} cases, the networks of convolutions." if inference else ""
+    rows[-1].set_xlabel(f"{_measure(operators)}, a dot per case{rest}", fontsize=9)
+    said = conditions(
+        operators | {"date": max(operators["date"], models["date"]), "cases": operators["cases"] + models["cases"]}
+    )
+    figure.suptitle(f"{_message(every)}\n{said}", fontsize=11, x=0.01, ha="left")
     save(figure, path, operators, models)
 
 
-def _points(record: dict[str, Any]) -> list[tuple[str, str, float, float]]:
+def roofline_points(record: dict[str, Any]) -> list[tuple[str, str, float, float]]:
     """(case, side, operations per byte, operations per second): measured, by the least bytes of any version; compiled, by the
     bytes that it moves and its modelled time."""
     clock, found = verdict.clock_of(record), []
@@ -136,7 +245,7 @@ def _large(value: float) -> str:
     return f"{value / 1e12:.3g} T" if value >= 1e12 else f"{value / 1e9:.3g} G"
 
 
-def _ceilings(record: dict[str, Any]) -> tuple[float, float]:
+def ceilings(record: dict[str, Any]) -> tuple[float, float]:
     """Bytes and operations per second."""
     limits = record["ceilings"] if record["measured"] else record["model"]
     peak = limits["flops_per_second"]
@@ -147,12 +256,12 @@ def draw_roofline(record: dict[str, Any], path: pathlib.Path) -> None:
     """Arithmetic intensity against the rate reached, under the ceilings of memory and arithmetic: one case of each operator."""
     from matplotlib.figure import Figure
 
-    points = _points(record)
+    points = roofline_points(record)
     first = {case.get("operator", case["name"]): case["name"] for case in reversed(record["cases"])}
     points = [p for p in points if p[0] in first.values()]
     if not points:
         return
-    bandwidth, peak = _ceilings(record)
+    bandwidth, peak = ceilings(record)
     figure = Figure(figsize=(9, 5.6), layout="constrained")
     axes = figure.subplots()
     low = min(p[2] for p in points) / 2

@@ -11,7 +11,7 @@ from typing import Any
 import jax.numpy as jnp
 
 import kernels
-from experiments.comparison import contenders, programs
+from experiments.comparison import conclusions, contenders, programs
 from experiments.comparison.case import Case
 from experiments.comparison.cases import operator_cases
 from experiments.comparison.models import ModelCase, model_cases
@@ -115,15 +115,6 @@ def run_case(case: Case | ModelCase, options: Options) -> dict[str, Any]:
     return row | {"contenders": found}
 
 
-def described(row: dict[str, Any]) -> str:
-    """A row as a line on the terminal."""
-    parts = [
-        f"{name} {figures['median'] * 1e3:.3f} ms" if "median" in figures else f"{name} {figures['failed']}"
-        for name, figures in row["contenders"].items()
-    ]
-    return f"{row['name']}: {'; '.join(parts)}"
-
-
 def source_digest() -> str:
     """The digest of all that a case's time depends on. One kernel is imported by a computed name."""
     return sources.digest("experiments.comparison.session", "kernels.linear_act.pallas", tuned=True)
@@ -142,7 +133,7 @@ def compare(options: Options, path: pathlib.Path, tabled: Callable[[dict[str, An
         resume.Part(case.name, {"source": source, "options": options.of_row(case)}, functools.partial(run_case, case, options))
         for case in cases_of(options.kind, options.quick, options.platform)
     ]
-    wanted, said = resume.chosen(parts, options.only), resume.said(described)
+    wanted, said = resume.chosen(parts, options.only), resume.said(conclusions.line)
 
     def saved(record: dict[str, Any], name: str) -> None:
         said(record, name)

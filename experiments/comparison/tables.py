@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from experiments.comparison import conclusions
 from experiments.comparison.cases import WHY
 from experiments.comparison.contenders import LOOPS
 from experiments.measuring import tables, verdict
@@ -209,14 +210,21 @@ def every_contender(record: Found) -> str:
             row[-1] = f"**{name}**" if f["median"] == min(timed.values()) else name
             row += [_milliseconds(f["median"]), f"{_milliseconds(f['p20'])} to {_milliseconds(f['p80'])}"]
             row += [_shown(f["kernel_seconds"], 1e3, ".3f"), f"{timed['xla'] / f['median']:.2f}" if "xla" in timed else ""]
-            row += [_shown(f["floor_fraction"], 1, ".0%"), _shown(f["bytes_per_second"], 1e-9, ".1f")]
+            row += [_of_floor(f["floor_fraction"]), _shown(f["bytes_per_second"], 1e-9, ".1f")]
             rows.append([*row, _shown(f["flops_per_second"], 1e-9, ".1f"), f"{f['error']:.1e}"])
     header = ["case", "dtype", "contender", ">median ms", ">p20 to p80", ">kernels ms", ">speedup", ">of the floor", ">GB/s"]
     title = (
         f"{record['experiment'].capitalize()} on {record['device']} ({record['how']}), jax {record['versions']['jax']}, "
         f"{record['date']}, commit {record['commit']}. {record['protocol']}. Speedups are over XLA's code.\n\n"
     )
+    over = any((f.get("floor_fraction") or 0) > 1 for case in record["cases"] for f in case["contenders"].values())
+    title += f"{conclusions.OVER}\n\n" if over else ""
     return title + tables.markdown([*header, ">GFLOP/s", ">error"], rows)
+
+
+def _of_floor(share: float | None) -> str:
+    """A share of what the machine allows; what is above it is no share, and conclusions.OVER says why."""
+    return "over" if share is not None and share > 1 else _shown(share, 1, ".0%")
 
 
 def _milliseconds(seconds: float) -> str:

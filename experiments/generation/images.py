@@ -22,7 +22,9 @@ MOST_VALUES = 2**28  # of all images together, 1 GiB of float32
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--num", type=whole(1), default=64, help="how many images; the grid is nearly a square (%(default)s)")
+    parser.add_argument(
+        "--num", type=whole(1), default=64, help="how many images (%(default)s); a column for each class, else nearly a square"
+    )
     parser.add_argument("--seed", type=SEED, default=0, help="of the latent vectors (%(default)s)")
     parser.add_argument("--label", help="the class to draw, for a class-conditional network; all in turn if not given")
     parser.add_argument("--latent", type=pathlib.Path, help="a .npy file of latent vectors [num, latent size] to use instead")
@@ -104,5 +106,6 @@ def generate(run: Run, options: argparse.Namespace) -> None:
         print(f"{len(images)} images in {folder}")
         return
     path = options.out or workdir / ("interpolation.png" if options.interpolate else "generated.png")
-    samples.save_grid(images, path, columns=options.interpolate)
+    per_class = len(run.dataset.classes) if run.task.conditional and options.label is None else None  # a column for each class
+    samples.save_grid(images, path, columns=options.interpolate or per_class)
     print(f"{len(images)} images in {path}")

@@ -10,8 +10,17 @@ import json
 import pathlib
 from typing import Any
 
-# Okabe and Ito's colours, which people with any colour vision tell apart; shapes differ as well.
+# Okabe and Ito's colours, which people with any colour vision tell apart; shapes differ as well. A contender has the same
+# colour in every picture, and in the page of `experiments.report --html`.
 BETTER, WORSE, XLA, INK, PALE = "#0072B2", "#D55E00", "#7F7F7F", "#222222", "#D9D9D9"
+CONTENDERS = {
+    "XLA": XLA,
+    "ours": BETTER,
+    "torch": "#E69F00",
+    "torch.compile": "#A66F00",
+    "flax": "#009E73",
+    "even": PALE,
+}
 DIGEST = "Records"  # key of the PNG's metadata
 
 
@@ -68,6 +77,15 @@ def bars(axes: Any, labels: list[str], values: list[float], colours: list[str] |
     axes.barh(rows, [value - 1 for value in values], 0.62, left=1, color=colours, zorder=2)
     axes.set_yticks(rows, labels, fontsize=7.5)
     axes.set_ylim(len(values) - 0.4, -0.6)
+
+
+def legend(axes: Any, names: dict[str, str], place: str = "lower right") -> None:
+    """A square of each colour and what it stands for."""
+    from matplotlib.patches import Patch
+
+    axes.legend(
+        handles=[Patch(color=colour, label=name) for name, colour in names.items()], frameon=False, fontsize=8, loc=place
+    )
 
 
 def column(axes: Any, place: int, head: str, cells: list[str]) -> None:

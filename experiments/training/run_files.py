@@ -177,30 +177,77 @@ def skipped_line(files: list[str]) -> str:
 NOT_DRAWN = ("step", "split", "examples_per_second", "learning_rate", "input_wait", "peak_memory_bytes", "peak_share")
 
 
+# Figures that share a panel, by its title; any other has one of its own.
+PANELS = {
+    "losses": ("generator_loss", "discriminator_loss"),
+    "scores": ("score_of_real", "score_of_fake"),
+    "gradient norms": ("generator_gradient_norm", "discriminator_gradient_norm"),
+    "precision and recall": ("precision", "recall"),
+    "classes": ("label_distance", "missing_classes"),
+}
+COLOURS = ("#0072B2", "#E69F00")  # of the figures of a shared panel
+
+
+def panels_of(names: set[str]) -> dict[str, list[str]]:
+    """The figures of each panel; loss and accuracy first. A GAN's loss is the sum of two, which have a panel."""
+    shared = {title: [n for n in of if n in names] for title, of in PANELS.items()}
+    shared = {title: found for title, found in shared.items() if len(found) > 1}
+    taken = {name for found in shared.values() for name in found}
+    if "losses" in shared:
+        taken.add("loss")
+    first = [name for name in ("loss", "accuracy") if name in names - taken]
+    alone = first + sorted(n for n in names - set(first) - taken if not n.startswith("real_"))
+    panels = {name.replace("_", " "): [name] for name in alone}
+    return {"losses": shared.pop("losses")} | panels | shared if "losses" in shared else panels | shared
+
+
 def draw_curves(workdir: pathlib.Path, title: str) -> None:
-    """curves.png: a panel for each figure over the steps, training and test data in the same one.
+    """curves.png: figures over the steps, training and test data in one panel, figures that belong together too.
 
     A figure "real_NAME" is what real data gets in the place of NAME, and is drawn as a line in NAME's panel.
     """
     from matplotlib.figure import Figure
 
     rows = read_metrics(workdir)
-    names = {name for row in rows for name in row} - set(NOT_DRAWN)
-    first = [name for name in ("loss", "accuracy") if name in names]
-    figures = first + sorted(n for n in names - set(first) if not n.startswith("real_"))
-    if not figures:
+    panels = panels_of({name for row in rows for name in row} - set(NOT_DRAWN))
+    if not panels:
         return
-    columns = min(4, len(figures))
-    lines = cdiv(len(figures), columns)
+    columns = min(3 if len(panels) % 4 in (1, 2) and len(panels) > 4 else 4, len(panels))
+    lines = cdiv(len(panels), columns)
     figure = Figure(figsize=(4.6 * columns, 3.4 * lines), layout="constrained")
-    panels = figure.subplots(lines, columns, squeeze=False).ravel()
-    for unused in panels[len(figures) :]:
+    axes = figure.subplots(lines, columns, squeeze=False).ravel()
+    for unused in axes[len(panels) :]:
         unused.axis("off")
-    for axes, name in zip(panels, figures, strict=False):
-        _draw_figure(axes, name, rows)
+    for one, (panel, names) in zip(axes, panels.items(), strict=False):
+        if len(names) == 1:
+            _draw_figure(one, names[0], rows)
+        else:
+            _draw_together(one, panel, names, rows)
     (title,), how = drawable([title])
     figure.suptitle(title, fontsize=11, **how)
     figure.savefig(workdir / "curves.png", dpi=110)
+
+
+def _draw_together(axes: Any, title: str, names: list[str], rows: list[dict[str, Any]]) -> None:
+    """Several figures in one panel, a colour each; dashed what real data gets."""
+    for name, colour in zip(names, COLOURS, strict=True):
+        for split, marker in (("train", None), ("test", "o")):
+            points = [(row["step"], row[name]) for row in rows if row["split"] == split and name in row]
+            if points:
+                label = name.replace("_", " ")
+                axes.plot(*zip(*points, strict=True), color=colour, label=label, marker=marker, markersize=3)
+        real = [row[f"real_{name}"] for row in rows if f"real_{name}" in row]
+        if real:
+            axes.axhline(real[-1], color=colour, linestyle="--", linewidth=1, label="of real data")
+    _finish(axes, title)
+
+
+def _finish(axes: Any, title: str) -> None:
+    axes.set_title(title, fontsize=10)
+    axes.set_xlabel("step")
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=8)
 
 
 def _draw_figure(axes: Any, name: str, rows: list[dict[str, Any]]) -> None:
@@ -217,8 +264,4 @@ def _draw_figure(axes: Any, name: str, rows: list[dict[str, Any]]) -> None:
     if name.endswith(("loss", "distance")) and min(values) > 0 and max(values) > 20 * min(values):
         axes.set_yscale("log")
     last = [row[name] for row in rows if row["split"] == "test" and name in row]
-    axes.set_title(f"{name.replace('_', ' ')}, {last[-1]:.4g} at the end" if last else name.replace("_", " "), fontsize=10)
-    axes.set_xlabel("step")
-    axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
+    _finish(axes, f"{name.replace('_', ' ')}, {last[-1]:.4g} at the end" if last else name.replace("_", " "))

@@ -17,7 +17,8 @@ from experiments.comparison import tables as comparison_tables
 from experiments.comparison.cases import linear_case, pool_case
 from experiments.comparison.recurrent_cases import recurrent_case
 from experiments.errors import run
-from experiments.measuring import counting, verdict
+from experiments.measuring import counting, result, verdict
+from experiments.measuring import pictures as shared
 from experiments.measuring.pictures import digest, drawn_from
 from experiments.pages.models import citation
 from kernels.verification import aot
@@ -165,6 +166,34 @@ def test_pictures_of_a_measured_record_say_what_they_are_drawn_from(tmp_path: pa
     assert drawn_from(tmp_path / "c.png") == digest(cpu) != digest(record)
     pictures.draw_speedups(record | {"cases": []}, tmp_path / "d.png")
     assert drawn_from(tmp_path / "d.png") is None
+
+
+def test_cases_without_a_difference_are_counted_not_drawn(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A picture says who won in how many cases; each bar has the winner's colour."""
+    drawn = []
+    monkeypatch.setattr(pictures, "save", lambda figure, path, *records: drawn.append(figure))
+    record = result.load("compiled-models", "nvidia-h200")
+    pictures.draw_speedups(record, tmp_path / "a.png")
+    ratios = [duel.ratio("bytes") for duel in verdict.duels(record)]
+    even = sum(map(verdict.even, ratios))
+    (figure,) = drawn
+    colours = [bar.get_facecolor() for axes in figure.axes for bar in axes.patches]
+    assert len(colours) == len(ratios) - even
+    assert len(set(colours)) == 1, "XLA's code is better in none"
+    assert f"Not shown: {even} cases" in figure.axes[-1].get_xlabel()
+    assert f"in {len(ratios) - even} of {len(ratios)} cases, more in none" in figure._suptitle.get_text()
+    pictures.draw_overview(result.load("compiled-operators", "nvidia-h200"), record, tmp_path / "b.png")
+    dots = sum(len(points.get_offsets()) for axes in drawn[1].axes for points in axes.collections)
+    assert dots == len(verdict.duels(result.load("compiled-operators", "nvidia-h200"))) + sum(
+        duel.case["train"] for duel in verdict.duels(record)
+    )
+
+
+def test_a_contender_has_one_colour() -> None:
+    """The same in pictures, and in the page's light style."""
+    style = (ROOT / "experiments" / "pages" / "html" / "style.css").read_text().lower()
+    for name in ("XLA", "ours", "torch", "flax"):
+        assert f"--{name.lower()}: {shared.CONTENDERS[name].lower()}" in style
 
 
 def test_committed_pictures_are_drawn_from_the_committed_records() -> None:

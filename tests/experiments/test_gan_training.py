@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import pathlib
+import types
 
 import jax
 import jax.numpy as jnp
@@ -19,9 +20,10 @@ import zoo
 from experiments import data, generate
 from experiments.data.base import ArraySource
 from experiments.errors import UserError, run
+from experiments.generation import images as generation_images
 from experiments.recipes import find
 from experiments.recipes.recipe import Recipe
-from experiments.training import samples
+from experiments.training import run_files, samples
 from experiments.training.gan_task import LOSSES, GanTask
 from experiments.training.judge import judge_of
 from experiments.training.loop import train
@@ -210,6 +212,44 @@ def test_images_outside_the_range_of_tanh_are_refused() -> None:
     spoiled = {"image": digits.train.arrays["image"] * 255, "label": digits.train.arrays["label"]}
     with pytest.raises(UserError, match=r"reach from -255 to 255; .* needs -1 to 1"):
         GanTask(chosen, dataclasses.replace(digits, train=ArraySource(spoiled)), 12, 22)
+
+
+def test_a_column_for_each_class(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator) -> None:
+    """Of a network that takes classes; here each image is as bright as its class."""
+    made = types.SimpleNamespace(
+        task=types.SimpleNamespace(
+            conditional=True,
+            latent_size=3,
+            generate=lambda state, z, labels: np.broadcast_to(np.asarray(labels)[:, None, None, None] / 10, (len(z), 4, 4, 1)),
+        ),
+        dataset=types.SimpleNamespace(classes=[str(n) for n in range(10)], input_shape=(4, 4, 1)),
+        recipe=types.SimpleNamespace(directory=str(tmp_path)),
+        stepper=types.SimpleNamespace(state=None),
+    )
+    count = int(rng.integers(21, 40))
+    options = types.SimpleNamespace(num=count, out=None, single=False, latent=None, interpolate=None, label=None, seed=0)
+    kept = []
+    monkeypatch.setattr(samples, "save_grid", lambda images, path, columns=None: kept.append((images, columns)))
+    generation_images.generate(made, options)  # type: ignore[arg-type]
+    ((images, columns),) = kept
+    assert columns == 10
+    sheet = samples.grid(images, columns)
+    assert sheet.shape == ((count + 9) // 10 * 6 - 2, 10 * 6 - 2, 1)
+    for column in range(10):  # the first two rows are full
+        assert len({sheet[row * 6, column * 6, 0] for row in range(2)}) == 1
+    assert len({sheet[0, column * 6, 0] for column in range(10)}) == 10
+
+
+def test_few_panels_for_the_figures_of_a_gan() -> None:
+    names = {"loss", "generator_loss", "discriminator_loss", "score_of_real", "score_of_fake", "frechet_distance", "precision"}
+    names |= {"recall", "real_precision", "real_recall", "real_frechet_distance", "label_distance", "missing_classes"}
+    panels = run_files.panels_of(names)
+    assert list(panels) == ["losses", "frechet distance", "scores", "precision and recall", "classes"]
+    assert panels["losses"] == ["generator_loss", "discriminator_loss"]
+    assert run_files.panels_of({"loss", "accuracy", "precision"}) == {
+        "loss": ["loss"], "accuracy": ["accuracy"], "precision": ["precision"],
+    }  # fmt: skip
+    assert run_files.panels_of(set()) == {}
 
 
 def test_generate_grids_single_images_and_interpolations(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
+
 import pytest
+from rich.console import Console
 
 from experiments import inspect
 from experiments.comparison import compiled
@@ -37,6 +40,20 @@ def test_a_row_that_is_current_is_shown_and_not_compiled_again(monkeypatch):
     chosen = inspect.chosen(committed["contenders"], "both")
     assert list(chosen) == ["xla", "zoo"]
     assert list(inspect.chosen(committed["contenders"], "auto")) == ["zoo"]
+
+
+@pytest.mark.parametrize("model", ["lenet5", "resnet152", "bilstm_classifier"])
+def test_the_table_fits_80_columns(model):
+    """No head is cut off, whatever the names of the contenders and the sizes of the counts."""
+    record = result.load("compiled-models", "nvidia-h200")
+    row = next(row for row in record["cases"] if row["model"] == model and row["train"])
+    console = Console(width=80, file=io.StringIO(), force_terminal=False)
+    inspect.show(record | {"cases": [row]}, inspect.chosen(row["contenders"], "both"), console)
+    table = console.file.getvalue()
+    assert "…" not in table
+    for head in ("work", "xla", "kernels", "GB", "ms of", "memory", "triton" if "triton" in row["contenders"] else "zoo"):
+        assert head in table
+    assert all(len(line) <= 80 for line in table.splitlines()[1:-2])
 
 
 @pytest.mark.parametrize(

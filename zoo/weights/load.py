@@ -72,7 +72,7 @@ def load_weights(
         wrote (.pth, .pt, .pth.tar, .ckpt, .bin), read without torch and without running code from it; a torch state_dict, or
         any mapping from torch's names to arrays; a checkpoint, file or mapping, that holds a state_dict beside other things,
         which are left out: averaged weights before others; "torchvision://NAME" (`model_info(...).weights` lists the names);
-        "hf://owner/repo[/file][@revision]"; an https:// URL of a file; the folder of `zoo.save_model` or of a training run,
+        `"hf://owner/repo[/file][@revision]"`; an https:// URL of a file; the folder of `zoo.save_model` or of a training run,
         whose newest checkpoint is taken while it is not finished, or the folder of one checkpoint.
       adapt: whether a model may differ from the weights in its ends. A classifier with another number of classes then keeps
         what was drawn for it, and the first kernel is fitted to another number of channels as timm does: summed for one
