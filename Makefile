@@ -54,7 +54,7 @@ DOCS_READY := $(VENV)-docs/.python$(VERSION)
 PINNED := pyproject.toml constraints/common.txt
 
 GPU_PARTS := check test tune compare-operators compare-models guide
-.PHONY: choice train test test-fast test-versions test-onnx test-pages docs installed installed-onnx installed-docs gpu gpu-found $(GPU_PARTS:%=gpu-%)
+.PHONY: choice train test test-long test-fast test-versions test-onnx test-pages docs installed installed-onnx installed-docs gpu gpu-found $(GPU_PARTS:%=gpu-%)
 .PHONY: lint dist format resolve resolve-test resolve-lint resolve-onnx resolve-docs clean
 
 # Large arrays in huge pages, where glibc knows how: a training step on a CPU then takes less time.
@@ -73,7 +73,12 @@ choice:
 # The whole suite; the peers it compares with (torch, torchvision) are installed too. It runs on the CPU.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal $(if $(filter 0,$(PEERS)),--ignore-glob='*_torch.py')
 test: $(TEST_READY)
-	$(PYTEST) -m "not gpu and not onnx and not browser" $(ARGS)
+	$(PYTEST) -m "not gpu and not onnx and not browser and not long" --durations=40 --durations-min=5 $(ARGS)
+
+# Two tests of minutes: training runs that are killed, stopped and damaged (python -m experiments.soak does that for an hour), and
+# ResNet-20 on a mesh in float64.
+test-long: $(TEST_READY)
+	$(BIN)/python -m pytest -m long tests/experiments/test_soak.py tests/experiments/test_mesh.py $(ARGS)
 
 # A part of it for while one works: each operator's compiled code on two architectures, derivatives, models as plain functions, a
 # training run, what is imported.
@@ -81,7 +86,7 @@ FAST := tests/kernels/test_derivatives.py tests/kernels/test_dispatch.py tests/k
   tests/zoo/test_functional.py tests/zoo/test_lenet.py tests/zoo/test_registry.py \
   tests/experiments/test_training.py::test_it_learns tests/test_architecture.py
 test-fast: $(TEST_READY)
-	$(PYTEST) -m "not gpu and not onnx and not browser and not slow" $(FAST) $(ARGS)
+	$(PYTEST) -m "not gpu and not onnx and not browser and not long and not slow" $(FAST) $(ARGS)
 
 # What can differ between versions of Python, JAX and Triton: that part, what each compiler makes of the kernels, and how they stand
 # in JAX. The numbers at drawn shapes and the executor of PTX are ours alone. Of the GPU image the hand-written kernels only.
@@ -89,7 +94,7 @@ COMPILED := $(patsubst %,tests/kernels/test_%.py,compiled cooperative devices in
   recurrent_compiled recurrent_cudnn recurrent_gpu traffic transformations triton_math)
 OF_KERNELS := -k "not xla and not conv" tests/kernels/test_ptx_operators.py tests/kernels/test_derivatives.py tests/kernels/test_dispatch.py
 test-versions: $(TEST_READY)
-	$(PYTEST) -m "not gpu and not onnx and not browser and not slow" $(COMPILED) $(if $(filter gpu-image,$(PINS)),$(OF_KERNELS),$(FAST)) $(ARGS)
+	$(PYTEST) -m "not gpu and not onnx and not browser and not long and not slow" $(COMPILED) $(if $(filter gpu-image,$(PINS)),$(OF_KERNELS),$(FAST)) $(ARGS)
 
 # The environments of these two targets and of the next, installed and not used yet.
 installed: $(TEST_READY)

@@ -72,6 +72,18 @@ def conv_learning(found: Found) -> Table:
     return ["network", "accuracy on", ">reached", ">aim", ">seconds"], rows
 
 
+def fuzz(found: Found) -> Table:
+    """Header and rows: how many mutated files each reader took and refused, and what it did otherwise."""
+    readers = found["readers"]
+    rows = [
+        [name, *(f"{f[key]:,}" for key in ("inputs", "taken", "refused")), str(sum(f["findings"].values()))]
+        for name, f in readers.items()
+    ]
+    total = [f"{sum(f[key] for f in readers.values()):,}" for key in ("inputs", "taken", "refused")]
+    findings = sum(sum(f["findings"].values()) for f in readers.values())
+    return ["reader", ">mutated files", ">accepted", ">refused", ">findings"], [*rows, ["in all", *total, str(findings)]]
+
+
 def fine_tuning(found: Found) -> Table:
     """Header and rows: accuracy by the number of images of a class, of each strategy."""
     rows = [

@@ -105,12 +105,12 @@ def test_one_device_meshes_and_two_processes_agree(rng: np.random.Generator, tmp
     assert (tmp_path / "pair" / "gan_mlp" / "samples.png").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_batch_norm_in_float64(tmp_path: pathlib.Path) -> None:
     """In float32 the losses of ResNet-20 part from the fourth step on; in float64 they do not, so it is rounding that grew."""
-    run = SGD | RARELY | RUNS["resnet20_cifar"] | {"model": "resnet20_cifar", "steps": 12, "float64": True}
-    layouts = {"one": ("data=1", 1, 1), "mesh": ("data=2,model=2", 4, 1), "pair": ("data=2", 1, 2)}
+    run = SGD | RARELY | RUNS["resnet20_cifar"] | {"model": "resnet20_cifar", "steps": 6, "float64": True}
+    layouts = {"one": ("data=1", 1, 1), "mesh": ("data=2,model=2", 4, 1)}
     started = []
     for name, (layout, devices, count) in layouts.items():
         runs = [run | {"mesh": layout, "workdir": str(tmp_path / name)}]
@@ -119,9 +119,9 @@ def test_batch_norm_in_float64(tmp_path: pathlib.Path) -> None:
         output, _ = process.communicate(timeout=800)
         assert process.returncode == 0, output
     losses = {name: [row["loss"] for row in rows(tmp_path / name) if row["split"] == "train"] for name in layouts}
-    assert len(losses["one"]) == 12
-    for other in ("mesh", "pair"):  # they are written as float32: the last bit may round either way
-        assert losses[other] == pytest.approx(losses["one"], rel=1e-6)
+    assert len(losses["one"]) == 6
+    # They are written as float32: the last bit may round either way.
+    assert losses["mesh"] == pytest.approx(losses["one"], rel=1e-6)
 
 
 def test_a_batch_that_does_not_divide_is_refused(tmp_path: pathlib.Path) -> None:

@@ -138,7 +138,7 @@ def test_wrong_flags(flags: list[str], said: str) -> None:
         soak.main(flags)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(1500)
 def test_five_minutes(elsewhere: pathlib.Path) -> None:
     """Real runs, in one process and in two; the last may go on beyond the five minutes."""

@@ -404,3 +404,12 @@ def test_several_damaged_arrays_are_one_error(tmp_path: pathlib.Path, capfd: pyt
         runs.read_run_checkpoint(tmp_path / "1")
     gc.collect()
     assert capfd.readouterr().err == ""
+
+
+def test_names_in_a_file_do_not_break_the_line(tmp_path: pathlib.Path) -> None:
+    old = io.BytesIO()
+    for part in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}, {}, ["one\ntwo"]):
+        pickle.dump(part, old, protocol=2)
+    (path := tmp_path / "w.pth").write_bytes(old.getvalue())
+    with pytest.raises(WeightsFileError, match=f"source: {path}: storage one two belongs to no tensor"):
+        zoo.load_weights(zoo.create_model("lenet5"), path)

@@ -45,6 +45,11 @@ _STORAGES: dict[str, Any] = {
 }
 
 
+def in_a_line(error: BaseException) -> str:
+    """What an error says, whatever names from a file it quotes."""
+    return " ".join(str(error).split())[:200]
+
+
 class WeightsFileError(ValueError):
     """The file is not a readable file of weights; the message says what is wrong with it."""
 
@@ -269,9 +274,11 @@ def read_checkpoint(path: str | os.PathLike) -> StateDict:
             room = _Room(size)
             found = find_state_dict(_finished(value, room), lambda item: isinstance(item, np.ndarray))
         except WeightsFileError as error:
-            raise WeightsFileError(f"source: {path}: {error}") from None
+            raise WeightsFileError(f"source: {path}: {in_a_line(error)}") from None
         except Exception as error:  # the readers of pickles, archives and compression raise some twenty kinds
-            raise WeightsFileError(f"source: {path}: damaged or no file of weights ({type(error).__name__}: {error})") from None
+            raise WeightsFileError(
+                f"source: {path}: damaged or no file of weights ({type(error).__name__}: {in_a_line(error)})"
+            ) from None
     if not found.tensors:
         raise WeightsFileError(f"source: {path}: it holds no state_dict of tensors")
     return found

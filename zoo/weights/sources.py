@@ -13,7 +13,7 @@ import numpy as np
 
 from zoo.weights.download import download, fetch_hub, fetch_torchvision
 from zoo.weights.info import WeightsInfo
-from zoo.weights.pth import WeightsFileError, read_checkpoint
+from zoo.weights.pth import WeightsFileError, in_a_line, read_checkpoint
 from zoo.weights.published import imagenet_classes, is_published, preprocessing_of
 from zoo.weights.runs import read_run_checkpoint, weights_in
 from zoo.weights.state_dicts import StateDict, find_state_dict
@@ -96,7 +96,7 @@ def read_info(path: pathlib.Path, source: str) -> WeightsInfo:
         with safetensors.safe_open(path, "numpy") as opened:
             return WeightsInfo.from_metadata(opened.metadata() or {}, source)
     except safetensors.SafetensorError as error:
-        raise WeightsFileError(f"source: {path}: damaged or no safetensors file ({error})") from error
+        raise WeightsFileError(f"source: {path}: damaged or no safetensors file ({in_a_line(error)})") from error
 
 
 def read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
@@ -114,7 +114,7 @@ def read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
         entries = safetensors.deserialize(path.read_bytes())
         return {name: np.frombuffer(e["data"], dtypes[e["dtype"]]).reshape(e["shape"]) for name, e in entries}
     except (safetensors.SafetensorError, KeyError, ValueError) as error:
-        raise WeightsFileError(f"source: {path}: damaged or no safetensors file ({error})") from error
+        raise WeightsFileError(f"source: {path}: damaged or no safetensors file ({in_a_line(error)})") from error
 
 
 def _is_tensor(value: Any) -> bool:
