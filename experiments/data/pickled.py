@@ -63,7 +63,8 @@ def _kind(value: Any, *kinds: type) -> Any:
 
 def _named(module: Any, name: Any) -> _Name:
     if (_kind(module, str), _kind(name, str)) not in ADMITTED:
-        raise ValueError(f"it asks for {module:.60}.{name:.60}, which no data set has need of; nothing was run")
+        what = " ".join(f"{module:.60}.{name:.60}".split())
+        raise ValueError(f"it asks for {what}, which no data set has need of; nothing was run")
     return _Name(name)
 
 

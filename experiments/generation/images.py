@@ -51,7 +51,8 @@ def read_latents(path: pathlib.Path, size: int, most: int) -> np.ndarray:
         z = np.frombuffer(content, dtype).reshape(shape, order="F" if by_column else "C")
     except OSError as error:
         raise UserError(f"--latent: {path} cannot be read ({error.strerror or error})") from error
-    except (ValueError, KeyError, EOFError, MemoryError, RecursionError, TypeError, tokenize.TokenError) as error:
+    # What NumPy reads a header with raises all of these.
+    except (ValueError, KeyError, EOFError, MemoryError, RecursionError, TypeError, SyntaxError, tokenize.TokenError) as error:
         raise UserError(f"--latent: {path} is no .npy file of numbers ({' '.join(str(error).split())[:120]})") from error
     with np.errstate(over="ignore"):
         vectors = z.astype(np.float32)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from experiments import data
-from experiments.errors import UserError
+from experiments.errors import UserError, explain
 from experiments.measuring.names import printable
 from experiments.recipes.recipe import Recipe
 from experiments.training import mesh as meshes
@@ -66,7 +66,7 @@ def recipe_of(workdir: pathlib.Path) -> Recipe:
     try:
         return Recipe(**settings | {"mesh": "data=1", "workdir": str(workdir)})
     except (UserError, TypeError) as error:
-        raise UserError(f"workdir: {workdir / 'config.json'} is damaged ({error})") from error
+        raise UserError(f"workdir: {workdir / 'config.json'} is damaged ({explain(error)})") from error
 
 
 def load_run(

@@ -7,7 +7,7 @@ import pathlib
 import shutil
 from typing import Any
 
-from experiments.errors import UserError
+from experiments.errors import UserError, explain
 from experiments.measuring.names import drawable, printable
 from experiments.training.trackers import Trackers
 from kernels.runtime.sizes import cdiv
@@ -31,7 +31,7 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise UserError(f"workdir: {path} does not exist") from error
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UserError(f"workdir: {path} is damaged ({error}); --no-resume starts the run anew") from error
+        raise UserError(f"workdir: {path} is damaged ({explain(error)}); --no-resume starts the run anew") from error
     if not isinstance(content, dict):
         raise UserError(f"workdir: {path} is damaged (no object); --no-resume starts the run anew")
     return content
@@ -62,7 +62,7 @@ def read_preprocessing(workdir: pathlib.Path) -> Preprocessing | None:
     try:
         return Preprocessing.from_dict(said) if said is not None else None
     except (ValueError, TypeError) as error:
-        raise UserError(f"workdir: {workdir / 'config.json'} is damaged ({error})") from error
+        raise UserError(f"workdir: {workdir / 'config.json'} is damaged ({explain(error)})") from error
 
 
 def newest_checkpoint(workdir: pathlib.Path) -> int:
@@ -147,7 +147,7 @@ def read_metrics(workdir: pathlib.Path) -> list[dict[str, Any]]:
     try:
         lines = path.read_text().splitlines() if path.exists() else []
     except UnicodeDecodeError as error:
-        raise UserError(f"workdir: {path} is damaged ({error})") from error
+        raise UserError(f"workdir: {path} is damaged ({explain(error)})") from error
     for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line)

@@ -77,6 +77,7 @@ def test_no_pointer_and_no_dtype_but_integers_comes_out_of_a_pickle(crafted: Red
         (b"\x80\x02B\xff\xff\xff\x7fabc.", "expected 2147483647 bytes"),
         (b"\x80\x04\x8e" + b"\xff" * 8 + b".", "byte count > sys.maxsize"),
         (b"\x80\x02c__builtin__\neval\n.", r"asks for __builtin__.eval.*nothing was run"),
+        (b"\x80\x04\x8c\x05nu\npy\x8c\x01x\x93.", r"asks for nu py.x, which"),
         (b"\x80\x02(.", "a object where a dict must be"),
         (b"\x80\x02s.", "damaged"),
         (b"\x80\x02e.", "damaged"),
@@ -256,6 +257,7 @@ HEADER = "{{'descr': '<f4', 'fortran_order': False, 'shape': ({}, 8), }}"
     [
         (b"", "is no .npy file of numbers"),
         (zipped(), "is no .npy file of numbers"),
+        (npy("{'descr': ',i8', 'fortran_order': False, 'shape': (2, 8), }"), "is no .npy file of numbers"),
         (npy(HEADER.format(2**40)), "num from 1 to 5"),  # 32 TiB
         (npy(HEADER.format(2**200)), "num from 1 to 5"),
         (npy(HEADER.format(-1)), "num from 1 to 5"),
@@ -351,13 +353,15 @@ def test_errors_of_images_name_the_file(tmp_path: pathlib.Path) -> None:
         ({"task": "x"}, "is damaged (task: 'x' is not known"),
         ({"batch_size": [1]}, "is damaged (batch_size: [1] given"),
         ({"data": None}, "is damaged (data: None given"),
+        ({"preprocessing": {"a\nb": 1}}, "is damaged ("),
     ],
 )
 def test_settings_of_a_strangers_run(
     change: dict[str, object], message: str, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = dataclasses.asdict(recipes.find("lenet5", None)) | change
-    (tmp_path / "config.json").write_text(json.dumps({"recipe": settings}))
+    look = settings.pop("preprocessing", None)
+    (tmp_path / "config.json").write_text(json.dumps({"recipe": settings, "preprocessing": look}))
     for main in (evaluate.main, generate.main):
         assert run(main, [str(tmp_path)]) == 2
     evaluated, generated = capsys.readouterr().err.splitlines()
