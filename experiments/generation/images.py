@@ -54,7 +54,7 @@ def read_latents(path: pathlib.Path, size: int, most: int) -> np.ndarray:
     # What NumPy reads a header with raises all of these.
     except (ValueError, KeyError, EOFError, MemoryError, RecursionError, TypeError, SyntaxError, tokenize.TokenError) as error:
         raise UserError(f"--latent: {path} is no .npy file of numbers ({' '.join(str(error).split())[:120]})") from error
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         vectors = z.astype(np.float32)
     if not np.isfinite(vectors).all():
         raise UserError(f"--latent: {path} holds numbers that are not finite, or too large for float32")

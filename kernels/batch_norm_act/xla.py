@@ -38,9 +38,10 @@ def moments(x: jax.Array, mesh_axis: str | tuple[str, ...] | None = None) -> tup
     """
     wide = x.astype(accumulation_dtype(x))
     axes = tuple(range(x.ndim - 1))
-    count = max(1, x.size // max(1, x.shape[-1]))  # an empty batch has mean and variance zero
+    # An empty batch has mean and variance zero; of a whole mesh it may count more values than an int32 holds.
+    count = float(max(1, x.size // max(1, x.shape[-1])))
     one_position = x[(slice(None), *(slice(0, 1),) * (x.ndim - 2))]
-    pilot_count = max(1, one_position.size // max(1, x.shape[-1]))
+    pilot_count = float(max(1, one_position.size // max(1, x.shape[-1])))
     pilot = jax.lax.stop_gradient(jnp.sum(one_position, axes, dtype=wide.dtype) / pilot_count)
     if mesh_axis is not None:
         pilot = jax.lax.pmean(pilot, mesh_axis)

@@ -35,6 +35,12 @@ RUNS: dict[str, dict[str, Any]] = {
     "lstm_classifier": {"steps": 50, "batch_size": 16},
     "bilstm_tagger": {"steps": 50, "batch_size": 8, "data_options": "longest=12"},
     "gan_mlp": {"steps": 50, "batch_size": 32, "learning_rate": 1e-3, "steps_per_call": 1},
+    "dcgan": {
+        "steps": 3,
+        "batch_size": 16,
+        "learning_rate": 1e-4,
+        "model_options": "image_size=32,generator_width=8,discriminator_width=8",
+    },
 }
 RARELY = {"evaluate_every": 100, "checkpoint_every": 100}  # epochs
 
@@ -46,7 +52,7 @@ def settings(folder: pathlib.Path, layout: str, models: Iterable[str] = RUNS) ->
         run = SGD | RARELY | RUNS[name] | {"model": name, "mesh": layout, "workdir": str(folder / name)}
         if name == "bilstm_tagger":
             run["data"] = f"tagging:{folder.parent / 'tags.tsv'}"
-        if name == "gan_mlp":
+        if "gan" in name:
             run["task_options"] = f"judge={folder / 'lenet5'}"
         found.append(run)
     return found
