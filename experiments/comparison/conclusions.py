@@ -127,7 +127,7 @@ def measured(record: Found) -> list[str]:
     if duels:
         ratios = [(duel.ratio(), duel.case["name"]) for duel in duels]
         tally = _tally([duel.winner for duel in duels], OURS, "XLA")
-        texts += [f"{where}: {tally}.", f"Speedup over XLA's code: {_span(ratios)}."]
+        texts += [f"{where}: {tally}.", f"Speedup relative to XLA's code: {_span(ratios)}."]
         won = [duel.case for duel in duels if duel.winner == OURS]
         if won and (why := reasons(won)):
             texts.append(f"Why it can: {why}")
@@ -143,7 +143,7 @@ def measured(record: Found) -> list[str]:
                 even = verdict.touch(xla[1], case["contenders"][peer])
                 wins.append("even" if even else peer if ratio > 1 else "XLA")
                 ratios.append((ratio, case["name"]))
-        texts.append(f"{where}: {_tally(wins, peer, 'XLA')}. Speedup of {peer} over XLA's code: {_span(ratios)}.")
+        texts.append(f"{where}: {_tally(wins, peer, 'XLA')}. Speedup of {peer} relative to XLA's code: {_span(ratios)}.")
     shares = [share for case in record["cases"] for share in [_share(case)] if share is not None]
     if shares:
         texts.append(

@@ -67,7 +67,7 @@ def _colour(ratio: float, duel: verdict.Duel | None = None) -> str:
 
 
 def _measure(record: dict[str, Any]) -> str:
-    return "speedup over XLA's code" if record["measured"] else "times fewer bytes moved than XLA's code"
+    return "speedup relative to XLA's code" if record["measured"] else "times fewer bytes moved than XLA's code"
 
 
 def _spread(axes: Any, groups: dict[str, list[verdict.Duel]]) -> None:
@@ -126,7 +126,7 @@ def _peers(axes: Any, record: dict[str, Any]) -> None:
     names = {f"{first} faster": CONTENDERS[first], "XLA's code faster": XLA, "no difference": PALE}
     names |= {f"{peer} (points)": CONTENDERS.get(peer, INK) for *_, points in rows for peer in points if peer != first}
     legend(axes, names)
-    axes.set_xlabel(f"speedup of {first} over XLA's code", fontsize=9)
+    axes.set_xlabel(f"speedup of {first} relative to XLA's code", fontsize=9)
 
 
 def _message(duels: list[verdict.Duel]) -> str:

@@ -36,8 +36,8 @@ def operators(record: Found) -> Table:
             counted = "" if record["measured"] else _range([d.ratio("bytes") for d in duels])
             cells = [counted, _range([d.ratio() for d in duels]), _won(duels)]
         rows.append([f"`{operator}`", *cells, WHY[operator]])
-    how, clock = ("measured", "measured") if record["measured"] else ("compiled", "compiled, by the model")
-    return ["operator", f">bytes, XLA / ours ({how})", f">speedup ({clock})", "who wins", "why"], rows
+    how, clock = ("measured", "measured") if record["measured"] else ("compiled", "compiled, time model")
+    return ["operator", f">bytes, XLA / ours ({how})", f">speedup ({clock})", "faster", "why"], rows
 
 
 def _size(count: float) -> str:
@@ -46,7 +46,7 @@ def _size(count: float) -> str:
 
 
 def compiled_cases(record: Found) -> Table:
-    """Header and rows: each compiled case, the best of XLA's forms against the best hand-written contender by the model."""
+    """Header and rows: each compiled case, the best of XLA's forms and the best hand-written contender under the time model."""
     rows = []
     for duel in verdict.duels(record):
         sides = (duel.xla, duel.hand)
@@ -67,7 +67,7 @@ def compiled_cases(record: Found) -> Table:
         ">ours",
         ">speedup",
     ]
-    return [*header, "who wins by the model"], rows
+    return [*header, "faster under the time model"], rows
 
 
 def floors(record: Found) -> Table:
@@ -90,7 +90,7 @@ def models(record: Found) -> Table:
         ratios = [f"{duel.ratio('bytes'):.2f}", f"{duel.ratio():.2f}"]
         rows.append([verdict.full_name(duel.case), *counts, *ratios, duel.winner, _where(duel)])
     header = ["compiled, not run", ">kernels, XLA", ">ours", ">bytes, XLA / ours", ">modelled speedup"]
-    return [*header, "who wins by the model", "where: GB moved, XLA to ours"], rows
+    return [*header, "faster under the time model", "where: GB moved, XLA to ours"], rows
 
 
 # The training steps that README shows, one of each kind.
