@@ -19,9 +19,12 @@ from orbax.checkpoint import v1 as ocp
 
 from experiments.errors import UserError, explain
 from experiments.training import processes
+from experiments.training.interrupts import StoppedError
 from experiments.training.mesh import to_host
 from zoo.weights import runs
 
+# That the processes of a run wait for each other in a save: one that cannot write tells the others nothing, and ends with them.
+SAVE_SECONDS = 300
 _policies = ocp.training.preservation_policies
 
 
@@ -84,6 +87,7 @@ class Checkpoints:
                     ]
                 ),
                 cleanup_tmp_directories=not reading,
+                context=ocp.Context(async_options=ocp.options.AsyncOptions(timeout_secs=SAVE_SECONDS)),
             )
         except OSError as error:
             raise UserError(f"workdir: {explain(error)}") from error
@@ -248,6 +252,15 @@ class Checkpoints:
                 shutil.rmtree(self.directory / str(newer), ignore_errors=True)
         multihost_utils.sync_global_devices("deleted")
         self._checkpointer.reload()
+
+    def __enter__(self) -> Checkpoints:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
+        # The others of several processes do not come to the end of a save under way where this one alone fails, and it would
+        # wait for them as they do for it. What stops a run stops all of them, after the save.
+        if kind is None or issubclass(kind, StoppedError) or processes.count() == 1:
+            self.close()
 
     def close(self) -> None:
         """Finish the save under way."""

@@ -141,7 +141,7 @@ def _train(
         if jax.process_index() == 0:
             written = whole.enter_context(Metrics(workdir, start, Trackers(recipe.tracker, say.warning)))
         with contextlib.ExitStack() as stack:
-            stack.enter_context(contextlib.closing(checkpoints))
+            stack.enter_context(checkpoints)
             interrupts = stack.enter_context(Interrupts())
             bar = stack.enter_context(ProgressBar(say.console, steps, run.per_epoch, start))
             profile = stack.enter_context(Profile(workdir, recipe.profile or 0, stepper, say))
