@@ -10,6 +10,7 @@ import json
 import logging
 import pathlib
 import shutil
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -51,6 +52,12 @@ def _digest_of_extra(arrays: str, extra: dict[str, Any]) -> str:
 
 def _shape(leaves: dict[str, Any], name: str) -> tuple[int, ...] | None:
     return leaves[name].shape if name in leaves else None
+
+
+def _without_closed_loops(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    """For sys.excepthook. Where one of Orbax's writes fails, the others find its event loop closed, which each would print."""
+    if not (kind is RuntimeError and str(error) == "Event loop is closed"):
+        sys.__excepthook__(kind, error, trace)
 
 
 class OtherRunError(ValueError):
@@ -254,13 +261,17 @@ class Checkpoints:
         self._checkpointer.reload()
 
     def __enter__(self) -> Checkpoints:
+        sys.excepthook, self._hook = _without_closed_loops, sys.excepthook
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
         # The others of several processes do not come to the end of a save under way where this one alone fails, and it would
         # wait for them as they do for it. What stops a run stops all of them, after the save.
         if kind is None or issubclass(kind, StoppedError) or processes.count() == 1:
-            self.close()
+            try:
+                self.close()
+            finally:
+                sys.excepthook = self._hook
 
     def close(self) -> None:
         """Finish the save under way."""
