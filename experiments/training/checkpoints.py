@@ -78,6 +78,7 @@ class Checkpoints:
         self._failed = False
         self._saving: concurrent.futures.Future[None] | None = None
         self._thread = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")
+        context = ocp.Context(async_options=ocp.options.AsyncOptions(timeout_secs=SAVE_SECONDS))
         try:
             if not reading:
                 directory.mkdir(parents=True, exist_ok=True)
@@ -94,7 +95,7 @@ class Checkpoints:
                     ]
                 ),
                 cleanup_tmp_directories=not reading,
-                context=ocp.Context(async_options=ocp.options.AsyncOptions(timeout_secs=SAVE_SECONDS)),
+                context=context if processes.count() > 1 else None,
             )
         except OSError as error:
             raise UserError(f"workdir: {explain(error)}") from error
