@@ -129,14 +129,12 @@ def distance(a: Any, b: Any) -> float:
     )
 
 
+# A step moves the parameters by their gradient.
+PLAIN_SGD: dict[str, Any] = {"optimizer": "sgd", "momentum": 0.0, "schedule": "constant", "learning_rate": 1.0}
+
+
 def test_gradient_norm_is_that_of_the_update(rng: np.random.Generator) -> None:
-    plain_sgd = {
-        "optimizer": "sgd",
-        "momentum": 0.0,
-        "schedule": "constant",
-        "learning_rate": 1.0,
-        "seed": int(rng.integers(1000)),
-    }
+    plain_sgd = PLAIN_SGD | {"seed": int(rng.integers(1000))}
     norms = {}
     for accumulate in (1, 2):
         recipe = dataclasses.replace(SMALL, accumulate=accumulate, **plain_sgd)
@@ -152,14 +150,7 @@ def test_gradient_norm_is_that_of_the_update(rng: np.random.Generator) -> None:
 
 
 def test_gradient_norms_of_both_networks_of_a_gan(rng: np.random.Generator) -> None:
-    changes = {
-        "optimizer": "sgd",
-        "momentum": 0.0,
-        "schedule": "constant",
-        "learning_rate": 1.0,
-        "ema": None,
-        "weight_decay": 0.0,
-    }
+    changes = PLAIN_SGD | {"ema": None, "weight_decay": 0.0}
     recipe = dataclasses.replace(
         find("gan_mlp"), **changes, model_options="hidden=16", task_options="d_steps=2", clip_norm=None
     )

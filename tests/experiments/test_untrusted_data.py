@@ -13,6 +13,7 @@ import pathlib
 import pickle
 import struct
 import tarfile
+import time
 import tracemalloc
 import types
 
@@ -28,8 +29,8 @@ from experiments.data.pickled import read_pickle
 from experiments.errors import UserError, run
 from experiments.generation import images
 from experiments.measuring import result
-from experiments.training import checkpoints, run_files
-from zoo.weights import WeightsFileError, runs
+from experiments.training import checkpoints, restore, run_files
+from zoo.weights import WeightsFileError, info, runs
 
 
 class Reduced:
@@ -389,6 +390,22 @@ def test_figures_that_are_no_numbers(row: str, tmp_path: pathlib.Path, capsys: p
     assert run(status.main, [str(tmp_path)]) == 0
 
 
+@pytest.mark.parametrize("digits", [400, 5000])  # more than a float holds, and than Python reads
+def test_numbers_of_many_digits(digits: int, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    written = lambda content: json.dumps(content).replace('"NUMBER"', "9" * digits)
+    (tmp_path / "config.json").write_text(written({"recipe": {"model": "lenet5", "epochs": "NUMBER"}}))
+    rows = ({"step": 1, "split": "test", "loss": "NUMBER"}, {"step": 2, "split": "test"})
+    (tmp_path / "metrics.jsonl").write_text("".join(f"{written(row)}\n" for row in rows))
+    for read in (lambda: restore.recipe_of(tmp_path), lambda: run_files.read_metrics(tmp_path)):
+        with pytest.raises(UserError, match=str(tmp_path)):
+            read()
+    assert run(status.main, [str(tmp_path)]) == 0
+    assert "damaged" in capsys.readouterr().out
+    metadata = {info.KEY: written({"figures": {"loss": "NUMBER"}})}
+    with pytest.raises(ValueError, match=r"source: w: its metadata .* damaged"):
+        zoo.WeightsInfo.from_metadata(metadata, "w")
+
+
 def test_a_checkpoint_that_claims_more_than_it_has(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with contextlib.closing(checkpoints.Checkpoints(tmp_path)) as kept:
         kept.save(1, {"params": {"kernel": jnp.zeros((1000, 1000))}}, {"step": 1}, loss=0.5, wait=True)
@@ -399,14 +416,19 @@ def test_a_checkpoint_that_claims_more_than_it_has(tmp_path: pathlib.Path, monke
 
 
 def test_several_damaged_arrays_are_one_error(tmp_path: pathlib.Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Each read that fails beside the first would print a traceback; where the index of all arrays is damaged, all fail."""
     arrays = {name: jnp.arange(2000.0) for name in "abcdef"}
     with contextlib.closing(checkpoints.Checkpoints(tmp_path)) as kept:
         kept.save(1, {"params": arrays}, {"step": 1}, loss=0.5, wait=True)
-    largest = max((file for file in tmp_path.rglob("*") if file.is_file()), key=lambda file: file.stat().st_size)
-    largest.write_bytes(bytes(largest.stat().st_size))
-    with pytest.raises(WeightsFileError, match="damaged, or no checkpoint of a run"):
-        runs.read_run_checkpoint(tmp_path / "1")
+    for file in [*(tmp_path / "1" / "state").glob("d/*"), *(tmp_path / "1" / "state").glob("ocdbt*/d/*")]:
+        sound = file.read_bytes()
+        for damaged in (bytes(len(sound)), sound[: len(sound) // 2]):
+            file.write_bytes(damaged)
+            with pytest.raises(WeightsFileError, match="damaged, or no checkpoint of a run"):
+                runs.read_run_checkpoint(tmp_path / "1")
+        file.write_bytes(sound)
     gc.collect()
+    time.sleep(0.3)  # what is printed late
     assert capfd.readouterr().err == ""
 
 

@@ -76,7 +76,7 @@ class WeightsInfo:
                 _text(values.get("data", "")),
                 tuple((str(name), float(value)) for name, value in values.get("figures", {}).items()),
             )
-        except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise ValueError(f"source: {source}: its metadata {KEY} is damaged ({error})") from None
         return found
 

@@ -76,7 +76,7 @@ def _rank(checkpoint: pathlib.Path) -> float:
     try:
         with (checkpoint / "metrics" / "metrics").open("rb") as file:
             return float(json.loads(file.read(10_000)).get("rank", 0))
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+    except (OSError, ValueError, TypeError, AttributeError, OverflowError, RecursionError):
         return 0.0
 
 
