@@ -183,6 +183,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "recurrent-learning": _of(tabled, training.recurrent_learning, "recurrent-learning"),
     "conv-learning": _of(tabled, training.conv_learning, "conv-learning"),
     "fine-tuning": _of(tabled, training.fine_tuning, "fine-tuning"),
+    "input-and-checkpoints": _of(said, training.input_and_checkpoints, "input-and-checkpoints"),
     "fuzz": _of(tabled, training.fuzz, "fuzz"),
     "gan-learning": _of(tabled, training.gan_learning, "gan-learning"),
     "cpu-speed": _of(tabled, training.cpu_speed, "conv-models", "recurrent-cpu", "gan-cpu"),

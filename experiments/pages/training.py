@@ -45,6 +45,15 @@ def lenet5_step(found: Found) -> str:
     )
 
 
+def input_and_checkpoints(found: Found) -> str:
+    """How long a step waits for a checkpoint and for data, in a sentence."""
+    return (
+        f"A checkpoint of {found['model']}, {found['bytes'] / 2**20:.0f} MiB, blocks the step for {found['blocked_share']:.1%} of "
+        f"the time that writing it takes, and the step waits for data {found['input_wait']:.2%} of the time "
+        "(`python -m experiments.benchmarks.input_and_checkpoints`).\n"
+    )
+
+
 def recurrent_learning(found: Found) -> Table:
     """Header and rows: each recurrent recipe over its seeds."""
     aims = {"lstm_lm": "at most 1.6", "bilstm_tagger": "at least 97%", "bilstm_classifier": "at least 95%"}
