@@ -49,8 +49,8 @@ def input_and_checkpoints(found: Found) -> str:
     """How long a step waits for a checkpoint and for data, in a sentence."""
     size = f"{found['bytes'] / 2**20:.0f} MiB"
     return (
-        f"A checkpoint of {found['model']}, {size}, blocks the step for {found['blocked_share']:.1%} of the time that writing it "
-        f"takes, and the step waits for data {found['input_wait']:.2%} of the time "
+        f"A checkpoint of {found['model']}, {size}, blocks the step for {found['blocked_share']:.1%} of the time that writing "
+        f"it takes, and the step waits for data {found['input_wait']:.2%} of the time "
         "(`python -m experiments.benchmarks.input_and_checkpoints`).\n"
     )
 
