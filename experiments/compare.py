@@ -112,7 +112,8 @@ def main(arguments: list[str]) -> int:
     folder = given.out or (QUICK if given.quick else result.RESULTS) / device.kind
     path = folder / f"compare-{given.kind}.json"
 
-    found = session.compare(options, path, lambda record: path.with_suffix(".md").write_text(tables.every_contender(record)))
+    tabled = lambda record: path.with_suffix(".md").write_text(tables.every_contender(record))
+    found = session.compare(options, path, conclusions.line, tabled)
     pictures.draw_speedups(found, folder / f"compare-{given.kind}.png")
     pictures.draw_roofline(found, folder / f"roofline-{given.kind}.png")
     print(conclusions.closing(found, compiled_for_a_gpu(given.kind)))

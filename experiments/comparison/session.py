@@ -11,7 +11,7 @@ from typing import Any
 import jax.numpy as jnp
 
 import kernels
-from experiments.comparison import conclusions, contenders, programs
+from experiments.comparison import contenders, programs
 from experiments.comparison.case import Case
 from experiments.comparison.cases import operator_cases
 from experiments.comparison.models import ModelCase, model_cases
@@ -120,8 +120,11 @@ def source_digest() -> str:
     return sources.digest("experiments.comparison.session", "kernels.linear_act.pallas", tuned=True)
 
 
-def compare(options: Options, path: pathlib.Path, tabled: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
-    """Measure the cases that the file does not hold as they would be measured now; `tabled` is given the record after each.
+def compare(
+    options: Options, path: pathlib.Path, line: Callable[[dict[str, Any]], str], tabled: Callable[[dict[str, Any]], object]
+) -> dict[str, Any]:
+    """Measure the cases that the file does not hold as they would be measured now. After each, what `line` makes of its row is
+    printed, and `tabled` is given the record.
 
     Rows stay until their case is measured again; each says of which commit it is.
 
@@ -133,7 +136,7 @@ def compare(options: Options, path: pathlib.Path, tabled: Callable[[dict[str, An
         resume.Part(case.name, {"source": source, "options": options.of_row(case)}, functools.partial(run_case, case, options))
         for case in cases_of(options.kind, options.quick, options.platform)
     ]
-    wanted, said = resume.chosen(parts, options.only), resume.said(conclusions.line)
+    wanted, said = resume.chosen(parts, options.only), resume.said(line)
 
     def saved(record: dict[str, Any], name: str) -> None:
         said(record, name)

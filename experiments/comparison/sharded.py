@@ -32,6 +32,7 @@ from experiments.measuring import collectives, interconnect, machine, result
 from experiments.measuring.interconnect import PER_HOST
 from kernels.runtime import devices as runtime_devices
 from kernels.runtime import dispatch, gpus
+from kernels.runtime.sizes import cdiv
 from kernels.verification import aot
 
 AXES = ("host", "device")
@@ -138,7 +139,7 @@ def record_of(case: ModelCase, device: str, count: int, precision: str) -> dict[
 
 def show(record: dict[str, Any], console: Console) -> None:
     """Two tables, 80 columns wide: what was compiled, and what was modelled from it."""
-    hosts = -(-record["devices"] // PER_HOST)
+    hosts = cdiv(record["devices"], PER_HOST)
     said = f"{record['model']} training step, {record['batch_per_device']} examples on each of {record['devices']} devices"
     console.print(f"{said} ({hosts} host{'s' * (hosts > 1)}), {record['dtype']}, AdamW", soft_wrap=True)
     console.print(f"compiled for {record['device']} (not measured); MB of each device in a step", soft_wrap=True)
@@ -165,7 +166,7 @@ def show(record: dict[str, Any], console: Console) -> None:
     for head in ("kernels, ms", "waits, ms", "efficiency", "90 % from"):
         table.add_column(head, justify="right")
     for layout, found in record["layouts"].items():
-        for name, words in (("in_a_row", "in turn"), ("overlapped", "overlapped")):
+        for name, words in (("in_a_row", "sequential"), ("overlapped", "overlapped")):
             row = found["model"][name]
             times = f"{found['model']['compute_seconds'] * 1e3:.2f}", f"{row['waits_seconds'] * 1e3:.2f}"
             table.add_row(f"{layout}, {words}", *times, f"{row['efficiency']:.1%}", f"{row['smallest_batch']:,}")

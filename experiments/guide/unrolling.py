@@ -139,7 +139,7 @@ def picture(figure: Any, row: Mapping[str, Any]) -> None:
 
 
 def answer() -> str:
-    chain = lambda together: -(-STEPS // together)
+    chain = lambda together: cdiv(STEPS, together)
     return f"{chain(1)}, {chain(8)} and {chain(STEPS)} waits: the last needs a register for each value."
 
 

@@ -412,6 +412,7 @@ def test_the_digests_are_of_the_kernels_and_of_the_device_model() -> None:
     unseen = {name for name in every - timed if not name.startswith(("kernels.verification.", "kernels.commands."))}
     assert not unseen
     assert {"experiments.measuring.device_model", "experiments.measuring.recurrent_model"} <= counted
+    assert "experiments.comparison.conclusions" not in timed | counted, "a conclusion worded anew measures nothing anew"
     topic = sources.closure("experiments.guide.fusion", "experiments.guide.session")
     assert {"experiments.measuring.device_model", "experiments.measuring.clock", "kernels.verification.traffic"} <= topic
     assert "experiments.guide.verdict" not in topic, "a verdict worded anew measures nothing anew"
