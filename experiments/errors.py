@@ -6,12 +6,16 @@ import difflib
 import errno
 import math
 import os
+import re
 import signal
 import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterable
 from typing import Any
+
+# How TensorStore words an error of the operating system's.
+TENSORSTORE = re.compile(r"local file \"([^\"]*)\".*os_error_code='(\d+)'")
 
 
 class UserError(Exception):
@@ -90,4 +94,7 @@ def explain(error: BaseException) -> str:
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             return f"{where}no permission to write or read there ({error.strerror})"
         return f"{where}{error.strerror}"
-    return " ".join(str(error).split()) or type(error).__name__
+    text = " ".join(str(error).split())
+    if told := TENSORSTORE.search(text):
+        return explain(OSError(int(told[2]), os.strerror(int(told[2])), told[1]))
+    return text or type(error).__name__

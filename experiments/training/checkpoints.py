@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import copy
+import dataclasses
 import hashlib
 import json
 import logging
@@ -17,6 +18,7 @@ from typing import Any
 import jax
 from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
+from orbax.checkpoint.multihost import get_barrier_sync_fn
 
 from experiments.errors import UserError, explain
 from experiments.training import processes
@@ -54,10 +56,35 @@ def _shape(leaves: dict[str, Any], name: str) -> tuple[int, ...] | None:
     return leaves[name].shape if name in leaves else None
 
 
-def _without_closed_loops(kind: type[BaseException], error: BaseException, trace: Any) -> None:
-    """For sys.excepthook. Where one of Orbax's writes fails, the others find its event loop closed, which each would print."""
-    if not (kind is RuntimeError and str(error) == "Event loop is closed"):
-        sys.__excepthook__(kind, error, trace)
+@contextlib.contextmanager
+def _without_closed_loops() -> Iterator[None]:
+    """Where one of Orbax's writes fails, the others find its event loop closed; TensorStore prints a traceback for each."""
+
+    def closed(error: BaseException | None) -> bool:
+        return isinstance(error, RuntimeError) and str(error) == "Event loop is closed"
+
+    hooks = sys.excepthook, sys.unraisablehook
+    sys.excepthook = lambda kind, error, trace: None if closed(error) else hooks[0](kind, error, trace)
+    sys.unraisablehook = lambda unraisable: None if closed(unraisable.exc_value) else hooks[1](unraisable)
+    try:
+        yield
+    finally:
+        sys.excepthook, sys.unraisablehook = hooks
+
+
+def _meet(*, key: str, timeout_ms: int) -> None:
+    """Orbax's barrier, for a process whose write went well. After one that failed Orbax comes here too, with the error under
+    way, and the others never do: they notice that this process has ended.
+    """
+    if sys.exc_info()[0] is None:
+        get_barrier_sync_fn()(key=key, timeout_ms=timeout_ms)
+
+
+class _AsyncOptions(ocp.options.AsyncOptions):
+    """With a barrier of our own, for which Orbax's newer interface has no field."""
+
+    def v0(self) -> Any:
+        return dataclasses.replace(super().v0(), barrier_sync_fn=_meet)
 
 
 class OtherRunError(ValueError):
@@ -78,7 +105,7 @@ class Checkpoints:
         self._failed = False
         self._saving: concurrent.futures.Future[None] | None = None
         self._thread = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")
-        context = ocp.Context(async_options=ocp.options.AsyncOptions(timeout_secs=SAVE_SECONDS))
+        context = ocp.Context(async_options=_AsyncOptions(timeout_secs=SAVE_SECONDS))
         try:
             if not reading:
                 directory.mkdir(parents=True, exist_ok=True)
@@ -262,17 +289,18 @@ class Checkpoints:
         self._checkpointer.reload()
 
     def __enter__(self) -> Checkpoints:
-        sys.excepthook, self._hook = _without_closed_loops, sys.excepthook
+        self._hooks = contextlib.ExitStack()
+        self._hooks.enter_context(_without_closed_loops())
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
         # The others of several processes do not come to the end of a save under way where this one alone fails, and it would
-        # wait for them as they do for it. What stops a run stops all of them, after the save.
+        # wait for them as they do for it: it ends with its line. What stops a run stops all of them, after the save.
         if kind is None or issubclass(kind, StoppedError) or processes.count() == 1:
             try:
                 self.close()
             finally:
-                sys.excepthook = self._hook
+                self._hooks.close()
 
     def close(self) -> None:
         """Finish the save under way."""

@@ -190,6 +190,8 @@ def test_a_workdir_that_cannot_be_written(capsys: pytest.CaptureFixture[str], tm
 def test_permissions_and_full_disks_are_explained() -> None:
     assert explain(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "a/b")).startswith("a/b: no space left")
     assert explain(PermissionError(errno.EACCES, "Permission denied", "a/b")).startswith("a/b: no permission")
+    told = "OUT_OF_RANGE: Error writing local file \"a/b\": Failed to write 8091 bytes to file 45: [os_error_code='27']"
+    assert explain(ValueError(told)) == "a/b: no space left to write to (File too large)"
 
 
 def test_a_full_disk_loses_nothing(tmp_path: pathlib.Path) -> None:
