@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import json
 import pathlib
 import subprocess
 import sys
@@ -73,13 +74,6 @@ def test_a_circle_is_found() -> None:
         house.floors({"a": {"b"}, "b": {"c"}, "c": {"a"}})
 
 
-def modules_after(statement: str) -> set[str]:
-    code = f"import sys\n{statement}\nprint(*sys.modules)"
-    return set(
-        subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
-    )
-
-
 def test_the_derivative_of_hand_written_kernels_is_in_vjp() -> None:
     derivatives = {p.parent.name for p in (ROOT / "kernels").glob("*/vjp.py") if "differentiable(" in p.read_text()}
     kernels = [path for name in ("triton.py", "pallas.py") for path in (ROOT / "kernels").glob(f"*/{name}")]
@@ -87,22 +81,46 @@ def test_the_derivative_of_hand_written_kernels_is_in_vjp() -> None:
     assert not [path for path in kernels if "differentiable(" in path.read_text()]
 
 
-def test_importing_the_zoo_loads_little() -> None:
-    before, after = modules_after("import flax.nnx"), modules_after("import zoo")
-    added = after - before
-    assert not added & {"torch", "torchvision", "matplotlib", "triton", "jax_triton", "optax", "orbax", "grain", "safetensors"}
-    # Our own modules and a few of the standard library; a heavy dependency would add hundreds.
-    assert len(added) < 150, sorted(added)
+# What each of several statements imports, one after the other in one process.
+STAGES = """
+import json, sys
+def stage(statement, seen=set()):
+    exec(statement, globals())
+    added = sorted(set(sys.modules) - seen)
+    seen.update(added)
+    return added
+print(json.dumps([stage(statement) for statement in json.loads(sys.argv[1])]))
+"""
 
 
-def test_importing_the_kernels_loads_no_compiler() -> None:
-    added = modules_after("import kernels") - modules_after("import jax")
-    assert not added & {"triton", "jax_triton", "torch", "flax", "zoo"}
+def added_by(*statements: str) -> list[set[str]]:
+    command = [sys.executable, "-c", STAGES, json.dumps(statements)]
+    return [set(names) for names in json.loads(subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout)]
+
+
+def test_the_zoo_imports_what_is_asked_for() -> None:
+    """Of the zoo the registry alone; a family when a model of it is made; and never a package beside jax and flax."""
+    _, bare, listed, model, everything = added_by(
+        "import jax.numpy, flax.nnx",
+        "import zoo",
+        "zoo.list_models(); dir(zoo); hasattr(zoo, 'no_such_name')",
+        "import jax; jax.eval_shape(lambda: zoo.functional(zoo.create_model('lenet5'))[0])",
+        "from zoo import *",
+    )
+    assert {name.partition(".")[0] for name in bare} == {"zoo"}
+    assert len(bare) < 16, sorted(bare)
+    assert not listed
+    families = lambda names: {name for name in names if name.startswith("zoo.models.")}
+    assert families(model) == {"zoo.models.lenet", "zoo.models.lenet_tables"}
+    assert not {name for name in model if name.startswith("zoo.weights.")} - {"zoo.weights.names"}
+    assert len(families(everything)) >= 7
+    beside = {name.partition(".")[0] for name in bare | everything} - {"zoo", "kernels"}
+    assert beside <= sys.stdlib_module_names, "neither torch nor Pillow, safetensors, optax, ..."
 
 
 def test_training_imports_neither_torch_nor_scikit_learn() -> None:
     """Each takes seconds, of every run; tensorboardX would import the one, the digits the other."""
     code = "import experiments.train\nfrom experiments import data\nfrom experiments.training.trackers import TensorBoard\n"
-    loaded = modules_after(f"{code}data.load('digits')\nTensorBoard()")
+    (loaded,) = added_by(f"{code}data.load('digits')\nTensorBoard()")
     assert "tensorboardX" in loaded
     assert not loaded & {"torch", "torchvision", "sklearn", "scipy.stats", "matplotlib"}

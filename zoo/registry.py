@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import fnmatch
+import importlib
 import inspect
 import re
 from collections.abc import Callable, Sequence
@@ -14,7 +15,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from zoo.arguments import as_rngs, whole
-from zoo.model_types import GanName, LanguageModelName, ResNetName, SequenceClassifierName, VGGName
+from zoo.model_types import FAMILIES, GanName, LanguageModelName, ResNetName, SequenceClassifierName, VGGName
 from zoo.options import options_json
 from zoo.preprocessing import Preprocessing
 from zoo.weights.published import preprocessing_of
@@ -70,7 +71,8 @@ class ModelInfo:
         return preprocessing_of(weights)
 
 
-_models: dict[str, tuple[ModelInfo, Callable[..., nnx.Module]]] = {}
+_models: dict[str, tuple[ModelInfo, Callable[..., nnx.Module]]] = {}  # those whose family was imported
+_FAMILY_OF = {name: family for family, names in FAMILIES.items() for name in names}
 
 
 def register(name: str, **info: Any) -> Callable[[Callable[..., nnx.Module]], Callable[..., nnx.Module]]:
@@ -90,9 +92,10 @@ def register(name: str, **info: Any) -> Callable[[Callable[..., nnx.Module]], Ca
         raise ValueError(f"input_shape: missing; zoo.register({name!r}, input_shape=(224, 224, 3)), of one example")
 
     def add(builder: Callable[..., nnx.Module]) -> Callable[..., nnx.Module]:
-        if name in _models:
-            raise ValueError(f"name: {name!r} is registered twice")
         family = builder.__module__.rpartition(".")[2]
+        own = name not in _FAMILY_OF or builder.__module__ == _module(_FAMILY_OF[name])
+        if name in _models or not own:
+            raise ValueError(f"name: {name!r} is registered twice")
         _models[name] = (ModelInfo(name=name, family=family, **info), builder)
         return builder
 
@@ -104,9 +107,15 @@ def registered_name(builder: Any) -> str | None:
     return next((name for name, (_, known) in _models.items() if known is builder), None)
 
 
+def _module(family: str) -> str:
+    return f"zoo.models.{family}"
+
+
 def _entry(name: str) -> tuple[ModelInfo, Callable[..., nnx.Module]]:
+    if name not in _models and name in _FAMILY_OF:
+        importlib.import_module(_module(_FAMILY_OF[name]))  # which registers it
     if name not in _models:
-        near = difflib.get_close_matches(str(name), _models, n=3, cutoff=0.5)
+        near = difflib.get_close_matches(str(name), list_models(), n=3, cutoff=0.5)
         hint = f"did you mean {', '.join(near)}?" if near else f"known models: {', '.join(list_models())}"
         raise ValueError(f"name: no model {name!r}; {hint}")
     return _models[name]
@@ -114,7 +123,7 @@ def _entry(name: str) -> tuple[ModelInfo, Callable[..., nnx.Module]]:
 
 def list_models(pattern: str = "*") -> list[str]:
     """Sorted names of the models that match a shell-style pattern, such as ``"resnet*"``."""
-    return sorted(fnmatch.filter(_models, pattern))
+    return sorted(fnmatch.filter({*_models, *_FAMILY_OF}, pattern))
 
 
 def model_info(name: str) -> ModelInfo:

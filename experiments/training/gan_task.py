@@ -112,6 +112,7 @@ class GanTask:
         self.penalty, self.r1 = float(options["penalty"]), float(options["r1"])
         self.conditional, self.fresh_latents = options["conditional"], options["fresh_latents"]
         self.schedule = make_schedule(recipe, cdiv(steps, recipe.accumulate), per_epoch / recipe.accumulate)
+        self._rate = jax.jit(self.schedule)
         self.optimizer = make_optimizer(recipe, self.schedule)
         self._check_images()
         model = nnx.eval_shape(self.build)
@@ -134,7 +135,7 @@ class GanTask:
 
     def learning_rate(self, step: int) -> float:
         """The learning rate of both networks at a batch."""
-        return float(self.schedule(step // self.recipe.accumulate))
+        return float(self._rate(step // self.recipe.accumulate))
 
     def build(self) -> zoo.Gan:
         """Both networks, built for the data."""

@@ -51,7 +51,7 @@ class Recorder:
         if not now.pending:
             return
         with profiling.part("metrics"):
-            rows = np.asarray(jax.device_get(now.pending))
+            rows = np.stack([np.asarray(row) for row in now.pending])  # jax.device_get takes six times as long
         now.pending.clear()
         finite = rows[:, run.task.metric_names.index("finite")] > 0
         if not finite.all():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import pathlib
 import time
 from collections.abc import Iterator
@@ -27,16 +28,16 @@ class Context:
     steps: int
     per_epoch: int
 
-    @property
+    @functools.cached_property
     def log_every(self) -> int:
         """Figures are averaged over a two-hundredth of the run, so that curves have as many points whatever its length."""
         return max(self.recipe.steps_per_call, self.steps // 200)
 
-    @property
+    @functools.cached_property
     def evaluate_every(self) -> int:
         return max(1, round(self.recipe.evaluate_every * self.per_epoch))
 
-    @property
+    @functools.cached_property
     def checkpoint_every(self) -> int:
         return max(1, round(self.recipe.checkpoint_every * self.per_epoch))
 

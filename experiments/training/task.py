@@ -136,6 +136,7 @@ class SupervisedTask:
         self.schedule = make_schedule(recipe, cdiv(steps, recipe.accumulate), per_epoch / recipe.accumulate)
         self.train_graph, self.test_graph = structures(self.build, recipe.freeze_until)
         self.rates = stage_rates.rates(nnx.eval_shape(self.build), recipe.freeze_until, recipe.layer_decay)
+        self._rate = jax.jit(self.schedule)  # one operation where the schedule alone is seven or more
         self.optimizer = make_optimizer(recipe, self.schedule, self.rates)
         self.directions = {f"{part}{name}": way for part in self._parts() for name, way in self.better.items()}
 
@@ -145,7 +146,7 @@ class SupervisedTask:
 
     def learning_rate(self, step: int) -> float:
         """The learning rate of the update that batch number `step` belongs to."""
-        return float(self.schedule(step // self.recipe.accumulate))
+        return float(self._rate(step // self.recipe.accumulate))
 
     def build(self) -> nnx.Module:
         """The module that is trained."""

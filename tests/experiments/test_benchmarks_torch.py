@@ -118,9 +118,11 @@ def test_learning_by_heart() -> None:
     assert set(learning.overfit("lenet5", 32, 10)) == {"accuracy", "steps", "loss", "seconds"}
 
 
-def test_importing_the_kernels() -> None:
-    import_cost.main(1)
-    assert 0 < written("import-cost")["seconds"]["median"] < 60
+def test_importing_the_kernels_and_the_zoo(tmp_path: pathlib.Path) -> None:
+    assert import_cost.main(["--rounds", "1", "--out", str(tmp_path / "elsewhere")]) == 0
+    record = result.read(tmp_path / "elsewhere" / "cpu" / "import-cost.json")
+    assert set(record["seconds"]) == {"kernels", "zoo", "zoo, LeNet-5", "zoo, everything"}
+    assert all(0 < spread["median"] < 60 for spread in record["seconds"].values())
 
 
 def test_inputs_are_read_in_a_process_with_limits(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:

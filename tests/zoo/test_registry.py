@@ -110,4 +110,4 @@ def test_type_checkers_know_the_class_of_every_name() -> None:
         names = eval(parameter, vars(registry))
         if names is not str:
             told |= dict.fromkeys(typing.get_args(names), result)
-    assert told == {name: registry._models[name][1].__annotations__["return"] for name in zoo.list_models()}
+    assert told == {name: registry._entry(name)[1].__annotations__["return"] for name in zoo.list_models()}
