@@ -12,6 +12,7 @@ shadowing.check()  # before the first import of kernels
 
 from zoo.export import export_model, export_onnx
 from zoo.features import features
+from zoo.folding import fold_batch_norm
 from zoo.functional import evaluation_view, functional, split, training_view
 from zoo.hub import push_to_hub
 from zoo.images import preprocess
@@ -63,6 +64,7 @@ __all__ = [
     "export_model",
     "export_onnx",
     "features",
+    "fold_batch_norm",
     "functional",
     "list_models",
     "load_model",
