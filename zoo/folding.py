@@ -22,7 +22,8 @@ def fold_batch_norm(model: nnx.Module) -> nnx.Module:
 
     In evaluation mode a batch norm is a factor and a shift per channel. The factor is multiplied into the convolution's kernel,
     the shift goes to its bias, in at least float32; activation and residual stay. Outputs agree to rounding. `model` is left as
-    it is, and what it learns later does not reach the copy. `fold_batch_norm` itself works under `nnx.jit` and `nnx.eval_shape`.
+    it is, and what it learns later does not reach the copy. Fold once and use the copy often: in each call of a compiled
+    function it would cost a pass over all kernels. It works there, and under `nnx.eval_shape`, nevertheless.
 
     A module says which of its norms read the output of a convolution that nothing else reads, by a method
     ``conv_norm_pairs() -> list[tuple[str, str]]`` of dotted paths, such as [("conv1", "bn1"), ("shortcut.0", "shortcut.1")].
