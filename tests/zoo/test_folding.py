@@ -96,7 +96,7 @@ def assert_close(found: Any, expected: Any, tolerance: float) -> None:
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance * largest)
 
 
-@pytest.mark.parametrize("name", NORMS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow if NORMS[name] > 100 else ()) for name in NORMS])
 def test_every_model_with_batch_norm(name: str, rng: np.random.Generator) -> None:
     # Without the dense layers of VGG, which are most of its parameters and not concerned.
     options: dict[str, Any] = {"features_only": True} if name.startswith("vgg") else {}
