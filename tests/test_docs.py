@@ -34,7 +34,7 @@ def run(path: pathlib.Path) -> dict[str, object]:
 
 
 def test_the_page_on_nnx() -> None:
-    assert len(blocks(DOCS / "nnx.md", "python")) == 8
+    assert len(blocks(DOCS / "nnx.md", "python")) == 10
     run(DOCS / "nnx.md")
 
 

@@ -14,6 +14,7 @@ shadowing.check()  # before the first import of kernels
 
 # Imported with the zoo: the registry, and the functions that bear the name of the module they stand in.
 from zoo.features import features
+from zoo.folding import fold_batch_norm
 from zoo.functional import evaluation_view, functional, split, training_view
 from zoo.preprocessing import Preprocessing
 from zoo.registry import ModelInfo, create_model, list_models, model_info, register
@@ -93,6 +94,7 @@ __all__ = [
     "export_model",
     "export_onnx",
     "features",
+    "fold_batch_norm",
     "functional",
     "list_models",
     "load_model",

@@ -16,6 +16,7 @@ from jax import export
 import kernels
 from kernels.runtime.files import put_in_place
 from zoo.arguments import need
+from zoo.folding import fold_batch_norm
 from zoo.functional import functional
 from zoo.registry import model_info
 from zoo.weights.names import layer_at
@@ -54,7 +55,7 @@ def export_model(
     input_shape: tuple[int, ...] | None = None,
     dtype: Any = None,
 ) -> None:
-    """Write the model in evaluation mode, weights included, to one file, for any batch size.
+    """Write the model in evaluation mode, weights included and batch norms folded, to one file, for any batch size.
 
     To run it, jax alone is needed::
 
@@ -80,7 +81,7 @@ def export_model(
         raise ValueError(f"platforms: {platforms!r} given, one or more of {', '.join(PLATFORMS)} are needed")
     need("flatbuffers", "export", "a file of jax.export")
     spec = _batched_spec(model, input_shape, dtype)
-    params, state, apply = functional(model)
+    params, state, apply = functional(fold_batch_norm(model))
     # The formulations that only a CPU prefers have no place in a file for others.
     with kernels.target("cpu" if platforms == ("cpu",) else "nvidia-h200"), kernels.use("xla"):
         exported = export.export(jax.jit(lambda x: apply(params, state, x)[0]), platforms=platforms)(spec)
@@ -90,7 +91,7 @@ def export_model(
 def export_onnx(
     model: nnx.Module, path: str | os.PathLike, *, input_shape: tuple[int, ...] | None = None, dtype: Any = None
 ) -> None:
-    """Write the model in evaluation mode to an ONNX file, for any batch size; onnxruntime and others run it.
+    """Write the model in evaluation mode, batch norms folded, to an ONNX file, for any batch size; onnxruntime runs it.
 
     Needs the extra "onnx" (jax2onnx, onnxruntime). jax2onnx asks for an older orbax-checkpoint than training does, so that
     extra wants an environment of its own.
@@ -105,7 +106,7 @@ def export_onnx(
     """
     to_onnx = need("jax2onnx", "onnx", "an ONNX file").to_onnx
     spec = _batched_spec(model, input_shape, dtype)
-    params, state, apply = functional(model)
+    params, state, apply = functional(fold_batch_norm(model))
     # The forms for a CPU are made of slices, maxima and products, which ONNX has; its pools know channels-first images only.
     with kernels.target("cpu"), kernels.use("xla"):
         program = to_onnx(lambda x: apply(params, state, x)[0], [spec])

@@ -33,6 +33,8 @@ def predict(
 ) -> Any:
     """The `k` likeliest classes of an image, the likeliest first, by a model in either mode, which is left as it is.
 
+    Every call reads the model's values anew, so nothing is folded here: to predict often, give `zoo.fold_batch_norm(model)`.
+
     Args:
       model: a classifier of images.
       image: anything `zoo.preprocess` takes.

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from zoo.layers.norm import FoldedNorm
 from zoo.model_card import FILE, write_card
 from zoo.options import options_from_json
 from zoo.preprocessing import Preprocessing
@@ -166,6 +167,11 @@ def _buildable(model: Any) -> dict[str, Any]:
         raise ValueError(
             f"model: this {type(model).__name__} was not made by zoo.create_model, so a file could not say how to build it; "
             "zoo.save_weights writes the values alone"
+        )
+    if any(isinstance(node, FoldedNorm) for _, node in nnx.iter_graph(model)):
+        raise ValueError(
+            "model: zoo.fold_batch_norm made it, so a file could not say how to build it; save the model that was given to it, "
+            "and fold what zoo.load_model returns"
         )
     options = json.loads(model.zoo_options)
     if getattr(model, "transform_input", None) is not None:  # which torchvision's weights may have turned on

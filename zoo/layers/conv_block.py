@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from zoo.layers.conv import Conv, merged_conv
-from zoo.layers.norm import BatchNormAct, merged_batch_norm_act
+from zoo.layers.norm import BatchNormAct, FoldedNorm, merged_batch_norm_act
 
 
 class ConvBlock(nnx.Module):
@@ -42,7 +42,10 @@ class ConvBlock(nnx.Module):
         policy: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "implementation": implementation, "rngs": rngs}
         use_bias = not norm if use_bias is None else use_bias
         self.conv = Conv(in_channels, out_channels, kernel_size, use_bias=use_bias, kernel_init=kernel_init, **policy, **conv)
-        self.bn = BatchNormAct(out_channels, epsilon=epsilon, **policy) if norm else None
+        self.bn: BatchNormAct | FoldedNorm | None = BatchNormAct(out_channels, epsilon=epsilon, **policy) if norm else None
+
+    def conv_norm_pairs(self) -> list[tuple[str, str]]:
+        return [("conv", "bn")]
 
     def __call__(self, x: jax.Array) -> jax.Array:
         y = self.conv(x)
@@ -52,7 +55,7 @@ class ConvBlock(nnx.Module):
 def merged_blocks(blocks: list[ConvBlock], x: jax.Array) -> list[jax.Array]:
     """``[block(x) for block in blocks]`` as one convolution and one normalization, which read x once."""
     y = merged_conv([block.conv for block in blocks], x)
-    norms = [block.bn for block in blocks if block.bn is not None]
+    norms = [block.bn for block in blocks if isinstance(block.bn, BatchNormAct)]
     y = merged_batch_norm_act(norms, y) if norms else jax.nn.relu(y)
     widths = [block.conv.out_channels for block in blocks]
     return jnp.split(y, [sum(widths[:count]) for count in range(1, len(widths))], axis=-1)

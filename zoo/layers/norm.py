@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 import kernels
+from kernels.runtime import activations
 from zoo.layers import initializers
 from zoo.layers.operators import implementation_scope
 from zoo.weights.names import TorchTensor
@@ -71,6 +72,17 @@ class BatchNormAct(nnx.Module):
             "running_var": TorchTensor(self.var),
             "num_batches_tracked": TorchTensor(self.num_batches_tracked, dtype="int64"),
         }
+
+
+class FoldedNorm(nnx.Module):
+    """What `zoo.fold_batch_norm` leaves of a `BatchNormAct`: activation(x + residual), in evaluation and in training alike."""
+
+    def __init__(self, activation: str | None, dtype: jnp.dtype | type | None):
+        self.activation, self.dtype = activation, dtype
+
+    def __call__(self, x: jax.Array, residual: jax.Array | None = None) -> jax.Array:
+        x = x if self.dtype is None else x.astype(self.dtype)
+        return activations.apply(self.activation, x if residual is None else x + residual.astype(x.dtype))
 
 
 def merged_batch_norm_act(layers: list[BatchNormAct], x: jax.Array, residual: jax.Array | None = None) -> jax.Array:

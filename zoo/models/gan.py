@@ -150,6 +150,9 @@ class DcganGenerator(nnx.Module):
         named = {f"main.{3 * i}": conv for i, conv in enumerate(self.convs)}
         return named | {f"main.{3 * i + 1}": norm for i, norm in enumerate(self.norms)}
 
+    def conv_norm_pairs(self) -> list[tuple[str, str]]:
+        return [(f"convs.{i}", f"norms.{i}") for i in range(len(self.norms))]
+
     def __call__(self, z: jax.Array, labels: jax.Array | None = None) -> jax.Array:
         check_latent(z, self.latent_size)
         x = jnp.concatenate([z, one_hot(labels, self.num_classes, z)], 1)[:, None, None, :]
@@ -196,6 +199,9 @@ class DcganDiscriminator(nnx.Module):
         named = {f"main.{0 if i == 0 else 3 * i - 1 if self.norm else 2 * i}": conv for i, conv in enumerate(self.convs)}
         named |= {f"main.{3 * i + 3}": norm for i, norm in enumerate(self.norms)}
         return named | ({} if self.embedding is None else {"embedding": self.embedding})
+
+    def conv_norm_pairs(self) -> list[tuple[str, str]]:
+        return [(f"convs.{i + 1}", f"norms.{i}") for i in range(len(self.norms))]
 
     def features(self, images: jax.Array) -> dict[str, jax.Array]:
         """Feature maps by stage, stage1 with half the image's size to 4x4."""

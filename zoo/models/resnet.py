@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -45,6 +45,8 @@ def _conv(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1
 class _Block(nnx.Module):
     """What the two residual blocks share: relu(branch(x) + shortcut(x)), [batch, height, width, channels] in and out."""
 
+    convolutions: ClassVar[int]  # of the branch
+
     def __init__(self, in_channels: int, out_channels: int, stride: int, pad_shortcut: bool, rate: float, policy: dict):
         self.drop_path = drop_path(rate, rngs=policy["rngs"])
         self.stride, self.out_channels = stride, out_channels
@@ -54,6 +56,10 @@ class _Block(nnx.Module):
             self.downsample = nnx.List([conv, BatchNormAct(out_channels, activation=None, **policy)])
         else:
             self.downsample = None
+
+    def conv_norm_pairs(self) -> list[tuple[str, str]]:
+        pairs = [(f"conv{number}", f"bn{number}") for number in range(1, self.convolutions + 1)]
+        return pairs if self.downsample is None else [*pairs, ("downsample.0", "downsample.1")]
 
     def shortcut(self, x: jax.Array) -> jax.Array:
         if self.downsample is not None:
@@ -80,7 +86,7 @@ class _Block(nnx.Module):
 class BasicBlock(_Block):
     """Two 3x3 convolutions."""
 
-    expansion = 1
+    expansion, convolutions = 1, 2
 
     def __init__(
         self,
@@ -112,7 +118,7 @@ class BasicBlock(_Block):
 class Bottleneck(_Block):
     """1x1, 3x3 and 1x1 convolutions; the stride is the 3x3's ("v1.5"), where the paper has it on the first 1x1."""
 
-    expansion = 4
+    expansion, convolutions = 4, 3
 
     def __init__(
         self,
@@ -233,6 +239,9 @@ class ResNet(ImageModel):
         self.cifar, self.implementation = cifar, implementation
         self.global_pool = check_global_pool(global_pool, num_classes)
         self.finish(num_classes)
+
+    def conv_norm_pairs(self) -> list[tuple[str, str]]:
+        return [("conv1", "bn1")]
 
     def stage_layers(self, name: str) -> tuple[str, ...]:
         return ("conv1", "bn1") if name == "stem" else (name,)
