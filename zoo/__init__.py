@@ -10,6 +10,7 @@ from zoo import shadowing
 
 shadowing.check()  # before the first import of kernels
 
+from zoo.compiling import compiler_options
 from zoo.export import export_model, export_onnx
 from zoo.features import features
 from zoo.functional import evaluation_view, functional, split, training_view
@@ -55,6 +56,7 @@ __all__ = [
     "SequenceClassifier",
     "Tagger",
     "WeightsInfo",
+    "compiler_options",
     "count_macs",
     "count_params",
     "create_model",
