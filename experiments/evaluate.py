@@ -86,7 +86,7 @@ def predict(opened: Run, batch_size: int) -> tuple[np.ndarray, np.ndarray, np.nd
     probabilities, labels, places = [], [], []
     preprocess, key = opened.dataset.preprocess, jax.random.key(0)
 
-    @jax.jit
+    @jax.jit(compiler_options=zoo.compiler_options())
     def forward(leaves: Any, batch: dict[str, jax.Array]) -> jax.Array:
         opened_state = jax.tree.unflatten(jax.tree.structure(opened.stepper.state), leaves)
         return jax.nn.softmax(opened.task.model(opened_state)(preprocess(batch, key, False)["image"]))

@@ -14,14 +14,15 @@ shadowing.check()  # before the first import of kernels
 
 # Imported with the zoo: the registry, and the functions that bear the name of the module they stand in.
 from zoo.features import features
-from zoo.folding import fold_batch_norm
 from zoo.functional import evaluation_view, functional, split, training_view
 from zoo.preprocessing import Preprocessing
 from zoo.registry import ModelInfo, create_model, list_models, model_info, register
 from zoo.stages import stages
 
 if TYPE_CHECKING:
+    from zoo.compiling import compiler_options
     from zoo.export import export_model, export_onnx
+    from zoo.folding import fold_batch_norm
     from zoo.hub import push_to_hub
     from zoo.images import preprocess
     from zoo.layers.recurrent import Recurrent
@@ -42,7 +43,9 @@ if TYPE_CHECKING:
 
 # The same for who runs it: imported when first asked for. A test holds them against each other.
 _HOMES = {
+    "zoo.compiling": ("compiler_options",),
     "zoo.export": ("export_model", "export_onnx"),
+    "zoo.folding": ("fold_batch_norm",),
     "zoo.hub": ("push_to_hub",),
     "zoo.images": ("preprocess",),
     "zoo.layers.recurrent": ("Recurrent",),
@@ -86,6 +89,7 @@ __all__ = [
     "SequenceClassifier",
     "Tagger",
     "WeightsInfo",
+    "compiler_options",
     "count_macs",
     "count_params",
     "create_model",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from zoo.compiling import compiler_options
 from zoo.functional import evaluation_view
 from zoo.images import preprocess
 from zoo.preprocessing import Preprocessing
@@ -23,9 +25,12 @@ class Prediction(NamedTuple):
     probability: float
 
 
-@nnx.jit
-def _probabilities(model: Any, images: jax.Array) -> jax.Array:
-    return jax.nn.softmax(model(images).astype(jnp.float32))
+@functools.cache
+def _probabilities() -> Any:
+    def probabilities(graph: Any, state: Any, images: jax.Array) -> jax.Array:
+        return jax.nn.softmax(nnx.merge(graph, state)(images).astype(jnp.float32))
+
+    return jax.jit(probabilities, static_argnums=0, compiler_options=compiler_options())
 
 
 def predict(
@@ -54,7 +59,7 @@ def predict(
     if any(layer_at(model, path) is None for path in classifier):
         raise ValueError(f"model: this {type(model).__name__} has no classifier; reset_classifier(num_classes) makes one")
     images = preprocess(model, image, preprocessing=preprocessing)
-    rows = np.asarray(_probabilities(evaluation_view(model), images))
+    rows = np.asarray(_probabilities()(*nnx.split(evaluation_view(model)), images))
     outputs = rows.shape[-1]
     names = tuple(map(str, classes if classes is not None else weights_info(model).classes or range(outputs)))
     if len(names) != outputs:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import kernels
+import zoo
 from experiments.comparison.case import Case, differentiated
 from experiments.comparison.programs import DONATED, UNROLL, Weights, program
 from experiments.measuring.clock import Contender
@@ -39,10 +40,10 @@ def scoped(case: Case, implementation: str | None, unroll: int = 1) -> Callable[
 
 
 def jax_contender(case: Case, function: Callable[..., Any], precision: Any, compiler_options: dict | None = None) -> Contender:
-    """A function of the case's arrays, compiled, on inputs cast to `precision`."""
+    """A function of the case's arrays, compiled, with the zoo's options if none are given, on inputs cast to `precision`."""
     dtypes = [a.dtype(precision) for a in case.arrays()]
     return Contender(
-        jax.jit(function, compiler_options=compiler_options),
+        jax.jit(function, compiler_options=compiler_options or zoo.compiler_options()),
         prepare=lambda inputs: [jnp.asarray(x, dtype) for x, dtype in zip(inputs, dtypes, strict=True)],
         to_numpy=leaves_to_numpy,
     )
@@ -116,13 +117,14 @@ def model_contender(
     dtypes = [a.dtype(precision) for a in case.arrays()]
     state = jax.device_put(state)
     cast = lambda inputs: [jnp.asarray(x, dtype) for x, dtype in zip(inputs, dtypes, strict=True)]
-    function = program(case, graph, implementation, unroll)
+    function, options = program(case, graph, implementation, unroll), compiler_options or zoo.compiler_options()
     to_numpy = lambda out: leaves_to_numpy(out[:2] if case.train else out)
     if case.train and kernels.device().platform == "cpu":
         # Weights are updated in place, as torch's are: fresh memory for them costs time on a CPU. On a GPU it does not, and the
         # profiler calls a program twice with the same arguments.
-        return Contender(_carrying(jax.jit(function, donate_argnums=DONATED), state), prepare=cast, to_numpy=to_numpy)
-    call = jax.jit(function, compiler_options=compiler_options)
+        step = jax.jit(function, donate_argnums=DONATED, compiler_options=options)
+        return Contender(_carrying(step, state), prepare=cast, to_numpy=to_numpy)
+    call = jax.jit(function, compiler_options=options)
     return Contender(call, prepare=lambda inputs: [*state, *cast(inputs)], to_numpy=to_numpy)
 
 

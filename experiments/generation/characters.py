@@ -78,12 +78,12 @@ def characters(
         # The stand-in for unknown characters (number 0) is never drawn.
         return 1 + sample(logits[:, 1:], key, temperature, top_k, top_p)
 
-    @jax.jit
+    @jax.jit(compiler_options=zoo.compiler_options())
     def read(state, tokens, key):
         logits, carried = nnx.merge(graph, state)(tokens, return_state=True)
         return draw(logits[:, -1], key), carried
 
-    @jax.jit
+    @jax.jit(compiler_options=zoo.compiler_options())
     def step(state, token, carried, key):
         logits, carried = nnx.merge(graph, state).step(token, carried)
         return draw(logits, key), carried

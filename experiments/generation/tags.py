@@ -41,7 +41,7 @@ def predict(model: zoo.Tagger, tokens: np.ndarray, length: int = 768, context: i
         context = 16  # a short text stands amid zeros, as in training
     length = min(length, len(tokens))
     graph, state = nnx.split(model)
-    tags = jax.jit(lambda state, x: nnx.merge(graph, state)(x).argmax(-1))
+    tags = jax.jit(lambda state, x: nnx.merge(graph, state)(x).argmax(-1), compiler_options=zoo.compiler_options())
     windows = Windows({"tokens": tokens}, length, context)
     found = []
     for start in range(0, len(windows), batch_size):

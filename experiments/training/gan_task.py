@@ -121,7 +121,9 @@ class GanTask:
         stateful = (BatchNormAct, SpectralNorm)
         self.scores_together = not any(isinstance(module, stateful) for _, module in nnx.iter_modules(model.discriminator))
         self.train_graph, self.test_graph = structures(self.build)
-        self._generate = jax.jit(lambda state, z, labels: self.model(state).generator(z, labels))
+        self._generate = jax.jit(
+            lambda state, z, labels: self.model(state).generator(z, labels), compiler_options=zoo.compiler_options()
+        )
         self._judge = functools.cache(lambda: judge(recipe, dataset) if judge is not None else None)
 
     def _check_images(self) -> None:

@@ -43,7 +43,7 @@ def judge_of(recipe: Recipe, dataset: Dataset) -> Judge:
     graph, params, rest = zoo.split(model)
     channels = model.conv1.in_channels  # type: ignore[attr-defined]
 
-    @jax.jit
+    @jax.jit(compiler_options=zoo.compiler_options())
     def look(params: nnx.State, images: jax.Array) -> tuple[jax.Array, jax.Array]:
         images = jax.image.resize(images, (*images.shape[:1], 32, 32, images.shape[-1]), "bilinear")
         if images.shape[-1] != channels:

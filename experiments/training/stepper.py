@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 
+import zoo
 from experiments.recipes.recipe import Recipe
 from experiments.training import mesh as meshes
 from experiments.training.device_use import operations
@@ -40,10 +41,11 @@ class Stepper:
 
         # A step that made a NaN is computed once more, which it cannot be if it gave its memory away.
         donated = () if recipe.debug_nans else 0
-        self._step = jax.jit(step, donate_argnums=donated, out_shardings=(self.shardings, replicated))
+        options = zoo.compiler_options()
+        self._step = jax.jit(step, donate_argnums=donated, out_shardings=(self.shardings, replicated), compiler_options=options)
         self._called: list[dict[str, jax.ShapeDtypeStruct]] = []  # what the first call was given
         self._operations: float | None = None
-        self.score = jax.jit(score, out_shardings=replicated)
+        self.score = jax.jit(score, out_shardings=replicated, compiler_options=options)
 
     @property
     def state(self) -> TrainState:

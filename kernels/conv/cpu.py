@@ -47,8 +47,6 @@ def conv(x: jax.Array, w: jax.Array, strides: Pair, pads: Pads) -> jax.Array:
 
 def output(x: jax.Array, w: jax.Array, strides: Pair, pads: Pads) -> jax.Array:
     window = (w.shape[0], w.shape[1])
-    if window == (1, 1):
-        return shifted(x, window, strides, pads)[0] @ w[0, 0]
     if _is_tiny(x.shape, window, strides, pads):
         return jnp.concatenate(shifted(x, window, strides, pads), -1) @ w.reshape(-1, w.shape[3])
     if _is_narrow(x.shape, w.shape, pads):
@@ -58,11 +56,7 @@ def output(x: jax.Array, w: jax.Array, strides: Pair, pads: Pads) -> jax.Array:
 
 def weight_gradient(x: jax.Array, dy: jax.Array, shape: tuple[int, ...], strides: Pair, pads: Pads) -> jax.Array:
     window, (channels, features) = (shape[0], shape[1]), shape[2:]
-    if window != (1, 1) and _is_narrow(x.shape, shape, pads):
-        transpose = jax.linear_transpose(lambda w: banded(x, w, strides, pads), meshes.example(shape, x))
-        return transpose(dy)[0]
-    if window == (1, 1) or channels >= 16:
-        # XLA:CPU convolves with dy as the window: up to sixty times slower than one matrix product per offset, never faster.
+    if window == (1, 1) or _is_tiny(x.shape, window, strides, pads):
         dy = dy.reshape(-1, features)
         products = [part.reshape(-1, channels).T @ dy for part in shifted(x, window, strides, pads)]
         return jnp.stack(products).reshape(shape)
@@ -96,10 +90,10 @@ def _is_narrow(x_shape: tuple[int, ...], w_shape: tuple[int, ...], pads: Pads) -
 
 
 def banded(x: jax.Array, w: jax.Array, strides: Pair, pads: Pads) -> jax.Array:
-    """A matrix product for each row of the window: whole rows of the image times a banded matrix of the window's row.
+    """One matrix product: the rows of the image that a row of outputs sees, side by side, times a banded matrix of the window.
 
-    Most of the band is zeros, [width * in, out_width * out] of them, but for a few channels one product with a wide matrix
-    takes less time than a loop over windows.
+    Most of the band is zeros, [window_height * width * in, out_width * out] of them, but for a few channels one product with a
+    wide matrix takes less time than a loop over windows.
     """
     x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
     batch, height, width, channels = x.shape
@@ -107,12 +101,11 @@ def banded(x: jax.Array, w: jax.Array, strides: Pair, pads: Pads) -> jax.Array:
     out_height, out_width = (height - rows) // strides[0] + 1, (width - taps) // strides[1] + 1
     tap, column, output_column = (jnp.arange(size) for size in (taps, width, out_width))
     meets = column[None, :, None] == strides[1] * output_column[None, None, :] + tap[:, None, None]
-    bands = jnp.einsum("jab,ijco->iacbo", meets.astype(w.dtype), w).reshape(rows, width * channels, out_width * features)
+    bands = jnp.einsum("jab,ijco->iacbo", meets.astype(w.dtype), w).reshape(-1, out_width * features)
     x = x.reshape(batch, height, width * channels)
     last = (out_height - 1) * strides[0] + 1
-    flat = (batch * out_height, width * channels)
-    parts = [x[:, row : row + last : strides[0]].reshape(flat) @ bands[row] for row in range(rows)]
-    return functools.reduce(jnp.add, parts).reshape(batch, out_height, out_width, features)
+    seen = jnp.concatenate([x[:, row : row + last : strides[0]] for row in range(rows)], -1)
+    return (seen.reshape(batch * out_height, len(bands)) @ bands).reshape(batch, out_height, out_width, features)
 
 
 def shifted(x: jax.Array, window: Pair, strides: Pair, pads: Pads) -> list[jax.Array]:

@@ -94,3 +94,15 @@ def test_bad_arguments_are_named():
         kernels.linear_act(x, w, dropout_rate=1, dropout_seed=0)
     with pytest.raises(kernels.ImplementationError, match="positive negative_slope"):
         kernels.linear_act(x, w, activation="leaky_relu", negative_slope=0.0, implementation="interpret")
+
+
+@pytest.mark.parametrize("rows", [2, 7, 32])
+def test_few_rows_of_a_large_matrix(rows, monkeypatch):
+    """On a CPU they are a convolution, which the program shows; here the matrix counts as large from 2,000 elements."""
+    monkeypatch.setattr(xla, "LARGE", 2000)
+    x, w, b = normal(rows, (rows, 61)), normal(rows + 1, (61, 43)), normal(rows + 2, (43,))
+    product = lambda x, w, b: kernels.linear_act(x, w, b, "tanh", implementation="xla")
+    assert "convolution" in jax.jit(product).lower(x, w, b).as_text()
+    assert "convolution" not in jax.jit(product).lower(x, w[:, :20], b[:20]).as_text()
+    reference = lambda x, w, b: jnp.tanh(x @ w + b)
+    assert_matches_float64(product, reference, (x, w, b), TOLERANCE["float32"], of_gradients=TOLERANCE["float32"])
