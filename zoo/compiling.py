@@ -6,8 +6,8 @@ import functools
 
 import jax
 
-# XLA:CPU gives products, sums and convolutions to YNNPACK. Its convolutions take up to twice the time of Eigen's, and eight times
-# for gradients of weights; the first two stay with it.
+# XLA:CPU gives products, sums and convolutions to YNNPACK. Its convolutions take up to twice the time of Eigen's, the gradients
+# of their weights up to eight times; products and sums stay with it.
 CPU = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"}
 
 
