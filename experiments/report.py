@@ -54,9 +54,9 @@ def tabled(table: Callable[..., Table], *names: str, device: str = "cpu") -> str
     return shown(table(*records), records[0])
 
 
-def said(text: Callable[[dict[str, Any]], str], name: str) -> str:
-    record = load(name)
-    return text(record) + where(record)
+def said(text: Callable[..., str], *names: str) -> str:
+    records = [load(name) for name in names]
+    return text(*records) + where(records[0])
 
 
 def compiled(table: Callable[[dict[str, Any]], Table], kind: str) -> str:
@@ -177,7 +177,7 @@ _recurrent = _of(_of, tabled, device=GPU)
 BLOCKS: dict[str, Callable[[], str]] = {
     "house": house.picture,
     "lenet5-digits": _of(said, training.lenet5_digits, "lenet5-digits"),
-    "lenet5-step": _of(said, training.lenet5_step, "lenet5-step"),
+    "on-a-cpu": _of(said, training.on_a_cpu, "compare-models", "python-step"),
     "compiled-h200": _of(tabled, compared.training_steps, "compiled-models", device=GPU),
     "compiled-steps": _of(tabled, compared.outside_convolutions, "compiled-models", device=GPU),
     "recurrent-learning": _of(tabled, training.recurrent_learning, "recurrent-learning"),

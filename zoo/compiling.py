@@ -7,7 +7,7 @@ import functools
 import jax
 
 # XLA:CPU gives products, sums and convolutions to YNNPACK. Its convolutions take up to twice the time of Eigen's, the gradients
-# of their weights up to eight times; products and sums stay with it.
+# of their weights up to six times; products and sums stay with it.
 CPU = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"}
 
 
@@ -31,7 +31,7 @@ def compiler_options() -> dict[str, str]:
     order, so that results differ by rounding. The trainer, `evaluate`, `zoo.predict` and the comparison use them.
 
     Returns:
-      On a CPU, convolutions by Eigen instead of YNNPACK; docs/results.md has what that gains. Elsewhere, and where
+      On a CPU, convolutions by Eigen instead of YNNPACK; docs/training.md has what that gains. Elsewhere, and where
       XLA does not know the option, nothing.
     """
     return dict(_options(jax.default_backend()))

@@ -40,7 +40,7 @@ def ours(peer: torch.nn.Module, name: str, images: np.ndarray, labels: np.ndarra
     params, state, apply = zoo.functional(zoo_model(name, peer.state_dict(), num_classes=int(labels.max()) + 1))
     x, y = jnp.asarray(images), jnp.asarray(labels)
     if not train:
-        infer = jax.jit(lambda params, state, x: apply(params, state, x)[0])
+        infer = jax.jit(lambda params, state, x: apply(params, state, x)[0], compiler_options=zoo.compiler_options())
         return lambda: infer(params, state, x).block_until_ready()
 
     def step(params: Any, state: Any, momentum: Any) -> tuple[Any, Any, Any]:
@@ -52,7 +52,7 @@ def ours(peer: torch.nn.Module, name: str, images: np.ndarray, labels: np.ndarra
         momentum = jax.tree.map(lambda m, g: MOMENTUM * m + g, momentum, gradient)
         return jax.tree.map(lambda p, m: p - RATE * m, params, momentum), state_, momentum
 
-    run = jax.jit(step, donate_argnums=(0, 1, 2))
+    run = jax.jit(step, donate_argnums=(0, 1, 2), compiler_options=zoo.compiler_options())
     carried = [params, state, jax.tree.map(jnp.zeros_like, params)]
 
     def call() -> None:

@@ -1,5 +1,6 @@
 """The CPU formulations of convolution and pooling beside XLA's own and torch's: python -m experiments.benchmarks.cpu_operators.
 
+XLA's programs are compiled with `zoo.compiler_options`.
 The rules in kernels/conv/cpu.py and kernels/max_pool/xla.py were derived from these figures. Writes
 experiments/results/cpu/cpu-operators.json. torch is needed for the comparison.
 """
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 
+import zoo
 from experiments.measuring import clock, result
 from kernels.conv import cpu
 from kernels.max_pool import xla as pooling
@@ -40,7 +42,7 @@ POOLS = {
 
 
 def timed(fn: Callable, *args: Any) -> Callable[[], Any]:
-    compiled = jax.jit(fn)
+    compiled = jax.jit(fn, compiler_options=zoo.compiler_options())
     return lambda: jax.block_until_ready(compiled(*args))
 
 

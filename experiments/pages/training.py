@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pathlib
 import statistics
 from typing import Any
@@ -36,13 +37,23 @@ def lenet5_digits(found: Found) -> str:
     )
 
 
-def lenet5_step(found: Found) -> str:
-    """The training step beside torch's in a sentence."""
-    ours, torch = (found["seconds_per_step"][name]["median"] * 1e3 for name in ("zoo", "torch"))
+def on_a_cpu(compared: Found, python: Found) -> str:
+    """Whole models beside torch, and Python's share of a step, in sentences."""
+    ratios = {
+        case["name"].split(" ", 1)[0] + (" trained" if case["train"] else ""): _ratio(case["contenders"])
+        for case in compared["cases"]
+        if "torch" in case["contenders"]
+    }
+    mean = math.prod(ratios.values()) ** (1 / len(ratios))
+    each = ", ".join(f"{name} {ratio:.2f}" for name, ratio in sorted(ratios.items(), key=lambda item: item[1]))
     return (
-        f"LeNet-5 training step, batch 128, float32: {ours:.1f} ms, torch {torch:.1f} ms, ratio {found['ratio']:.2f}; "
-        f"Python's share of a step {found['python_seconds_per_step'] * 1e3:.2f} ms.\n"
+        f"Time over torch's, below 1 is faster (`python -m experiments.compare models --peers torch`, float32): {each}; "
+        f"geometric mean {mean:.2f}. Python's share of a training step is {python['seconds'] * 1e3:.2f} ms.\n"
     )
+
+
+def _ratio(contenders: Found) -> float:
+    return contenders["xla"]["median"] / contenders["torch"]["median"]
 
 
 def input_and_checkpoints(found: Found) -> str:

@@ -25,9 +25,9 @@ from experiments.benchmarks import (
     import_cost,
     input_and_checkpoints,
     learning,
-    lenet5_step,
     parity,
     ptx_speed,
+    python_step,
     recurrent_compiled,
     recurrent_cpu,
 )
@@ -169,12 +169,13 @@ def test_networks_beside_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(conv_models_cpu, "CASES", {"tiny": ("resnet18", 32, 2, 10, False, 1.5)})
     conv_models_cpu.main(["--only", "tiny"])
     assert written("conv-models")["cases"]["tiny"]["ratio"] > 0
-    monkeypatch.setattr(lenet5_step, "BATCH", 4)
-    monkeypatch.setattr(lenet5_step, "STEPS_PER_ROUND", 1)
-    lenet5_step.main(rounds=1, python_steps=3)
-    assert written("lenet5-step")["ratio"] > 0
     parity.main(["lenet5"])
     assert written("parity")["models"]["lenet5"]["params"] == 61_706
+
+
+def test_pythons_share_of_a_step() -> None:
+    python_step.main(steps=3)
+    assert written("python-step")["seconds"] > 0
 
 
 def test_operators_beside_torchs() -> None:
