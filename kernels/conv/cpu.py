@@ -1,8 +1,8 @@
 """Convolution on a CPU: the formulation that XLA:CPU runs fastest, chosen separately for the output and for each gradient.
 
-XLA:CPU's own convolution is fast for most shapes, if Eigen computes it (`zoo.compiler_options`). It is needlessly slow for images
-of a few pixels, narrow images with few channels, groups and the weight gradients of 1x1 windows; the rules below catch these. They
-were chosen on two x86-64 cores; experiments/benchmarks/cpu_operators.py repeats the measurements.
+XLA:CPU's own convolution is fast for most shapes, if Eigen computes it (`zoo.compiler_options`). It is needlessly slow for
+images of a few pixels, narrow images with few channels, groups and the weight gradients of 1x1 windows; the rules below catch
+these. They were chosen on two x86-64 cores; experiments/benchmarks/cpu_operators.py repeats the measurements.
 """
 
 from __future__ import annotations
