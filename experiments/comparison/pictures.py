@@ -125,7 +125,7 @@ def _peers(axes: Any, record: dict[str, Any]) -> None:
     ratio_axis(axes, *_range([value for *_, points in rows for value in points.values()]))
     names = {f"{first} faster": CONTENDERS[first], "XLA's code faster": XLA, "no difference": PALE}
     names |= {f"{peer} (points)": CONTENDERS.get(peer, INK) for *_, points in rows for peer in points if peer != first}
-    legend(axes, names)
+    legend(axes, names, "outside lower center")
     axes.set_xlabel(f"speedup of {first} relative to XLA's code", fontsize=9)
 
 
@@ -264,7 +264,7 @@ def draw_roofline(record: dict[str, Any], path: pathlib.Path) -> None:
     bandwidth, peak = ceilings(record)
     figure = Figure(figsize=(9, 5.6), layout="constrained")
     axes = figure.subplots()
-    low = min(p[2] for p in points) / 2
+    low = min(*(p[2] for p in points), peak / bandwidth) / 2
     high = max(max(p[2] for p in points), peak / bandwidth) * 4
     axes.plot([low, peak / bandwidth, high], [low * bandwidth, peak, peak], color=INK, linewidth=1.2)
     axes.annotate(

@@ -80,12 +80,13 @@ def bars(axes: Any, labels: list[str], values: list[float], colours: list[str] |
 
 
 def legend(axes: Any, names: dict[str, str], place: str = "lower right") -> None:
-    """A square of each colour and what it stands for."""
+    """A square of each colour and what it stands for; with an "outside" place in a row beside the axes."""
     from matplotlib.patches import Patch
 
-    axes.legend(
-        handles=[Patch(color=colour, label=name) for name, colour in names.items()], frameon=False, fontsize=8, loc=place
-    )
+    outside = place.startswith("outside")
+    handles = [Patch(color=colour, label=name) for name, colour in names.items()]
+    owner = axes.figure if outside else axes
+    owner.legend(handles=handles, frameon=False, fontsize=8, loc=place, ncols=len(names) if outside else 1)
 
 
 def column(axes: Any, place: int, head: str, cells: list[str]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import pathlib
 import statistics
 from typing import Any
@@ -39,21 +38,17 @@ def lenet5_digits(found: Found) -> str:
 
 def on_a_cpu(compared: Found, python: Found) -> str:
     """Whole models beside torch, and Python's share of a step, in sentences."""
-    ratios = {
-        case["name"].split(" ", 1)[0] + (" trained" if case["train"] else ""): _ratio(case["contenders"])
+    ratios = sorted(
+        (case["contenders"]["xla"]["median"] / case["contenders"]["torch"]["median"], case["model"], case["train"])
         for case in compared["cases"]
         if "torch" in case["contenders"]
-    }
-    mean = math.prod(ratios.values()) ** (1 / len(ratios))
-    each = ", ".join(f"{name} {ratio:.2f}" for name, ratio in sorted(ratios.items(), key=lambda item: item[1]))
+    )
+    mean = statistics.geometric_mean(ratio for ratio, _, _ in ratios)
+    each = ", ".join(f"{model}{' trained' if train else ''} {ratio:.2f}" for ratio, model, train in ratios)
     return (
         f"Time over torch's, below 1 is faster (`python -m experiments.compare models --peers torch`, float32): {each}; "
         f"geometric mean {mean:.2f}. Python's share of a training step is {python['seconds'] * 1e3:.2f} ms.\n"
     )
-
-
-def _ratio(contenders: Found) -> float:
-    return contenders["xla"]["median"] / contenders["torch"]["median"]
 
 
 def input_and_checkpoints(found: Found) -> str:

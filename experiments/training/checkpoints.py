@@ -26,7 +26,7 @@ from experiments.training.interrupts import StoppedError
 from experiments.training.mesh import to_host
 from zoo.weights import runs
 
-# That the processes of a run wait for each other in a save: one that cannot write tells the others nothing, and ends with them.
+# That the processes of a run wait for each other in a save, which ends sooner where one of them has ended.
 SAVE_SECONDS = 300
 _policies = ocp.training.preservation_policies
 
