@@ -264,7 +264,7 @@ def draw_roofline(record: dict[str, Any], path: pathlib.Path) -> None:
     bandwidth, peak = ceilings(record)
     figure = Figure(figsize=(9, 5.6), layout="constrained")
     axes = figure.subplots()
-    low = min(*(p[2] for p in points), peak / bandwidth) / 2
+    low = min(*(p[2] / 2 for p in points), peak / bandwidth / 8)  # with room for both ceilings' names
     high = max(max(p[2] for p in points), peak / bandwidth) * 4
     axes.plot([low, peak / bandwidth, high], [low * bandwidth, peak, peak], color=INK, linewidth=1.2)
     axes.annotate(
