@@ -35,6 +35,7 @@ class ModelCase:
       shape: of the input, batch included.
       label: where the case comes from, if not from the zoo.
       precision: in which the case's figures were published; None for that of the run.
+      folded: whether each batch norm is part of the convolution before it (`zoo.fold_batch_norm`); inference only.
     """
 
     model: str
@@ -42,11 +43,13 @@ class ModelCase:
     train: bool
     label: str = ""
     precision: str | None = None
+    folded: bool = False
 
     @property
     def name(self) -> str:
         size = "x".join(map(str, self.shape))
-        return f"{self.model} {self.label}{' ' if self.label else ''}{size}, {'training step' if self.train else 'inference'}"
+        mode = "training step" if self.train else "inference, batch norm folded" if self.folded else "inference"
+        return f"{self.model} {self.label}{' ' if self.label else ''}{size}, {mode}"
 
     @property
     def family(self) -> str:
@@ -55,7 +58,7 @@ class ModelCase:
     @property
     def has_twin(self) -> bool:
         """Whether torch or torchvision has the same network."""
-        return self.model in (*TORCHVISION, "lenet5", BLOCK) or self.family == "recurrent"
+        return not self.folded and (self.model in (*TORCHVISION, "lenet5", BLOCK) or self.family == "recurrent")
 
     def build(self, dtype: Any) -> nnx.Module:
         """The model; without dropout, so that its loss is the same for every contender."""
@@ -69,7 +72,8 @@ class ModelCase:
             options["dropout"] = 0.0
         if self.family == "googlenet":
             options["dropout_aux"] = 0.0
-        return zoo.create_model(self.model, dtype=dtype, rngs=0, **options)
+        model = zoo.create_model(self.model, dtype=dtype, rngs=0, **options)
+        return zoo.fold_batch_norm(model) if self.folded else model
 
     def arrays(self) -> tuple[Array, ...]:
         """The inputs: images, sequences, token ids or latent vectors; in training labels too, of a GAN real images."""
@@ -127,6 +131,7 @@ PUBLIC = [
     _public("vgg19", (10, 224, 224, 3)),
 ]
 FIRST = ["lenet5", "alexnet", "alexnet_original", "vgg16", "resnet50", "googlenet", "googlenet_original"]
+FOLDED = ["resnet50", "resnet18", "vgg16_bn", "googlenet"]
 OTHERS = ["gan_mlp", "dcgan", "lstm_lm", "gru_lm", "rnn_lm", "bilstm_tagger", "bilstm_classifier", "resnet20_cifar"]
 
 
@@ -142,7 +147,9 @@ def model_cases(quick: bool, platform: str) -> list[ModelCase]:
         training = [zoo_case(model, True) for model in FIRST]
         rest = [m for m in (*OTHERS, *TORCHVISION) if m not in FIRST]
         both = [zoo_case(model, train) for model in rest for train in (True, False)]
-        return training[:1] if quick else [*training, *PUBLIC, *both, *(zoo_case(model, False) for model in FIRST)]
+        inference = [zoo_case(model, False) for model in FIRST]
+        folded = [dataclasses.replace(zoo_case(model, False), folded=True) for model in FOLDED]
+        return training[:1] if quick else [*training, *PUBLIC, *both, *inference, *folded]
     small = [
         zoo_case("lenet5", True, 128),
         zoo_case("lenet5", False, 128),

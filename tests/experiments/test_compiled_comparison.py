@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pathlib
 import re
@@ -15,6 +16,7 @@ from experiments import report
 from experiments.comparison import compiled, pictures
 from experiments.comparison import tables as comparison_tables
 from experiments.comparison.cases import linear_case, pool_case
+from experiments.comparison.models import ModelCase
 from experiments.comparison.recurrent_cases import recurrent_case
 from experiments.errors import run
 from experiments.measuring import counting, result, verdict
@@ -61,6 +63,17 @@ def test_the_products_of_a_recurrent_layer_are_those_of_its_case() -> None:
     assert hand["kernels"] < xla["kernels"]
     # Four dependent steps of about a microsecond each are most of its time, and not in its bytes or products.
     assert hand["modelled_seconds"] > hand["floor_seconds"] + 2e-6 * hand["kernels"] + 4 * 3e-7
+
+
+def test_folding_batch_norm_saves_kernels_and_bytes() -> None:
+    case = ModelCase("resnet20_cifar", (2, 32, 32, 3), False)
+    folded = dataclasses.replace(case, folded=True)
+    rows = [compiled.row_of(c, DEVICE, "bfloat16")["contenders"]["xla"] for c in (case, folded)]
+    assert folded.name == "resnet20_cifar 2x32x32x3, inference, batch norm folded"
+    assert folded.flops() == case.flops()
+    assert rows[1]["kernels"] < rows[0]["kernels"]
+    assert rows[1]["bytes"] < rows[0]["bytes"]
+    assert rows[1]["flops"] == rows[0]["flops"]
 
 
 @pytest.mark.parametrize("part", [0, 1], ids=["input", "weights"])
