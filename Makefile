@@ -90,7 +90,7 @@ test-fast: $(TEST_READY)
 
 # What can differ between versions of Python, JAX and Triton: that part, what each compiler makes of the kernels, and how they stand
 # in JAX. The numbers at drawn shapes and the executor of PTX are ours alone. Of the GPU image the hand-written kernels only.
-COMPILED := $(patsubst %,tests/kernels/test_%.py,compiled cooperative devices interpret launch linear_act_pallas meshes precision \
+COMPILED := $(patsubst %,tests/kernels/test_%.py,apart compiled cooperative devices interpret launch linear_act_pallas meshes precision \
   recurrent_compiled recurrent_cudnn recurrent_gpu traffic transformations triton_math)
 OF_KERNELS := -k "not xla and not conv" tests/kernels/test_ptx_operators.py tests/kernels/test_derivatives.py tests/kernels/test_dispatch.py
 test-versions: $(TEST_READY)

@@ -16,6 +16,7 @@ import sys
 from typing import Any
 
 import kernels
+import zoo
 from experiments.comparison import conclusions, functions, pictures, session, tables
 from experiments.comparison.case import Case
 from experiments.comparison.contenders import PEERS
@@ -92,6 +93,7 @@ def main(arguments: list[str]) -> int:
         return check(*given.check)
     # Torch shares a GPU with JAX, which would otherwise take three quarters of its memory when it starts.
     os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.6")
+    zoo.keep_freed_memory()
     device = kernels.device()
     if device.platform not in session.DEFAULT_PRECISION:
         raise UserError(

@@ -182,6 +182,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--checkpoint", help="of a workdir: newest (if not given), best (by --best of the run), or a step")
     parser.add_argument("--trust", action="store_true", help=TRUST)
     options = parser.parse_args(arguments)
+    zoo.keep_freed_memory()
     given = (options.source, options.model, options.data, options.data_options, options.checkpoint)
     opened, folder = open_model(*given, trust=options.trust)
     console = Console(highlight=False, markup=False, emoji=False)  # names are printed as they are

@@ -11,6 +11,7 @@ import importlib
 import pathlib
 import sys
 
+import zoo
 from experiments.errors import UserError, run
 from experiments.flags import Parser
 from experiments.training.restore import TRUST, load_run, recipe_of
@@ -39,6 +40,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--checkpoint", default="newest", help="newest (if not given), best (by --best of the run), or a step")
     parser.add_argument("--trust", action="store_true", help=TRUST)
     options = parser.parse_args(arguments[1:])
+    zoo.keep_freed_memory()
     maker.generate(load_run(workdir, checkpoint=options.checkpoint, trust=options.trust), options)
     return 0
 

@@ -75,11 +75,13 @@ def main(arguments: list[str]) -> int:
         print(f"{__doc__}\n{USAGE}\n\nmodels: {', '.join(zoo.list_models())}")
         return 0
     others = start_processes(arguments)
+    import zoo
     from experiments.training import messages, processes
     from experiments.training.interrupts import StoppedError
     from experiments.training.judge import judge_of
     from experiments.training.loop import train
 
+    zoo.keep_freed_memory()
     try:
         with processes.together(StoppedError):
             recipe, batch_named = parse(others)

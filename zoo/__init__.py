@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from zoo.hub import push_to_hub
     from zoo.images import preprocess
     from zoo.layers.recurrent import Recurrent
+    from zoo.memory import keep_freed_memory
     from zoo.models.alexnet import AlexNet, AlexNetOriginal
     from zoo.models.base import FeatureInfo
     from zoo.models.gan import Gan
@@ -49,6 +50,7 @@ _HOMES = {
     "zoo.hub": ("push_to_hub",),
     "zoo.images": ("preprocess",),
     "zoo.layers.recurrent": ("Recurrent",),
+    "zoo.memory": ("keep_freed_memory",),
     "zoo.models.alexnet": ("AlexNet", "AlexNetOriginal"),
     "zoo.models.base": ("FeatureInfo",),
     "zoo.models.gan": ("Gan",),
@@ -100,6 +102,7 @@ __all__ = [
     "features",
     "fold_batch_norm",
     "functional",
+    "keep_freed_memory",
     "list_models",
     "load_model",
     "load_weights",

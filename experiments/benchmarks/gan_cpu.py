@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 import kernels
+import zoo
 from experiments import data
 from experiments.measuring import clock, counting, result
 from experiments.peers.torch_gans import generate, score, torch_dcgan, torch_mlp
@@ -116,7 +117,7 @@ def shapes(layer: str, batch: int) -> tuple[tuple[int, ...], ...]:
 def form_times(layer: str) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     arrays = [jnp.asarray(rng.standard_normal(s, np.float32)) for s in shapes(layer, BATCH)]
-    compiled = {form: jax.jit(with_gradients(form)) for form in FORMS}
+    compiled = {form: jax.jit(with_gradients(form), compiler_options=zoo.compiler_options()) for form in FORMS}
     first, second = (jax.tree.leaves(compiled[form](*arrays)) for form in FORMS)
     for a, b in zip(first, second, strict=True):  # the same sums in another order, up to 256 * 16 * 64 terms
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * float(jnp.abs(b).max()))
@@ -138,6 +139,7 @@ def form_kernels(layer: str, batch: int = 128) -> dict[str, Any]:
 
 
 def main() -> None:
+    zoo.keep_freed_memory()
     steps = {}
     for name in CASES:
         steps[name] = step_times(name)

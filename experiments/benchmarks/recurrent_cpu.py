@@ -35,7 +35,7 @@ def gradient_of(layer: zoo.Recurrent) -> tuple[Any, nnx.State]:
     """A new jitted gradient of the sum of squared outputs by weights and input, and the weights."""
     graph, params = nnx.split(layer)
     loss = lambda params, x: jnp.square(nnx.merge(graph, params)(x)[0]).sum()
-    return jax.jit(jax.grad(loss, argnums=(0, 1))), params
+    return jax.jit(jax.grad(loss, argnums=(0, 1)), compiler_options=zoo.compiler_options()), params
 
 
 def training() -> dict[str, Any]:
@@ -63,7 +63,8 @@ def streaming() -> dict[str, Any]:
     layer, twin = twins()
     graph, params = nnx.split(layer)
     leaves, structure = jax.tree.flatten(params)
-    step = jax.jit(lambda leaves, x, state: nnx.merge(graph, jax.tree.unflatten(structure, leaves)).step(x, state))
+    apply = lambda leaves, x, state: nnx.merge(graph, jax.tree.unflatten(structure, leaves)).step(x, state)
+    step = jax.jit(apply, compiler_options=zoo.compiler_options())
     x = np.random.default_rng(0).standard_normal((1, HIDDEN), dtype=np.float32)
     ours_x, torch_x = jnp.asarray(x), torch.tensor(x)[:, None]
 
@@ -94,6 +95,7 @@ def compile_seconds(steps: int) -> float:
 
 
 def main() -> None:
+    zoo.keep_freed_memory()
     figures = {
         "lstm": {"steps": STEPS, "batch": BATCH, "hidden": HIDDEN, "layers": 1, "dtype": "float32"},
         "forward_backward": training(),

@@ -10,11 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from kernels.runtime import dispatch
+from kernels.runtime.apart import apart
 from kernels.runtime.derivatives import differentiable
 
 Pair = tuple[int, int]
 Pads = tuple[Pair, Pair]
 UNROLLED = 64  # positions of a window up to which the CPU form is unrolled
+VECTOR = 8  # float32 numbers in a register of AVX
 CLOSE = (1, 1)  # dilation of a window whose elements are neighbours
 
 
@@ -38,13 +40,18 @@ def reduce_window(x: jax.Array, window: Pair, strides: Pair, pads: Pads, dilatio
 def by_position(x: jax.Array, window: Pair, strides: Pair, pads: Pads, dilation: Pair = CLOSE) -> jax.Array:
     """The maximum over shifted, strided slices; the gradient goes where a position kept in one byte says."""
 
+    # Where channels do not fill a vector, a CPU takes most of its time for indices, and each element that fusion computes twice
+    # takes them twice.
+    on_its_own = apart if dispatch.device().platform == "cpu" and x.shape[-1] < VECTOR else lambda function: function
+
     def forward(x):
-        y, position = maximum_and_position(x, window, strides, pads, dilation)
+        y, position = on_its_own(lambda x: maximum_and_position(x, window, strides, pads, dilation))(x)
         return y, (position, x)
 
     def backward(residuals, dy):
         position, x = residuals
-        return (input_gradient(dy, position, x.shape[1:3], window, strides, pads, dilation),)
+        gradient = on_its_own(lambda dy, position: input_gradient(dy, position, x.shape[1:3], window, strides, pads, dilation))
+        return (gradient(dy, position),)
 
     return differentiable(lambda x: maximum(x, window, strides, pads, dilation), forward, backward)(x)
 

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from kernels.recurrent.cells import CELLS, Cell, CellWeights, Params, held, input_product
+from kernels.runtime import dispatch
 from kernels.runtime.derivatives import differentiable
 from kernels.runtime.tuning import tuned_config
 
@@ -120,8 +121,24 @@ def _forward(cell, x_proj, params, state, real):
             new = tuple(jnp.where(real_now, n, s) for n, s in zip(new, state, strict=True))
         return new, (new, jax.tree.map(lambda a: a.astype(x_proj.dtype), saved))
 
-    final, (states, saved) = jax.lax.scan(step, state, (x_proj, real), unroll=_steps_in_a_turn(x_proj.shape[0], state[0]))
+    final, (states, saved) = _scan(step, state, (x_proj, real), unroll=_steps_in_a_turn(x_proj.shape[0], state[0]))
     return states, final, saved
+
+
+def _scan(step, state, inputs, **options):
+    """jax.lax.scan over arrays [time, directions, ...]; on a CPU a single direction is scanned without its axis.
+
+    With an axis of one element XLA:CPU finds two layouts where there is one, and copies whole sequences between them.
+    """
+    if state[0].shape[0] > 1 or dispatch.device().platform != "cpu":
+        return jax.lax.scan(step, state, inputs, **options)
+
+    def step_of_one(state, inputs):
+        state, outputs = step(state, jax.tree.map(lambda a: a[None], inputs))
+        return state, jax.tree.map(lambda a: a[0], outputs)
+
+    state, outputs = jax.lax.scan(step_of_one, state, jax.tree.map(lambda a: a[:, 0], inputs), **options)
+    return state, jax.tree.map(lambda a: a[:, None], outputs)
 
 
 def _steps_in_a_turn(time: int, state: jax.Array) -> int:
@@ -161,8 +178,6 @@ def _recurrence_backward(cell, residuals, cotangents):
         return d_previous, d_step
 
     inputs = (d_hs, previous, states, saved, real)
-    d_state, d_steps = jax.lax.scan(
-        step_back, d_final, inputs, reverse=True, unroll=_steps_in_a_turn(d_hs.shape[0], d_final[0])
-    )
+    d_state, d_steps = _scan(step_back, d_final, inputs, reverse=True, unroll=_steps_in_a_turn(d_hs.shape[0], d_final[0]))
     d_x, d_params = cell.gradients(params, previous, states, saved, d_steps)
     return d_x.astype(params.w_h.dtype), d_params, d_state, None

@@ -1,0 +1,43 @@
+"""zoo.keep_freed_memory: pages are taken from the system once, not in each call of a program."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from zoo import memory
+
+# Page faults of the second of two programs that take 64 MiB beside their results, in a process of its own.
+PROGRAM = """
+import resource, sys
+import zoo
+if sys.argv[1] == "kept":
+    assert zoo.keep_freed_memory()
+import jax, jax.numpy as jnp
+x = jnp.ones((4096, 4096))
+step = jax.jit(lambda x: jnp.sort(x + 1, axis=1)[:, 0])
+step(x).block_until_ready()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+step(x).block_until_ready()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's malloc")
+def test_a_second_call_takes_no_new_pages() -> None:
+    def faults(how: str) -> int:
+        done = subprocess.run([sys.executable, "-c", PROGRAM, how], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return int(done.stdout)
+
+    pages = 64 * 2**20 // 4096
+    assert faults("as ever") > pages / 2
+    assert faults("kept") < pages / 20
+
+
+def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory.platform, "libc_ver", lambda: ("", ""))
+    monkeypatch.setattr(memory.ctypes, "CDLL", None)
+    assert memory.keep_freed_memory() is False
