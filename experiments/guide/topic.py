@@ -35,7 +35,7 @@ class Figure(NamedTuple):
 # The figures that tables show, in this order.
 FIGURES = {
     "kernels": Figure("kernels", "kernels"),
-    "host_calls": Figure("calls by the host", "calls by the host"),
+    "host_calls": Figure("host calls", "host calls"),
     "kernels_in_a_row": Figure("kernels in a row", "kernels in a row"),
     "held_bytes": Figure("bytes held", "bytes of device memory held"),
     "relative_error": Figure("relative error", "of relative error", how="modelled"),
@@ -46,25 +46,25 @@ FIGURES = {
     "sectors_per_request": Figure("sectors per request", how="executed"),
     "sector_bytes_per_byte": Figure("sector bytes per byte used", "sector bytes per byte used", how="executed"),
     "sector_bytes_per_byte_in_block": Figure(
-        "the same, once per block", "bytes of device memory per byte used", how="executed"
+        "sector bytes per byte, once per block", "bytes of device memory per byte used", how="executed"
     ),
     "passes_per_request": Figure("passes per request to shared memory", "passes per request", how="executed"),
     "extra_passes": Figure("passes lost to bank conflicts", "passes lost to bank conflicts", how="executed"),
-    "atomics": Figure("atomics of a block's warps", "atomic requests", how="executed"),
-    "barriers": Figure("barriers of a block", "barriers per block", how="executed"),
+    "atomics": Figure("atomics per block", "atomic requests", how="executed"),
+    "barriers": Figure("barriers per block", "barriers per block", how="executed"),
     "load_bytes": Figure("bytes per load"),
     "store_bytes": Figure("bytes per store"),
     "registers": Figure("registers"),
     "spilled_bytes": Figure("bytes spilled", "bytes spilled per thread"),
     "shared_bytes": Figure("shared bytes"),
-    "resident_blocks": Figure("blocks resident", "resident blocks", more=True),
+    "resident_blocks": Figure("resident blocks", "resident blocks", more=True),
     "occupancy": Figure("occupancy"),
     "bytes_in_flight": Figure("bytes in flight"),
     "read_share": Figure("share of the read bandwidth", "of the read bandwidth", more=True, how="modelled"),
     "bytes_ahead": Figure("bytes prefetched", "bytes prefetched", more=True),
     "busy_multiprocessors": Figure("busy multiprocessors", "busy multiprocessors", more=True),
     "asynchronous_copies": Figure("asynchronous copies"),
-    "loads_in_a_row": Figure("loads in a row", "loads issued before the first is needed", more=True),
+    "loads_in_a_row": Figure("consecutive loads", "loads issued before the first is needed", more=True),
     "instructions": Figure("instructions", "instructions"),
     "executed_instructions": Figure("instructions executed", "instructions executed", how="executed"),
     "executed_per_element": Figure("instructions executed per element", "instructions executed per element", how="executed"),
@@ -76,8 +76,8 @@ FIGURES = {
     "steps_per_element": Figure("steps per element", "steps per element", how="modelled"),
     "steps_per_step_needed": Figure("steps per step needed", "steps per step needed", how="modelled"),
     "transfer_ms": Figure("transfer, ms", how="modelled"),
-    "step_ms": Figure("step, ms by the model", how="modelled"),
-    "modelled_ms": Figure("modelled ms", "ms by the model", how="modelled"),
+    "step_ms": Figure("modelled ms per step", how="modelled"),
+    "modelled_ms": Figure("modelled ms", "ms under the time model", how="modelled"),
 }
 
 
