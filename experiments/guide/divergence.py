@@ -235,7 +235,8 @@ TOPIC = Topic(
     kernel="`kernels/max_pool/triton.py` (`backward_kernel`) visits every window that may cover an element and selects: masks, "
     "no branch, and loops whose length is known at compile time",
     picture=picture,
-    exercise="The threads of a warp agree. From which length of the sides does a branch execute fewer instructions than predicates?",
+    exercise="The threads of a warp agree. From which length of the sides does a branch execute fewer instructions than "
+    "predicates?",
     answer=answer,
     cases=(
         _warp_case("within a warp: both kinds of threads, 16 steps", 16, False, ("selection", "branch")),

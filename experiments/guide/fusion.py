@@ -223,7 +223,7 @@ def picture(figure: Any, row: Mapping[str, Any]) -> None:
 def answer() -> str:
     model = constants("nvidia-h200")
     rate = model["special_functions"] * dispatch.H200.cores * model["clock"]
-    return f"{int(16 * rate / model['memory'])}: they take as long as transferring the 16 bytes that two kernels read and write per value."
+    return f"{int(16 * rate / model['memory'])}: as long as the 16 bytes that two kernels read and write per value."
 
 
 TOPIC = Topic(

@@ -4,7 +4,7 @@ From near to far: registers (256 KB per multiprocessor), shared memory and the f
 most 228 KB of it shared), the second-level cache (L2) of the whole chip, device memory (141 GB). Each is slower than
 the one before, but not always larger: the registers of a multiprocessor exceed its shared memory, and those of all 132
 (34 MB) add up to more than half of the L2. A public measurement of an H200 reads 9.7 TB/s from its L2 and 3.9 TB/s from
-memory; at about 58 MB the L2's rate has fallen to half. The H200's L2 is probably 60 MB, as an H100 NVL reports; XLA's
+memory; at about 58 MB the L2's rate has halved. The H200's L2 is probably 60 MB, as an H100 NVL reports; XLA's
 description says 50 MB, and plans here use that. On an H100 it is 50 MB in two partitions: 265 cycles to the near one,
 460 to 480 where data come from the far one as well. Device memory delivers less than half a byte for every hundred
 operations that the tensor cores can do, so what matters is which data leave the chip, and how often.
@@ -179,8 +179,8 @@ TOPIC = Topic(
     exercise="How many floats fit in the registers of one multiprocessor, and how many in its shared memory?",
     answer=answer,
     kernel="`kernels/batch_norm_act/config.py` (`choose`) cuts the channels into slices that stay in the second-level cache "
-    "between the two readings; `kernels/max_pool/triton.py` saves each maximum's position in a byte, so that the backward pass reads "
-    "neither x nor y",
+    "between the two readings; `kernels/max_pool/triton.py` saves each maximum's position in a byte, so that the backward "
+    "pass reads neither x nor y",
     cases=(
         product.case(
             "tiles of a product",

@@ -153,7 +153,8 @@ TOPIC = Topic(
     kernel="`kernels/runtime/launch.py` launches a grid of blocks; `kernels/batch_norm_act/triton.py` has a barrier across the "
     "grid, built from atomics, which requires all blocks to be resident",
     picture=picture,
-    exercise=f"A block of {BLOCK:,} elements has num_warps={WARPS}. How many threads is that, and how many elements does each process?",
+    exercise=f"A block of {BLOCK:,} elements has num_warps={WARPS}. How many threads is that, and how many elements does each "
+    "process?",
     answer=answer,
     cases=(
         _kernel(
