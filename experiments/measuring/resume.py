@@ -36,7 +36,7 @@ class Part:
 
 
 def add_minutes(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--minutes", type=float, help="stop before so much time is over; the same command goes on from there")
+    parser.add_argument("--minutes", type=float, help="stop within this many minutes; the same command resumes")
 
 
 def deadline(minutes: float | None) -> float:

@@ -121,8 +121,8 @@ def sentence(records: Sequence[Found], seeded: Sequence[Found]) -> str:
         tried, showed = sum(s["tried"] for s in seen), sum(s["found"] for s in seen)
         missed = sum(len(s["missed"]) for s in seen)
         text += (
-            f"Of {tried:,} faults injected into the code, {showed:,} were found, {tried - showed - missed} have no effect in these "
-            f"launches, and {missed or 'none'} {'were' if missed != 1 else 'was'} missed.\n"
+            f"Of {tried:,} faults injected into the code, {showed:,} were found, {tried - showed - missed} have no effect in "
+            f"these launches, and {missed or 'none'} {'were' if missed != 1 else 'was'} missed.\n"
         )
     return text + (
         "Execution cannot show how long anything takes, in which order a GPU makes unordered writes visible, or what the "
