@@ -71,7 +71,7 @@ def measured(device: str, flags: str) -> str:
     texts = []
     for kind in ("operators", "models"):
         record, command = found(f"compare-{kind}", device), f"python -m experiments.compare {kind} --peers {flags}"
-        missing = f"No {kind} measured yet: `{command}` writes the file that this table is read from.\n"
+        missing = f"No {kind} measured yet: `{command}` writes the result file for this table.\n"
         texts.append(missing if record is None else shown(compared.measured_cases(record), record))
     return "\n".join(texts)
 
@@ -85,7 +85,7 @@ def soaked() -> str:
     """What became of the runs that were disturbed, or the command that disturbs them."""
     record = found("soak", "cpu")
     if record is None:
-        return "No soak yet: `python -m experiments.soak --minutes 60` writes the file that this table is read from.\n"
+        return "No soak yet: `python -m experiments.soak --minutes 60` writes the result file for this table.\n"
     return soak.summary(record) + "\n" + shown(soak.faults(record), record)
 
 

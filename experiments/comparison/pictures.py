@@ -196,7 +196,7 @@ def _family(duel: verdict.Duel) -> str:
 
 
 def draw_overview(operators: dict[str, Any], models: dict[str, Any], path: pathlib.Path) -> None:
-    """XLA against hand-written kernels at a glance: a row per operator and per family of models in training, a dot per case."""
+    """XLA compared with hand-written kernels at a glance: a row per operator and per family of models in training, a dot per case."""
     from matplotlib.figure import Figure
 
     groups: list[dict[str, list[verdict.Duel]]] = [{}, {}]

@@ -39,7 +39,7 @@ FIGURES = {
     "kernels_in_a_row": Figure("kernels in a row", "kernels in a row"),
     "held_bytes": Figure("bytes held", "bytes of device memory held"),
     "relative_error": Figure("relative error", "of relative error", how="modelled"),
-    "bytes": Figure("bytes moved"),
+    "bytes": Figure("bytes transferred"),
     "device_bytes": Figure("bytes of device memory", how="modelled"),
     "asked_bytes": Figure("bytes requested", "bytes requested", how="modelled"),
     "sent_bytes": Figure("bytes sent", "bytes sent", how="modelled"),

@@ -186,4 +186,4 @@ def conv_transpose(cpu: Found, compiled: Found) -> Table:
             program = compiled["layers"][layer][form]
             row = [layer, form, f"{seconds['median'] * 1e3:.2f}", str(program["kernels"]), f"{program['bytes'] / 1e6:.1f}"]
             rows.append(row)
-    return ["layer", "form", ">CPU, ms", ">kernels, H200", ">MB moved, H200"], rows
+    return ["layer", "form", ">CPU, ms", ">kernels, H200", ">MB transferred, H200"], rows
