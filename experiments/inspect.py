@@ -1,9 +1,9 @@
 """Counts a model's kernels and bytes by kind of work, compiled for a GPU but not run: python -m experiments.inspect MODEL.
 
 Compiles a training step (or inference) for a GPU that need not be present, with XLA alone and with the hand-written kernels,
-and prints and draws for both: kernels launched, bytes transferred and the time the memory needs for them, by kind of work. Figures
-are compiled, not measured; they are those of `python -m experiments.comparison.compiled models`, whose row is shown where it is
-up to date with the sources. Writes the row and the picture to runs/inspect/, or to --out.
+and prints and draws for both: kernels launched, bytes transferred and the time the memory needs for them, by kind of work.
+Figures are compiled, not measured; they are those of `python -m experiments.comparison.compiled models`, whose row is shown
+where it is up to date with the sources. Writes the row and the picture to runs/inspect/, or to --out.
 
 With --devices N, XLA compiles the training step for N GPUs, eight per host, with the batch size per GPU. It prints their
 collectives, which of these can overlap computation, and memory, with the state replicated and sharded within a host; and,

@@ -15,7 +15,7 @@ from experiments.measuring import verdict
 Found = dict[str, Any]
 WIDTH = 80  # of a terminal
 OURS = "hand-written"
-CPU_ONLY = "Only XLA's code was measured here: the hand-written kernels need a GPU; on a CPU they are compiled and executed, not timed."
+CPU_ONLY = "Only XLA's code was measured here: the hand-written kernels need a GPU; on a CPU they are compiled and executed."
 OVER = (
     "A share marked 'over' is above 100%: a cache served part of the bytes, or the ceiling was measured while the machine was "
     "busy."
@@ -144,8 +144,8 @@ def measured(record: Found) -> list[str]:
     shares = [share for case in record["cases"] for share in [_share(case)] if share is not None]
     if shares:
         texts.append(
-            f"XLA's code reaches a median of {min(1.0, statistics.median(shares)):.0%} of the speed that the machine's memory and "
-            "arithmetic allow."
+            f"XLA's code reaches a median of {min(1.0, statistics.median(shares)):.0%} of the speed that the machine's memory "
+            "and arithmetic allow."
         )
         if max(shares) > 1:
             over = sum(share > 1 for share in shares)

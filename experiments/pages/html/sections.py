@@ -107,7 +107,7 @@ def counted(records: Sequence[Found]) -> Section:
     about = "Counted in the programs that XLA and Triton compile for this device; nothing was run. 'even': within 5%."
     bars = {
         "column": "bytes, XLA / ours",
-        "label": "bytes that XLA's code transfers, divided by those of the hand-written kernels",
+        "label": "bytes of XLA's code, divided by those of the hand-written kernels",
     }
     return _section("compiled", "Counts", about, records, columns, rows, bars=bars, roofline=None, winner="fewer bytes")
 
@@ -127,8 +127,8 @@ def modelled(records: Sequence[Found]) -> Section:
         for record in records
         for duel in verdict.duels(record)
     ]
-    about = "A formula computes times from the counts: bytes at the memory's rate, products at the peak, launches. Nothing was timed."
-    bars = {"column": "modelled speedup", "label": "modelled speedup of the hand-written kernels relative to XLA's code"}
+    about = "A formula computes times from the counts: bytes at the memory's rate, products at the peak, launches; not timed."
+    bars = {"column": "modelled speedup", "label": "modelled speedup of the hand-written kernels"}
     return _section("modelled", "Modelled times", about, records, columns, rows, bars=bars, roofline=_roofline(records))
 
 
@@ -164,7 +164,7 @@ def choices(record: Found) -> Section:
     about = "One shape of each operator, forward and backward, in bfloat16. Counted in compiled programs; nothing was run."
     bars = {
         "column": "bytes, XLA / ours",
-        "label": "bytes that XLA's code transfers, divided by those of the hand-written kernels",
+        "label": "bytes of XLA's code, divided by those of the hand-written kernels",
     }
     return _section("compiled", "Counts", about, [record], columns, rows, bars=bars, roofline=None, winner="fewer bytes")
 
