@@ -141,7 +141,7 @@ def main(arguments: list[str]) -> int:
             draw(topics.load(name), row, (given.out or QUICK) / device, console)
         if found.done:
             pictures.draw(found.record, path.with_suffix(".png"))
-        console.print(f"written: {path}" if found.done else f"{path}: nothing had to be done again", highlight=False)
+        console.print(f"written: {path}" if found.done else f"{path}: already complete", highlight=False)
     return 0
 
 

@@ -113,7 +113,7 @@ def complete(
         saved(record(), part.name)
         free()
     if left:
-        print(f"stopped for time; left: {len(left)}, next {left[0].name}. The same command goes on with them.")
+        print(f"stopped for time; left: {len(left)}, next {left[0].name}. The same command resumes.")
     return Completed(record() if done or old is None else old, done, [part.name for part in left])
 
 
