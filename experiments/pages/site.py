@@ -129,9 +129,7 @@ def reference(package: str) -> str:
 
 def commands() -> str:
     """A page with each command: its docstring and its flags."""
-    text = (
-        "# Command line\n\n`--help` lists the flags of each command; `make train`, `make test` and `make gpu` call them.\n"
-    )
+    text = "# Command line\n\n`--help` lists the flags of each command; `make train`, `make test` and `make gpu` call them.\n"
     for title, modules in COMMANDS.items():
         text += f"\n## {title}\n"
         for name in modules:
