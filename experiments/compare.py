@@ -1,10 +1,10 @@
-"""Who is faster, XLA's code, the hand-written kernels or torch: python -m experiments.compare operators|models [flags].
+"""Compares the speed of XLA's code, the hand-written kernels and torch: python -m experiments.compare operators|models [flags].
 
 Writes a result file (its fields: docs/results.md), a Markdown table and pictures to experiments/results/DEVICE/, with --quick
-to runs/compare/, or to --out. Each contender's result is checked in the same run before it is timed. What the result file holds
-from the same sources and options is not run again, so the same command resumes an interrupted run. Prints a line per case with
-the winner, and at the end who won and why. `--case MODULE:FUNCTION` compares functions or a shape of one's own instead;
-`--check OLD NEW` compares two result files and names what became slower beyond the noise.
+to runs/compare/, or to --out. Each contender's result is checked in the same run before it is timed. Cases that the result
+file already holds from the same sources and options are not run again, so the same command resumes an interrupted run. Prints
+a line per case with the fastest side, and at the end which side is faster and why. `--case MODULE:FUNCTION` compares your own
+functions or shape instead; `--check OLD NEW` compares two result files and lists what became slower beyond the noise.
 """
 
 from __future__ import annotations
@@ -33,18 +33,20 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("kind", nargs="?", choices=("operators", "models"))
     parser.add_argument("--only", default="", metavar="NAME", help="run the cases whose name contains this")
     parser.add_argument(
-        "--peers", default="", metavar="NAMES", help=f"compare with some of {', '.join(PEERS)} too, comma between"
+        "--peers", default="", metavar="NAMES", help=f"peers to compare with as well, separated by commas: {', '.join(PEERS)}"
     )
-    parser.add_argument("--precision", choices=tuple(clock.TOLERANCE), help="bfloat16 on a GPU, float32 on a CPU if not given")
-    parser.add_argument("--quick", action="store_true", help="few and small cases, under a minute on a CPU")
-    parser.add_argument("--rounds", type=whole(1, 10_000), help="9; 3 with --quick")
-    resume.add_minutes(parser)
-    parser.add_argument("--out", type=pathlib.Path, help="folder for the result")
-    parser.add_argument("--csv", type=pathlib.Path, metavar="FILE", help="write each case and contender as a row to it, too")
     parser.add_argument(
-        "--case", metavar="MODULE:FUNCTION", help="compare functions or a shape of your own (docs/comparison.md)"
+        "--precision", choices=tuple(clock.TOLERANCE), help="the default is bfloat16 on a GPU, float32 on a CPU"
     )
-    parser.add_argument("--check", nargs=2, type=pathlib.Path, metavar=("OLD", "NEW"), help="compare two result files")
+    parser.add_argument("--quick", action="store_true", help="fewer and smaller cases: under a minute on a CPU")
+    parser.add_argument("--rounds", type=whole(1, 10_000), help="rounds of alternating contenders (9; 3 with --quick)")
+    resume.add_minutes(parser)
+    parser.add_argument("--out", type=pathlib.Path, help="folder for the results")
+    parser.add_argument("--csv", type=pathlib.Path, metavar="FILE", help="also write a row per case and contender to this file")
+    parser.add_argument("--case", metavar="MODULE:FUNCTION", help="compare your own functions or shape (docs/comparison.md)")
+    parser.add_argument(
+        "--check", nargs=2, type=pathlib.Path, metavar=("OLD", "NEW"), help="list what became slower between two result files"
+    )
     options = parser.parse_args(arguments)
     if options.check is None and (options.kind is None) == (options.case is None):
         raise UserError("kind: operators or models is needed, or --case MODULE:FUNCTION in its place")

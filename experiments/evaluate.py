@@ -1,6 +1,6 @@
-"""How good a trained model is: python -m experiments.evaluate WORKDIR, or WEIGHTS --model NAME [--data NAME[:PATH]].
+"""Evaluates a trained model: python -m experiments.evaluate WORKDIR, or WEIGHTS --model NAME [--data NAME[:PATH]].
 
-Prints loss and accuracy over the whole test data, the accuracy of each class, and writes two pictures beside the run:
+Prints loss and accuracy on the whole test data and the accuracy of each class, and writes two pictures into the run's folder:
 confusion.png, and mistakes.png with the most confident mistakes.
 """
 
@@ -174,12 +174,14 @@ def classification_report(opened: Run, folder: pathlib.Path, console: Console, w
 
 def main(arguments: list[str]) -> int:
     parser = Parser("experiments.evaluate", __doc__, "runs/lenet5-digits")
-    parser.add_argument("source", help="a workdir, or a weights file (.safetensors, or one of torch.save)")
+    parser.add_argument("source", help="a workdir, or a weights file (.safetensors, or written by torch.save)")
     parser.add_argument("--model", help="the model that a weights file is for")
-    parser.add_argument("--data", help="the data to evaluate a weights file on; the model's own if not given")
-    parser.add_argument("--data-options", help="further keywords of that data, as NAME=VALUE,NAME=VALUE: skip_corrupt=True")
-    parser.add_argument("--worst", type=whole(0, 1000), default=24, help="how many mistakes to draw (%(default)s)")
-    parser.add_argument("--checkpoint", help="of a workdir: newest (if not given), best (by --best of the run), or a step")
+    parser.add_argument("--data", help="the data to evaluate a weights file on (the model's own data set)")
+    parser.add_argument("--data-options", help="options of the data set, as NAME=VALUE,NAME=VALUE, such as skip_corrupt=True")
+    parser.add_argument("--worst", type=whole(0, 1000), default=24, help="number of mistakes to draw (%(default)s)")
+    parser.add_argument(
+        "--checkpoint", help="of a workdir: newest (the default), best (selected by the run's --best), or a step"
+    )
     parser.add_argument("--trust", action="store_true", help=TRUST)
     options = parser.parse_args(arguments)
     zoo.keep_freed_memory()

@@ -1,9 +1,9 @@
 """Executes the compiled code of the kernels, without a GPU: python -m experiments.execute [OPERATOR ...] [--arch sm_90].
 
 Compares every launch with Triton's interpreter, and the results and gradients of every operator with float64; looks for races,
-accesses out of bounds and reads of memory that nobody wrote. With --faults it puts faults into the code instead, and says how
-many of them are found. Writes experiments/results/ptx/sm_80.json or faults-sm_80.json after each case; what is there from the
-same sources is not done again. The exit status is 1 where anything is wrong.
+out-of-bounds accesses and reads of unwritten memory. With --faults it injects faults into the code instead, and reports how
+many of them are found. Writes experiments/results/ptx/sm_80.json or faults-sm_80.json after each case; cases already there
+from the same sources are not repeated. The exit status is 1 if anything is wrong.
 """
 
 from __future__ import annotations
@@ -120,18 +120,18 @@ def wide(console: Console) -> Console:
 
 def main(arguments: list[str]) -> int:
     parser = Parser("experiments.execute", __doc__, "max_pool --dtype float32")
-    parser.add_argument("operators", nargs="*", metavar="OPERATOR", help="all if none is named")
+    parser.add_argument("operators", nargs="*", metavar="OPERATOR", help="operators to execute (all)")
     parser.add_argument("--arch", default="sm_80", help=f"one of {', '.join(GPUS)} (%(default)s)")
     parser.add_argument("--cases", nargs="+", default=["all"], metavar="GROUP", help=f"all, or some of {', '.join(GROUPS)}")
     parser.add_argument("--dtype", nargs="+", default=list(DTYPES), help=f"some of {', '.join(DTYPES)}")
     parser.add_argument(
-        "--seeds", type=whole(1, 10_000), default=1, help="orders of the blocks, with a barrier across the grid"
+        "--seeds", type=whole(1, 10_000), default=1, help="block orders per launch with a barrier across the grid (1)"
     )
     parser.add_argument(
-        "--faults", type=whole(0, 1_000_000), default=0, metavar="N", help="put in up to N faults of each kind instead"
+        "--faults", type=whole(0, 1_000_000), default=0, metavar="N", help="inject up to N faults of each kind instead"
     )
     resume.add_minutes(parser)
-    parser.add_argument("--out", type=pathlib.Path, default=FOLDER, help="folder for the result; experiments/results/ptx")
+    parser.add_argument("--out", type=pathlib.Path, default=FOLDER, help="folder for the results (experiments/results/ptx)")
     given = parser.parse_args(arguments)
     (architecture,) = checked("--arch", [given.arch], list(GPUS))
     groups = list(GROUPS) if "all" in given.cases else checked("--cases", given.cases, [*GROUPS, "all"])

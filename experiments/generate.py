@@ -1,8 +1,8 @@
-"""Output of a trained network: python -m experiments.generate WORKDIR [flags].
+"""Generates output of a trained network: python -m experiments.generate WORKDIR [flags].
 
 A language model writes text: --prompt "def " --length 500 --temperature 0.7 --top-k 20 --top-p 0.95 --seed 1.
-A tagger colours a text: --file PATH, or --prompt TEXT; --out F.html writes it as a page.
-A GAN draws images: --num 64 --out grid.png, --single for files of their own, --interpolate 8 for rows of transitions.
+A tagger colours a text by its tags: --file PATH, or --prompt TEXT; --out F.html writes an HTML page.
+A GAN draws images: --num 64 --out grid.png, --single for a file per image, --interpolate 8 for rows of interpolations.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ def main(arguments: list[str]) -> int:
     maker = importlib.import_module(TASKS[recipe.task])
     parser = Parser(f"experiments.generate {workdir}", maker.__doc__, maker.EXAMPLE)
     maker.add_arguments(parser)
-    parser.add_argument("--checkpoint", default="newest", help="newest (if not given), best (by --best of the run), or a step")
+    parser.add_argument(
+        "--checkpoint", default="newest", help="newest (the default), best (selected by the run's --best), or a step"
+    )
     parser.add_argument("--trust", action="store_true", help=TRUST)
     options = parser.parse_args(arguments[1:])
     zoo.keep_freed_memory()

@@ -1,8 +1,8 @@
-"""Everything to run on a new GPU, in order: python -m experiments.gpu [PART ...], which is what `make gpu` runs.
+"""Runs everything that a new GPU needs, in order; `make gpu` calls it: python -m experiments.gpu [PART ...].
 
 First the check of the kernels, then the tests that need a GPU, tuning, the comparisons and the guide. A part that fails does
-not stop the others. experiments/results/KIND/gpu.md summarizes the findings; what was checked and measured goes to
-kernels/tuned/, which comes with the package. Tuning, comparisons and guide skip what they have done before with the same
+not stop the others. experiments/results/KIND/gpu.md summarizes the findings; the results of check and tuning go to
+kernels/tuned/, which ships with the package. Tuning, comparisons and guide skip what they have done before with the same
 sources, so the same command resumes where the last one stopped.
 """
 
@@ -113,8 +113,8 @@ def main(arguments: list[str]) -> int:
     parser = Parser("experiments.gpu", __doc__, "check tune --minutes 5")
     names = list(parts("", 0))
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"all, or some of {', '.join(names)}")
-    parser.add_argument("--peers", default="torch,torch.compile", help="what the comparisons compare with besides XLA")
-    parser.add_argument("--minutes", type=float, default=9.0, help="that a part may take (%(default)g)")
+    parser.add_argument("--peers", default="torch,torch.compile", help="peers that the comparisons include")
+    parser.add_argument("--minutes", type=float, default=9.0, help="time limit per part (%(default)g)")
     given = parser.parse_args(arguments)
     for name in given.parts:
         if name not in names:

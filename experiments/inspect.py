@@ -1,13 +1,13 @@
-"""Where a model's time must go, before anyone has run it: python -m experiments.inspect MODEL.
+"""Counts a model's kernels and bytes by kind of work, compiled for a GPU but not run: python -m experiments.inspect MODEL.
 
 Compiles a training step (or inference) for a GPU that need not be present, with XLA alone and with the hand-written kernels,
-and prints and draws for both: kernels launched, bytes moved and the time the memory needs for them, by kind of work. Figures
-are compiled, not measured; they are those of `python -m experiments.comparison.compiled models`, whose row is shown where it is
-up to date with the sources. Writes the row and the picture to runs/inspect/, or to --out.
+and prints and draws for both: kernels launched, bytes transferred and the time the memory needs for them, by kind of work.
+Figures are compiled, not measured; they are those of `python -m experiments.comparison.compiled models`, whose row is shown
+where it is up to date with the sources. Writes the row and the picture to runs/inspect/, or to --out.
 
-With --devices N the training step is compiled by XLA for so many GPUs, eight to a host, with the batch size for each: what they
-say to each other, what of that can run beside the computation, memory, with the state on every device and sharded within a
-host; and, modelled, from which batch on it scales. Writes a record only.
+With --devices N, XLA compiles the training step for N GPUs, eight per host, with the batch size per GPU. It prints their
+collectives, which of these can overlap computation, and memory, with the state replicated and sharded within a host; and,
+modelled, from which batch size the step scales. This writes a record and no picture.
 """
 
 from __future__ import annotations
@@ -122,11 +122,13 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("model", help="a name from `python -m zoo list`")
     parser.add_argument("--device", default="h200", help=f"one of {', '.join(device_model.NAMES)}")
     parser.add_argument("--implementation", default="both", choices=["both", "auto", "xla", "triton"])
-    parser.add_argument("--devices", type=whole(2, 1024), help="compile for so many: 2 to 8, or a multiple of 8")
+    parser.add_argument("--devices", type=whole(2, 1024), help="compile for this many GPUs: 2 to 8, or a multiple of 8")
     parser.add_argument("--mode", default="train", choices=["train", "infer"])
-    parser.add_argument("--batch-size", type=whole(1, 2**20), help="examples in a step; the case's own if not given")
+    parser.add_argument("--batch-size", type=whole(1, 2**20), help="examples per step (the case's batch size)")
     parser.add_argument("--precision", default="bfloat16", choices=["bfloat16", "float32"])
-    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("runs", "inspect"), help="folder for both files")
+    parser.add_argument(
+        "--out", type=pathlib.Path, default=pathlib.Path("runs", "inspect"), help="folder for the record and the picture"
+    )
     given = parser.parse_args(arguments)
     device = device_model.kind_of(given.device)
     zoo.model_info(given.model)  # or it raises, with the nearest names

@@ -1,9 +1,9 @@
-"""Tables and pictures in README.md and docs/ from result files: python -m experiments.report [--check | --html [FILE]].
+"""Updates README.md and docs/ from the result files: python -m experiments.report [--check | --html [FILE]].
 
-A block between <!-- begin NAME --> and <!-- end NAME --> is what the function of that name in `BLOCKS` returns; the pages of
-`PAGES` are written whole; the pictures of `PICTURES` are drawn again where their result files have changed. With --check
-nothing is written, and the exit status is 1 where a text or a picture differs from its result files. With --html one page for a
-browser is written instead: who won, and every comparison in tables and charts.
+It fills each block between <!-- begin NAME --> and <!-- end NAME --> with what the function of that name in `BLOCKS` returns,
+writes the pages of `PAGES` whole, and redraws the pictures of `PICTURES` whose result files have changed. With --check it
+writes nothing, and the exit status is 1 if a text or a picture differs from its result files. With --html it writes one page
+for a browser instead: which side is faster, and every comparison in tables and charts.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def measured(device: str, flags: str) -> str:
     texts = []
     for kind in ("operators", "models"):
         record, command = found(f"compare-{kind}", device), f"python -m experiments.compare {kind} --peers {flags}"
-        missing = f"No {kind} measured yet: `{command}` writes the file that this table is read from.\n"
+        missing = f"No {kind} measured yet: `{command}` writes the result file for this table.\n"
         texts.append(missing if record is None else shown(compared.measured_cases(record), record))
     return "\n".join(texts)
 
@@ -85,7 +85,7 @@ def soaked() -> str:
     """What became of the runs that were disturbed, or the command that disturbs them."""
     record = found("soak", "cpu")
     if record is None:
-        return "No soak yet: `python -m experiments.soak --minutes 60` writes the file that this table is read from.\n"
+        return "No soak yet: `python -m experiments.soak --minutes 60` writes the result file for this table.\n"
     return soak.summary(record) + "\n" + shown(soak.faults(record), record)
 
 
@@ -268,7 +268,7 @@ def stale_pictures() -> dict[pathlib.Path, Callable[[], None]]:
 
 def main(arguments: list[str]) -> int:
     parser = Parser("experiments.report", __doc__, "--check")
-    parser.add_argument("--check", action="store_true", help="write nothing; status 1 where something differs")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit status 1 if something differs")
     parser.add_argument(
         "--html", nargs="?", type=pathlib.Path, const=HTML, metavar="FILE", help=f"write one page for a browser ({HTML})"
     )

@@ -1,10 +1,10 @@
-"""Training runs disturbed at random moments, for as long as you like: python -m experiments.soak --minutes 60.
+"""Disturbs training runs at random moments and checks that they recover: python -m experiments.soak --minutes 60.
 
 Several models, in one process and in two, are killed, stopped, given a full disk, a damaged checkpoint, a second run in the
-same folder, an evaluation beside them; the same command continues each until it ends, and it must end with the parameters of a
-run that nobody disturbed. A run that hangs, prints a traceback, ends with a status that no fault explains or with other
-parameters is a finding. Faults follow from --seed; the moment within a step or a save is the machine's. Ctrl-C ends it, and
-what was found is kept. Writes experiments/results/cpu/soak.json, or DIR/cpu/soak.json with --out DIR.
+same folder, or a concurrent evaluation; the same command resumes each until it finishes, and it must finish with the
+parameters of an undisturbed run. A run that hangs, prints a traceback, or ends with a status that no fault explains or with
+other parameters is a finding. --seed determines the faults, but not the exact moment within a step or a save. Ctrl-C ends it
+and keeps the findings. Writes experiments/results/cpu/soak.json, or DIR/cpu/soak.json with --out DIR.
 """
 
 from __future__ import annotations
@@ -208,10 +208,10 @@ def sentence(record: Record) -> str:
 
 def main(arguments: list[str]) -> int:
     parser = Parser("experiments.soak", __doc__, "--minutes 5 --models lenet5 lstm_lm --seed 1")
-    parser.add_argument("--minutes", type=number(0, 10_000, above=True), default=60, help="after which no run is begun (60)")
-    parser.add_argument("--seed", type=SEED, default=0, help="another seed is other faults (0)")
-    parser.add_argument("--models", nargs="+", metavar="MODEL", default=[], help=f"of {', '.join(FLAGS)}; all if not given")
-    parser.add_argument("--processes", type=int, choices=(1, 2), help="only runs of one process, or of two")
+    parser.add_argument("--minutes", type=number(0, 10_000, above=True), default=60, help="start no run after this time (60)")
+    parser.add_argument("--seed", type=SEED, default=0, help="determines the faults (0)")
+    parser.add_argument("--models", nargs="+", metavar="MODEL", default=[], help=f"some of {', '.join(FLAGS)} (all)")
+    parser.add_argument("--processes", type=int, choices=(1, 2), help="only runs in one process, or only in two")
     parser.add_argument("--out", type=output, help="another folder for the result file")
     given = parser.parse_args(arguments)
     for model in given.models:

@@ -1,7 +1,7 @@
-"""How the runs in a folder are doing: python -m experiments.status [runs/].
+"""Shows the state of the runs in a folder: python -m experiments.status [runs/].
 
-A line for each run: running, stopped or finished, how far it is, its last figures on the test data. Nothing is changed, so it
-may be asked at any time.
+Prints a line per run: running, stopped or finished, its progress, and its last figures on the test data. It only reads, so it
+can run at any time.
 """
 
 from __future__ import annotations
@@ -113,7 +113,9 @@ def _number(name: str, value: Any) -> str:
 
 def main(arguments: list[str]) -> int:
     parser = Parser("experiments.status", __doc__, "runs/")
-    parser.add_argument("folder", nargs="?", type=pathlib.Path, default=pathlib.Path("runs"), help="where the runs are (runs/)")
+    parser.add_argument(
+        "folder", nargs="?", type=pathlib.Path, default=pathlib.Path("runs"), help="the folder of the runs (runs/)"
+    )
     folder = parser.parse_args(arguments).folder
     found = runs_below(folder)
     console = Console(highlight=False, markup=False, emoji=False)

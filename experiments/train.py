@@ -1,8 +1,8 @@
 """Train a zoo model: python -m experiments.train MODEL [flags].
 
-MODEL alone picks the model's recipe (experiments/recipes/); every choice in it is a flag. With --weights it is a recipe for
-fine-tuning. MODEL may also be a recipe file (recipe.py) or a function of your own (MODULE:FUNCTION). The same command again
-continues a run that was interrupted.
+MODEL selects the model's recipe (experiments/recipes/), with --weights a recipe for fine-tuning; flags override each of its
+settings. MODEL may also be a recipe file (recipe.py) or a function of your own (MODULE:FUNCTION). The same command resumes an
+interrupted run.
 """
 
 from __future__ import annotations

@@ -19,15 +19,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m kernels", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     known = operators()
-    to_check = commands.add_parser("check", help="run every kernel against float64, each in a process of its own")
-    to_tune = commands.add_parser("tune", help="measure every implementation and block size, and remember the fastest")
+    to_check = commands.add_parser("check", help="compare every kernel with float64, each in its own process")
+    to_tune = commands.add_parser("tune", help="measure all implementations and block sizes, and store the fastest")
     to_list = commands.add_parser("list", help="what is available, what is chosen, and why")
     for part in (to_check, to_tune, to_list):
         part.add_argument("operators", nargs="*", metavar="OPERATOR", help=f"all, or some of {', '.join(known)}")
-    to_check.add_argument("--implementation", action="append", default=[], choices=NAMES, help="only this one; may be repeated")
+    to_check.add_argument(
+        "--implementation", action="append", default=[], choices=NAMES, help="check only this implementation; may be repeated"
+    )
     for part in (to_check, to_tune):
-        part.add_argument("--limit", type=float, default=check.LIMIT, help="seconds that one case may take (%(default)g)")
-    to_tune.add_argument("--minutes", type=float, default=math.inf, help="stop before; the same command goes on")
+        part.add_argument("--limit", type=float, default=check.LIMIT, help="time limit per case in seconds (%(default)g)")
+    to_tune.add_argument(
+        "--minutes", type=float, default=math.inf, help="stop within this many minutes; the same command resumes"
+    )
     given = parser.parse_args(arguments)
     for name in given.operators:
         if name not in known:

@@ -90,20 +90,24 @@ def _predict(options: argparse.Namespace) -> None:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m zoo", description="The models in the zoo.")
     commands = parser.add_subparsers(dest="command", required=True)
-    listing = commands.add_parser("list", help="a line for each model")
+    listing = commands.add_parser("list", help="list the models, one per line")
     listing.add_argument("pattern", nargs="?", default="*", help="shell-style pattern, such as 'resnet*'")
-    info = commands.add_parser("info", help="one model: parameters, multiply-adds, layers")
+    info = commands.add_parser("info", help="show a model's parameters, multiply-adds and layers")
     info.add_argument("name")
-    predict = commands.add_parser("predict", help="what is in an image")
-    predict.add_argument("model", metavar="MODEL", help="a name from the list; or a run, a saved model, hf://owner/name")
-    predict.add_argument("images", metavar="IMAGE", nargs="+", help="image files")
-    predict.add_argument("--weights", help="torchvision://NAME, hf://owner/repo, or a file: .safetensors, or one of torch.save")
+    predict = commands.add_parser("predict", help="classify images")
     predict.add_argument(
-        "--checkpoint", help="of a run: newest, best (by --best of the run), or a step; its last values if not given"
+        "model", metavar="MODEL", help="a name from `python -m zoo list`, a run, a saved model, or hf://owner/name"
     )
-    predict.add_argument("--cache", help="folder for downloads; $ZOO_CACHE, or one among the user's caches, if not given")
-    predict.add_argument("-k", type=int, default=5, help="how many classes to show (5)")
-    predict.add_argument("--classes", help="names of the classes, where the weights have none: imagenet, or a file, one a line")
+    predict.add_argument("images", metavar="IMAGE", nargs="+", help="image files")
+    predict.add_argument(
+        "--weights", help="torchvision://NAME, hf://owner/repo, or a file (.safetensors, or written by torch.save)"
+    )
+    predict.add_argument(
+        "--checkpoint", help="of a run: newest, best (selected by the run's --best), or a step (its final weights)"
+    )
+    predict.add_argument("--cache", help="folder for downloads ($ZOO_CACHE, or a folder in the user's cache)")
+    predict.add_argument("-k", type=int, default=5, help="number of classes to show (5)")
+    predict.add_argument("--classes", help="class names if the weights have none: imagenet, or a file with one per line")
     options = parser.parse_args(arguments)
     try:
         if options.command == "list":

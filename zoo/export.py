@@ -57,18 +57,18 @@ def export_model(
 ) -> None:
     """Write the model in evaluation mode, weights included and batch norms folded, to one file, for any batch size.
 
-    To run it, jax alone is needed::
+    Only jax is needed to run it::
 
         from jax import export
         call = export.deserialize(bytearray(open(path, "rb").read())).call
         logits = call(images)   # [batch, *input_shape]
 
-    The program is made of XLA's own operations, so that one file serves every platform, and jax runs it for six months of
-    releases or longer (see the compatibility guarantees of jax.export).
+    The program consists of XLA's own operations, so one file runs on every platform, and in jax releases of the next six
+    months or longer (see the compatibility guarantees of jax.export).
 
     Args:
-      path: file to write, in one step or not at all.
-      platforms: where it shall run: "cpu", "cuda", "rocm", "tpu".
+      path: file to write, atomically.
+      platforms: where it will run: "cpu", "cuda", "rocm", "tpu".
       input_shape: one example, without the batch; None for the registry's.
       dtype: of the input; None for the registry's.
 
@@ -93,11 +93,11 @@ def export_onnx(
 ) -> None:
     """Write the model in evaluation mode, batch norms folded, to an ONNX file, for any batch size; onnxruntime runs it.
 
-    Needs the extra "onnx" (jax2onnx, onnxruntime). jax2onnx asks for an older orbax-checkpoint than training does, so that
-    extra wants an environment of its own.
+    Needs the extra "onnx" (jax2onnx, onnxruntime). jax2onnx requires an older orbax-checkpoint than training does, so
+    install that extra in a separate environment.
 
     Args:
-      path: file to write, in one step or not at all.
+      path: file to write, atomically.
       input_shape, dtype: see `export_model`.
 
     Raises:

@@ -7,10 +7,10 @@ from flax import nnx
 
 
 def features(model: nnx.Module, x: jax.Array) -> dict[str, jax.Array]:
-    """Outputs of each stage of `model` on `x`, from first to last, by stage name; in the mode (training or not) it is in.
+    """Outputs of each stage of `model` on `x`, from first to last, by stage name, in the model's current mode.
 
     Raises:
-      TypeError: the model has no stages to show.
+      TypeError: the model has no stages.
     """
     method = getattr(model, "features", None)
     if method is None or not callable(method):

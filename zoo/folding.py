@@ -18,19 +18,19 @@ from zoo.weights.names import layer_at
 
 
 def fold_batch_norm(model: nnx.Module) -> nnx.Module:
-    """A copy for inference in which each batch norm is part of the convolution before it.
+    """A copy for inference with each batch norm folded into the convolution before it.
 
     In evaluation mode a batch norm is a factor and a shift per channel. The factor is multiplied into the convolution's kernel,
-    the shift goes to its bias, in at least float32; activation and residual stay. Outputs agree to rounding. `model` is left as
-    it is, and what it learns later does not reach the copy. Fold once and use the copy often: in each call of a compiled
-    function it would cost a pass over all kernels. It works there, and under `nnx.eval_shape`, nevertheless.
+    the shift is added to its bias, in at least float32; activation and residual stay. Outputs agree up to rounding. `model` is
+    unchanged, and later training does not affect the copy. Fold once and reuse the copy: folding inside a compiled function
+    works, also under `nnx.eval_shape`, but costs a pass over all kernels in each call.
 
-    A module says which of its norms read the output of a convolution that nothing else reads, by a method
+    A module lists its pairs of a convolution and the norm that alone reads its output in a method
     ``conv_norm_pairs() -> list[tuple[str, str]]`` of dotted paths, such as [("conv1", "bn1"), ("shortcut.0", "shortcut.1")].
-    A pair stays as it is where one of its layers is in another pair or held in another place too, and where the convolution
-    is none of this package's layers, such as one in a `SpectralNorm`.
+    A pair is not folded if one of its layers is in another pair or shared with another module, or if the convolution is not
+    one of this package's layers, such as one in a `SpectralNorm`.
 
-    The copy has other arrays than `create_model` makes, so `save_model` refuses it: save the model, and fold what is loaded.
+    The copy has other arrays than a model of `create_model`, so `save_model` refuses it: save the model, fold after loading.
 
     Returns:
       The copy, in evaluation mode. It shares no array with `model`.

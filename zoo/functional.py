@@ -10,12 +10,12 @@ from flax import nnx
 
 
 def evaluation_view(model: nnx.Module) -> nnx.Module:
-    """The same parameters seen in evaluation mode: no dropout, running statistics. Updates to either reach both."""
+    """A view in evaluation mode (no dropout, running statistics) on the model's arrays: updates to either affect both."""
     return nnx.view(model, deterministic=True, use_running_average=True, raise_if_not_found=False)
 
 
 def training_view(model: nnx.Module) -> nnx.Module:
-    """The same parameters seen in training mode."""
+    """A view in training mode on the model's arrays."""
     return nnx.view(model, deterministic=False, use_running_average=False, raise_if_not_found=False)
 
 
@@ -39,9 +39,9 @@ def functional(model: nnx.Module) -> tuple[Any, Any, Callable]:
 
     Returns:
       params: nested dict of the trainable arrays, all keys strings ("0", "1", ... for the members of a list).
-      state: nested dict of the other arrays (running statistics); empty where the model has none.
+      state: nested dict of the other arrays (running statistics); empty if the model has none.
       apply: ``apply(params, state, x, train=False, rngs=None) -> (outputs, state)``. `rngs` is a jax.random.key, needed
-        where training draws random numbers (dropout). Works under jit, grad, vmap and scan; `model` itself is never changed.
+        if training draws random numbers (dropout). Works under jit, grad, vmap and scan; `model` itself is never changed.
     """
     definitions: dict[bool, Any] = {}
     for train, view in ((True, training_view), (False, evaluation_view)):

@@ -1,4 +1,4 @@
-"""A saved model to the Hugging Face hub. `load_model("hf://owner/name")` brings it back."""
+"""Uploads a saved model to the Hugging Face hub; `load_model("hf://owner/name")` loads it again."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from zoo.weights.sources import read_info
 
 
 class UploadError(OSError):
-    """The hub did not take the model."""
+    """The hub did not accept the model."""
 
 
 def push_to_hub(folder: str | os.PathLike, repo: str, *, token: str | None = None, private: bool = False) -> str:
-    """Upload model.safetensors and README.md of a folder, and nothing else that lies there, as one commit.
+    """Upload model.safetensors and README.md of a folder, and no other file, as one commit.
 
     Args:
-      folder: of `zoo.save_model`, or of a finished training run.
-      repo: "owner/name" of the repository, which is created where it is not there. $HF_ENDPOINT names another hub.
-      token: of an account that may write there; None for that of `hf auth login`, or $HF_TOKEN.
-      private: whether a repository that is created is hidden from others.
+      folder: one that `zoo.save_model` or a finished training run wrote.
+      repo: "owner/name" of the repository, which is created if it does not exist. $HF_ENDPOINT names another hub.
+      token: access token with write permission; None for that of `hf auth login`, or $HF_TOKEN.
+      private: whether a newly created repository is private.
 
     Returns:
-      What `zoo.load_model` takes, "hf://owner/name".
+      The source for `zoo.load_model`, "hf://owner/name".
 
     Raises:
-      ValueError: the folder holds no model, or `repo` is no such name.
+      ValueError: the folder holds no model, or `repo` is not of that form.
       ModuleNotFoundError: huggingface_hub is not installed; the message names the extra.
-      UploadError: the hub cannot be reached, or refuses.
+      UploadError: the hub cannot be reached, or refuses the upload.
     """
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
         raise ValueError(f"repo: {repo!r} given, 'owner/name' is needed")

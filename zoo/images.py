@@ -1,4 +1,4 @@
-"""Images as they come, made ready for a model. Pillow decodes and resizes them."""
+"""Prepares images for a model. Pillow decodes and resizes them."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ _LUMINANCE = (0.299, 0.587, 0.114)
 
 
 def preprocess(model: nnx.Module | str, image: Any, *, preprocessing: Preprocessing | None = None) -> jax.Array:
-    """An image, or a list of them, as the model reads it: float32 [batch, height, width, channels].
+    """An image, or a list of images, as the model's input: float32 [batch, height, width, channels].
 
-    As torchvision's `weights.transforms()` does it on `image.convert("RGB")`. Transparency is left out, grey becomes three
-    equal channels, colours become grey where the model reads grey, 16 bits stay 16 bits, and a photograph is turned as its
-    EXIF data say, which torchvision leaves to the caller.
+    Same as torchvision's `weights.transforms()` on `image.convert("RGB")`. Transparency is dropped, grey becomes three equal
+    channels, colours become grey if the model reads grey, 16 bits stay 16 bits, and a photograph is rotated according to its
+    EXIF data, which torchvision leaves to the caller.
 
     Args:
-      model: a model, made ready for with what its weights came with; or a name from `list_models`, or of published weights,
-        such as "resnet50.IMAGENET1K_V1".
+      model: a model, whose weights name their preprocessing; or a name from `list_models`, or of published weights, such as
+        "resnet50.IMAGENET1K_V1".
       image: a path, a PIL image, or an array [height, width] or [height, width, 1, 3 or 4]: uint8, uint16, or a
         floating-point type with values from 0 to 1.
-      preprocessing: to be used instead of the model's.
+      preprocessing: replaces the model's.
 
     Raises:
-      ValueError: the image cannot be read, or nothing says how it is made ready.
+      ValueError: the image cannot be read, or its preprocessing is unknown.
       ModuleNotFoundError: Pillow is not installed.
     """
     chosen = preprocessing or preprocessing_of(model)

@@ -1,4 +1,4 @@
-"""From an image to the names of what may be in it."""
+"""Classification of images, with class names."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from zoo.weights.names import layer_at
 
 
 class Prediction(NamedTuple):
-    """A class by name, and the probability that the model gives it."""
+    """A class name, and the probability that the model assigns to it."""
 
     name: str
     probability: float
@@ -36,22 +36,22 @@ def _probabilities() -> Any:
 def predict(
     model: nnx.Module, image: Any, k: int = 5, *, preprocessing: Preprocessing | None = None, classes: Any = None
 ) -> Any:
-    """The `k` likeliest classes of an image, the likeliest first, by a model in either mode, which is left as it is.
+    """The `k` most likely classes of an image, the most likely first. The model may be in either mode, and is not changed.
 
-    Every call reads the model's values anew, so nothing is folded here: to predict often, give `zoo.fold_batch_norm(model)`.
+    Every call reads the model's current values, so batch norm is not folded; for many calls, pass `zoo.fold_batch_norm(model)`.
 
     Args:
       model: a classifier of images.
-      image: anything `zoo.preprocess` takes.
-      k: how many classes; all of them where there are fewer.
-      preprocessing: to be used instead of what the model's weights came with.
-      classes: names of the classes in the order of the outputs, where the weights came without; numbers without either.
+      image: anything that `zoo.preprocess` accepts.
+      k: number of classes; all if there are fewer.
+      preprocessing: replaces that of the model's weights.
+      classes: class names in the order of the outputs, if the weights have none; with neither, classes are numbered.
 
     Returns:
       A list of `Prediction`; for a list of images a list of such lists.
 
     Raises:
-      ValueError: the image cannot be read, the model reads no images, or the names are not as many as its outputs.
+      ValueError: the image cannot be read, the model does not read images, or the names are not as many as its outputs.
     """
     if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
         raise ValueError(f"k: {k!r} given, a whole number of at least 1 is needed")

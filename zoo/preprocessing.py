@@ -1,4 +1,4 @@
-"""How an image file becomes what a model reads: the facts. `zoo.images` does the work."""
+"""The description of a model's preprocessing, which `zoo.images` applies."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ Interpolation = Literal["nearest", "bilinear", "bicubic"]
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
-    """Resize, cut out the middle, scale, normalize: in this order.
+    """Resize, center-crop, scale and normalize, in this order.
 
     Attributes:
-      resize_size: length of the shorter side, the proportions kept; or (height, width).
-      crop_size: (height, width) of the middle that is then cut out; where it reaches beyond the image stands black.
-      interpolation: of the resizing, which averages over the pixels that become one (but for "nearest").
-      mean, std: one of each per channel, 1 (grey) or 3 (RGB): the model reads (value - mean) / std.
-      value_range: the values of black and of white before that.
+      resize_size: length of the shorter side, keeping the aspect ratio; or (height, width).
+      crop_size: (height, width) of the center crop; black where it extends beyond the image.
+      interpolation: of the resizing, which antialiases (except for "nearest").
+      mean, std: per channel, 1 (grey) or 3 (RGB); the model reads (value - mean) / std.
+      value_range: the values of black and of white before normalization.
     """
 
     resize_size: int | tuple[int, int]

@@ -1,4 +1,4 @@
-"""Model names: what can be built, by which function, and what is known of each without building it."""
+"""Model names: which function builds each, and what is known of it without building it."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class ModelInfo:
 
     @property
     def preprocessing(self) -> Preprocessing | None:
-        """How an image is made ready for the newest published weights; None where there are none."""
+        """The preprocessing of images for the newest published weights; None if there are none."""
         return preprocessing_of(self.weights[0]) if self.weights else None
 
     def preprocessing_for(self, weights: str) -> Preprocessing:
@@ -198,15 +198,15 @@ def create_model(
     Args:
       name: a name from `list_models`.
       num_classes: outputs of the classifier; None for the model's own default. With 0 an image model, a sequence classifier or
-        a tagger has no classifier, and gives the vector [..., num_features] that it would read.
+        a tagger has no classifier, and returns the classifier's input [..., num_features].
       in_channels: channels (or features per step) of the input; None for the model's own default.
       dtype: dtype of the computation; None for that of the parameters.
       param_dtype: dtype of the parameters; running statistics are kept in at least float32.
-      implementation: passed to every operator in kernels/; None takes the best that runs here.
+      implementation: passed to every operator in kernels/; None takes the best one available.
       features_only: an image model without its head, which returns a list of feature maps [batch, height, width, channels];
         `model.feature_info` has their stages, channels and reductions.
-      out_indices: of which stages, by number, negative ones from the end; what comes after the last is dropped. None: all.
-      weights: anything `load_weights` takes, loaded into the new model.
+      out_indices: numbers of the stages to return, negative ones from the end; later stages are dropped. None for all.
+      weights: anything that `load_weights` accepts, loaded into the new model.
       rngs: nnx.Rngs, a seed or a jax.random.key.
       **options: the model's own keywords (dropout, aux_logits, ...).
 

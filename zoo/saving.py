@@ -1,4 +1,4 @@
-"""A model with all that is needed to use it, in a folder and out of one."""
+"""Saves a model with everything needed to use it, and loads it again."""
 
 from __future__ import annotations
 
@@ -40,21 +40,21 @@ def save_model(
     data: str | None = None,
     figures: Mapping[str, float] | None = None,
 ) -> pathlib.Path:
-    """Write model.safetensors, which says in its metadata how the model is built and used, and a model card README.md.
+    """Write model.safetensors, whose metadata say how the model is built and used, and a model card README.md.
 
-    `load_model` makes the model of it again. A README.md that somebody wrote or edited is kept.
+    `load_model` restores the model. A README.md that somebody wrote or edited is kept.
 
     Args:
-      model: made by `zoo.create_model`; another number of classes since then (`reset_classifier`) is fine.
-      folder: is created where it is not there.
-      classes, vocabulary, preprocessing, data, figures: see `WeightsInfo`. None for what is known from the weights that
-        were loaded; an empty one for nothing.
+      model: made by `zoo.create_model`; `reset_classifier` may have changed its number of classes since.
+      folder: created if it does not exist.
+      classes, vocabulary, preprocessing, data, figures: see `WeightsInfo`. None keeps what is known from the loaded
+        weights; an empty value removes it.
 
     Returns:
       The path of model.safetensors.
 
     Raises:
-      ValueError: the model could not be built again from a file, or the names are not as many as its outputs or tokens.
+      ValueError: the model cannot be rebuilt from a file, or the number of names differs from its outputs or tokens.
     """
     built = _buildable(model)
     name: str = model.zoo_name  # type: ignore[attr-defined]
@@ -87,20 +87,20 @@ def load_model(
     rngs: nnx.Rngs | int = 0,
     checkpoint: str | int | None = None,
 ) -> nnx.Module:
-    """The model that `save_model` or a training run wrote, in evaluation mode; `zoo.weights_info` tells what is known of it.
+    """The model that `save_model` or a training run wrote, in evaluation mode; `zoo.weights_info` describes it.
 
-    `zoo.predict` uses its class names and its preprocessing. Nothing in a file is run as code.
+    `zoo.predict` uses its class names and preprocessing. Nothing in a file is run as code.
 
     Args:
       source: the folder, its model.safetensors, the folder of a finished training run, or "hf://owner/name[@revision]".
-      dtype: of the computation; None for what the model was built with.
-      implementation: passed to every operator in kernels/; None takes the best that runs here.
+      dtype: of the computation; None for the one that the model was built with.
+      implementation: passed to every operator in kernels/; None takes the best one available.
       cache: folder for downloads; None for that of the hub's client.
       rngs: random streams, or a seed, for what training draws.
-      checkpoint: of a training run, take the values of this one, "newest", "best" or its step, instead of the last ones.
+      checkpoint: of a training run: "newest", "best" or a step, whose values replace the final ones.
 
     Raises:
-      ValueError: the file does not say what the model is, or says what this version does not know; or there is none.
+      ValueError: the file does not describe its model, or this version does not know that model; or there is no file.
       WeightsFileError: the file is damaged.
       DownloadError: the hub cannot be reached, or has no such file.
     """

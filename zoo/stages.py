@@ -1,4 +1,4 @@
-"""The stages of a model as the layers that hold its parameters, for freezing some and for learning rates that differ."""
+"""The stages of a model as the layers that hold its parameters, for freezing and for learning rates per stage."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ CLASSIFIER = "classifier"
 def stages(model: nnx.Module) -> dict[str, tuple[str, ...]]:
     """Paths of the modules of each stage that has parameters, from the input to the output.
 
-    The names are those of `zoo.features` where a stage has layers of its own, else those of the model's attributes; the last
-    is "classifier", with every layer that has one output per class.
+    The names are those of `zoo.features` if a stage has layers of its own, else those of the model's attributes; the last is
+    "classifier", with every layer that has one output per class.
 
     Example:
       {"stem": ("conv1", "bn1"), "layer1": ("layer1",), ..., "classifier": ("fc",)} of a ResNet.

@@ -1,4 +1,4 @@
-"""Counting: parameters, multiply-adds, and a table of a model's layers. Nothing is computed, everything is traced."""
+"""Counts parameters and multiply-adds, and lists a model's layers, by tracing alone."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from zoo.functional import evaluation_view
 
 @dataclasses.dataclass(frozen=True)
 class LayerRow:
-    """One layer: where it sits, what it is, what it puts out for one example, its own parameters and multiply-adds."""
+    """One layer: its path, type, output shape for one example, own parameters and multiply-adds."""
 
     path: str
     kind: str
@@ -71,7 +71,7 @@ def count_macs(model: nnx.Module, input_shape: tuple[int, ...], dtype: Any = jnp
 
 
 def summarize(model: nnx.Module, input_shape: tuple[int, ...], dtype: Any = jnp.float32) -> list[LayerRow]:
-    """A row for each module that has parameters of its own, in the order they run, and a last one, of path "", for the whole.
+    """A row per module with its own parameters, in the order in which they run, and a last row, path "", for the whole model.
 
     Args:
       input_shape: one example, without the batch.

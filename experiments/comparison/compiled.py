@@ -1,8 +1,9 @@
 """The comparison, compiled for an absent GPU: python -m experiments.comparison.compiled operators|models [flags].
 
-Compiles every case of the comparison for an H200 with XLA's code and with the hand-written kernels, and counts. Nothing is
-run, nothing is measured. Writes experiments/results/DEVICE/compiled-operators.json or compiled-models.json after each case;
-rows from the same sources are not compiled again. A training step donates the memory of its weights, as in a training loop.
+Compiles every case of the comparison for an H200 with XLA's code and with the hand-written kernels, and counts kernels and
+bytes. Nothing is run or measured. Writes experiments/results/DEVICE/compiled-operators.json or compiled-models.json after each
+case; rows from the same sources are not compiled again. A training step donates the memory of its weights, as in a training
+loop.
 
 `modelled_seconds` is an estimate: for each kernel the longer of the time its bytes take at the bandwidth and its products at
 the peak, plus a launch, all added up. A persistent recurrent kernel takes the sum of its steps, as
@@ -165,11 +166,11 @@ def line(row: dict[str, Any]) -> str:
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m experiments.comparison.compiled", description=__doc__.split("\n\n")[0])
     parser.add_argument("kind", choices=("operators", "models"))
-    parser.add_argument("--only", default="", help="the cases whose name contains this")
+    parser.add_argument("--only", default="", help="only the cases whose name contains this")
     resume.add_minutes(parser)
     parser.add_argument("--device", default="h200", help=f"one of {', '.join(device_model.NAMES)}")
-    parser.add_argument("--precision", choices=device_model.PRECISIONS, help="the case's own, or bfloat16, if not given")
-    parser.add_argument("--out", type=pathlib.Path, help="folder for the result; experiments/results/DEVICE if not given")
+    parser.add_argument("--precision", choices=device_model.PRECISIONS, help="the default is the case's own, or bfloat16")
+    parser.add_argument("--out", type=pathlib.Path, help="folder for the result (experiments/results/DEVICE)")
     given = parser.parse_args(arguments)
     device, until = device_model.kind_of(given.device), resume.deadline(given.minutes)
     parts = [part(case, device, given.precision) for case in cases_of(given.kind)]

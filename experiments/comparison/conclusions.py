@@ -15,10 +15,7 @@ from experiments.measuring import verdict
 Found = dict[str, Any]
 WIDTH = 80  # of a terminal
 OURS = "hand-written"
-CPU_ONLY = (
-    "XLA's code is the only one of the two measured here: the hand-written kernels need a GPU; on a CPU they are compiled and "
-    "executed, not timed."
-)
+CPU_ONLY = "Only XLA's code was measured here: the hand-written kernels need a GPU; on a CPU they are compiled and executed."
 OVER = (
     "A share marked 'over' is above 100%: a cache served part of the bytes, or the ceiling was measured while the machine was "
     "busy."
@@ -84,7 +81,7 @@ def line(case: Found, clock: str = "median") -> str:
         elif found.even:
             said = f"even: {first}, {second}, {time}"
         else:
-            said = f"{first} {found.ratio:.2f}x over {second}, {time}"
+            said = f"{first} {found.ratio:.2f}x vs {second}, {time}"
     said = said if len(said) <= 40 else said[:39] + "…"
     name, room = verdict.short(case["name"]), WIDTH - len(said) - 2
     return f"{name if len(name) <= room else name[: room - 1] + '…':<{room}}  {said}"
@@ -130,7 +127,7 @@ def measured(record: Found) -> list[str]:
         texts += [f"{where}: {tally}.", f"Speedup relative to XLA's code: {_span(ratios)}."]
         won = [duel.case for duel in duels if duel.winner == OURS]
         if won and (why := reasons(won)):
-            texts.append(f"Why it can: {why}")
+            texts.append(f"Why: {why}")
     elif any(sides(case, "median") for case in record["cases"]):
         texts.append(CPU_ONLY)
     peers = list(dict.fromkeys(name for case in record["cases"] for name in verdict.peers(case)))
@@ -147,11 +144,12 @@ def measured(record: Found) -> list[str]:
     shares = [share for case in record["cases"] for share in [_share(case)] if share is not None]
     if shares:
         texts.append(
-            f"XLA's code reaches a median {min(1.0, statistics.median(shares)):.0%} of the floor, which the machine's memory "
-            "and arithmetic set."
+            f"XLA's code reaches a median of {min(1.0, statistics.median(shares)):.0%} of the speed that the machine's memory "
+            "and arithmetic allow."
         )
         if max(shares) > 1:
-            texts.append(f"{sum(share > 1 for share in shares)} of {_cases(len(shares))} are over it. {OVER}")
+            over = sum(share > 1 for share in shares)
+            texts.append(f"{over} of {_cases(len(shares))} exceed{'s' * (over == 1)} it. {OVER}")
     return texts
 
 
@@ -164,7 +162,7 @@ def counted(record: Found) -> list[str]:
     """Sentences on compiled programs: bytes and kernels of XLA's code and of ours, and in which kind of work they differ."""
     duels = verdict.duels(record)
     if not duels:
-        return [f"Compiled for {record['device']}: nothing that both sides can run."]
+        return [f"Compiled for {record['device']}: no case that both sides can run."]
     fewer = [duel for duel in duels if duel.ratio("bytes") >= verdict.EVEN]
     more = [duel for duel in duels if duel.ratio("bytes") <= 1 / verdict.EVEN]
     ratios = [(duel.ratio("bytes"), duel.case["name"]) for duel in duels]
@@ -178,13 +176,13 @@ def counted(record: Found) -> list[str]:
     total = sum(duel.xla["bytes"] - duel.hand["bytes"] for duel in duels)
     even = len(duels) - len(fewer) - len(more)
     texts = [
-        f"Compiled for {record['device']}, not run: the hand-written kernels move fewer bytes than XLA's code in "
-        f"{len(fewer)} of {_cases(len(duels))}, more in {len(more)}, as many within 5% in {even}.",
-        f"XLA's bytes over theirs: {_span(ratios)}. XLA launches {launches:.1f} times as many kernels (median).",
+        f"Compiled for {record['device']}, not run: the hand-written kernels transfer fewer bytes than XLA's code in "
+        f"{len(fewer)} of {_cases(len(duels))}, more in {len(more)}, and equally many (within 5%) in {even}.",
+        f"Bytes, XLA / ours: {_span(ratios)}. XLA launches {launches:.1f} times as many kernels (median).",
     ]
     if largest and total > 0:
         said = ", ".join(f"{kind} {saved / 1e9:,.3g} GB" for saved, kind in largest)
-        texts.append(f"Why: added up over all cases, most of the bytes saved are in {said}.")
+        texts.append(f"Why: summed over all cases, most bytes are saved in {said}.")
     return texts
 
 
@@ -206,7 +204,7 @@ def closing(record: Found, compiled: Found | None) -> str:
         same = [case for case in compiled["cases"] if case.get("operator", case.get("model")) in names]
         texts += sentences(compiled | {"cases": same}) if same else []
         if same and len(names) <= 3 and (why := reasons(same)):
-            texts.append(f"What is behind it: {why}")
+            texts.append(f"Why: {why}")
     return "\n".join(textwrap.fill(text, WIDTH, break_long_words=False) for text in texts)
 
 

@@ -67,7 +67,11 @@ def _colour(ratio: float, duel: verdict.Duel | None = None) -> str:
 
 
 def _measure(record: dict[str, Any]) -> str:
-    return "speedup relative to XLA's code" if record["measured"] else "times fewer bytes moved than XLA's code"
+    return (
+        "speedup relative to XLA's code"
+        if record["measured"]
+        else "bytes of XLA's code, divided by those of the hand-written kernels"
+    )
 
 
 def _spread(axes: Any, groups: dict[str, list[verdict.Duel]]) -> None:
@@ -133,7 +137,7 @@ def _message(duels: list[verdict.Duel]) -> str:
     """What the picture says: how many of the cases each side wins."""
     colours = [_colour(_ratio(duel), duel) for duel in duels]
     measured = duels[0].clock == "median"
-    does, not_ = ("are faster than", "slower") if measured else ("move fewer bytes than", "more")
+    does, not_ = ("are faster than", "slower") if measured else ("transfer fewer bytes than", "more")
     count = f"{colours.count(BETTER)} of {len(duels)} cases, {not_} in {colours.count(XLA) or 'none'}"
     return f"Hand-written kernels {does} XLA's code in {count}"
 
@@ -196,7 +200,7 @@ def _family(duel: verdict.Duel) -> str:
 
 
 def draw_overview(operators: dict[str, Any], models: dict[str, Any], path: pathlib.Path) -> None:
-    """XLA against hand-written kernels at a glance: a row per operator and per family of models in training, a dot per case."""
+    """Both sides at a glance: a row per operator and per family of models in training, a dot per case."""
     from matplotlib.figure import Figure
 
     groups: list[dict[str, list[verdict.Duel]]] = [{}, {}]
@@ -218,7 +222,7 @@ def draw_overview(operators: dict[str, Any], models: dict[str, Any], path: pathl
     ratio_axis(rows[-1], *_range([_ratio(duel) for duel in every]))
     _dots(rows[0], _present(every))
     same = sum(_colour(_ratio(duel), duel) == PALE for duel in inference)
-    rest = f"\nInference: no difference in {same} of {len(inference)} cases, the networks of convolutions." if inference else ""
+    rest = f"\nInference: no difference in {same} of {len(inference)} cases (convolutional networks)." if inference else ""
     rows[-1].set_xlabel(f"{_measure(operators)}, a dot per case{rest}", fontsize=9)
     said = conditions(
         operators | {"date": max(operators["date"], models["date"]), "cases": operators["cases"] + models["cases"]}

@@ -29,11 +29,11 @@ def train(
     adam = optax.adam(rate, b1=0.5)
     g_state, d_state, losses, latents = adam.init(g), adam.init(d), [], iter(latents)
 
-    def d_loss(d, g, real, z):  # the discriminator says "real" of real images, and not of generated ones
+    def d_loss(d, g, real, z):  # the discriminator should call real images real, generated ones not
         fake, _ = generate(g, {}, z)
         return softplus(-score(d, {}, real)[0]).mean() + softplus(score(d, {}, fake)[0]).mean()
 
-    def g_loss(g, d, z):  # the generator wants to hear "real"
+    def g_loss(g, d, z):  # the generator wants its images called real
         return softplus(-score(d, {}, generate(g, {}, z)[0])[0]).mean()
 
     @jax.jit

@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--num", type=whole(1), default=64, help="how many images (%(default)s); a column for each class, else nearly a square"
     )
     parser.add_argument("--seed", type=SEED, default=0, help="of the latent vectors (%(default)s)")
-    parser.add_argument("--label", help="the class to draw, for a class-conditional network; all in turn if not given")
+    parser.add_argument("--label", help="the class to draw, for a class-conditional network (all, cyclically)")
     parser.add_argument("--latent", type=pathlib.Path, help="a .npy file of latent vectors [num, latent size] to use instead")
     parser.add_argument("--interpolate", type=whole(2), metavar="STEPS", help="num rows of STEPS images between two vectors")
     parser.add_argument("--single", action="store_true", help="one file per image; --out is a folder")

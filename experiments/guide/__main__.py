@@ -1,12 +1,12 @@
 """Which GPU optimization pays: python -m experiments.guide list | TOPIC | all [flags].
 
-Explains a topic, checks each variant of the same work, counts what the compiled kernels and programs take and move, and
-times them where that can be done: all of them on a GPU; on a CPU what a CPU can honestly show. Without --device that is the
-GPU at hand, or, on a machine without one, a count for the H200 beside a measurement of this CPU. Of one topic the counts
-are the stored ones where the sources are the same, and the times are measured anew, into runs/guide/DEVICE/guide.json;
-with --stored nothing is run. `all` completes experiments/results/DEVICE/guide.json (its fields: docs/results.md) and draws
-guide.png, with --quick in runs/guide/. Pictures of a topic: runs/guide/DEVICE/. --out gives another folder for all of it.
-`list` prints the stored verdicts.
+Explains a topic, checks each variant of the same work, counts the resources and traffic of the compiled kernels and programs,
+and times them where possible: all of them on a GPU, only host code and XLA's programs on a CPU. Without --device, the device
+is the GPU of this machine; on a machine without one, counts are for the H200 and times for this CPU. For one topic, stored
+counts are reused if the sources are the same, and times are measured again, into runs/guide/DEVICE/guide.json; with --stored
+nothing is run. `all` completes experiments/results/DEVICE/guide.json (its fields: docs/results.md) and draws guide.png, with
+--quick in runs/guide/. Pictures of a topic go to runs/guide/DEVICE/. --out sets another folder for all files. `list` prints
+the stored verdicts.
 """
 
 from __future__ import annotations
@@ -108,12 +108,13 @@ def main(arguments: list[str]) -> int:
     parser = Parser("experiments.guide", __doc__, "coalescing --quick")
     parser.add_argument("topic", help=f"list, all, or one of {', '.join(topics.NAMES)}")
     parser.add_argument(
-        "--device", help=f"{', '.join(KNOWN)}; the GPU at hand if not given, else h200 (compiled) and cpu (measured)"
+        "--device",
+        help=f"{', '.join(KNOWN)}; the default is this machine's GPU, or without one h200 (compiled) and cpu (measured)",
     )
-    parser.add_argument("--stored", action="store_true", help="of one topic, the figures of experiments/results/ alone")
-    parser.add_argument("--quick", action="store_true", help="only two variants of each case, and few rounds")
+    parser.add_argument("--stored", action="store_true", help="show only the stored figures of one topic; run nothing")
+    parser.add_argument("--quick", action="store_true", help="only two variants per case, and fewer rounds")
     resume.add_minutes(parser)
-    parser.add_argument("--out", type=pathlib.Path, help="folder for the results, one folder a device in it")
+    parser.add_argument("--out", type=pathlib.Path, help="folder for the results, with one subfolder per device")
     given = parser.parse_args(arguments)
     console = Console()
     if given.stored and given.topic in ("list", "all"):
@@ -140,7 +141,7 @@ def main(arguments: list[str]) -> int:
             draw(topics.load(name), row, (given.out or QUICK) / device, console)
         if found.done:
             pictures.draw(found.record, path.with_suffix(".png"))
-        console.print(f"written: {path}" if found.done else f"{path}: nothing had to be done again", highlight=False)
+        console.print(f"written: {path}" if found.done else f"{path}: already complete", highlight=False)
     return 0
 
 

@@ -1,14 +1,14 @@
-"""Ask early, wait late.
+"""Request early, wait late.
 
-In a kernel: Hopper and Ampere copy from device to shared memory without a thread that waits (cp.async, and TMA for whole
-tiles). A loop in stages asks for the tiles of the next turns while it multiplies those of this one. In a program: JAX's
-calls return before the device is done, so that the host prepares the next while the device computes; asking for a value
-waits.
+In a kernel: Ampere and Hopper copy from device to shared memory without blocking a thread (cp.async, and TMA for whole
+tiles). A loop in stages requests the tiles of the next iterations while it multiplies those of the current one. In a
+program: JAX's calls return before the device is done, so the host prepares the next step while the device computes;
+reading a value waits for it.
 
-Stages pay in a product, whose tiles go to shared memory in any case, until their room keeps other blocks out. They do not
-pay in a loop that uses each value once: the detour through shared memory is work, and other warps hide the wait already.
-Not waiting pays as far as the host takes time between calls; a step that takes longer than its call hides it anyway, and
-one program for all steps leaves nothing to hide.
+Stages pay in a matrix product, whose tiles go to shared memory in any case, until they take the space of another block.
+They do not pay in a loop that uses each value once: the detour through shared memory is extra work, and other warps
+hide the wait already. On the host, not waiting saves the time between calls; a step that takes longer than its call
+hides that anyway, and one program for all steps leaves nothing to hide.
 
 Sources: NVIDIA, CUDA Programming Guide v13, "Asynchronous Data Copies" and "Asynchronous Execution"; NVIDIA, Hopper Tuning
 Guide, "Tensor Memory Accelerator"; JAX documentation, "Asynchronous dispatch"; Shah et al. 2024, FlashAttention-3, arXiv
@@ -109,18 +109,18 @@ def picture(figure: Any, row: Mapping[str, Any]) -> None:
 def answer() -> str:
     each = 2 * 64 * (128 + 256)
     stages = gpus.limits((9, 0)).block_shared_memory // each
-    return f"{stages}, of {each // 1024} KB each; no second block then fits the multiprocessor."
+    return f"{stages}, of {each // 1024} KB each; a second block then does not fit the multiprocessor."
 
 
 TOPIC = Topic(
     name="asynchronous_execution",
-    what="ask early, wait late: copies in stages, calls that return at once",
+    what="request early, wait late: copies in stages, calls that return at once",
     text=__doc__ or "",
     picture=picture,
     exercise="How many stages of 128 x 64 and 64 x 256 values in bfloat16 fit the shared memory of a block on an H200?",
     answer=answer,
-    kernel="`kernels/linear_act/pallas.py` (`forward_kernel`) has a warpgroup that only fetches tiles, by TMA; the persistent "
-    "kernels (`kernels/recurrent/triton.py`) have no host in the loop",
+    kernel="`kernels/linear_act/pallas.py` (`forward_kernel`) has a warpgroup that only fetches tiles by TMA; the persistent "
+    "kernels (`kernels/recurrent/triton.py`) run their loop without the host",
     cases=(
         product.case(
             "stages of a product",

@@ -1,17 +1,16 @@
-"""Threads of a warp should ask for words in different banks of shared memory.
+"""The threads of a warp should access different banks of shared memory.
 
 Shared memory has 32 banks, 4 bytes wide; word w is in bank w mod 32. Each bank gives one word per pass, so a warp whose
-threads ask for 32 words of 32 banks is served at once, and one whose words are all in the same bank waits 32 passes.
-Threads that ask for the same word share a pass. A row of a 32 x 32 tile of floats is in 32 banks; a column is in one.
+threads access 32 words in 32 banks is served in one pass, and one whose words are all in the same bank needs 32.
+Threads that access the same word share a pass. A row of a 32 x 32 tile of floats is in 32 banks; a column is in one.
 
-Two remedies: *padding*, rows of 33 words, shifts each row by a bank, for 128 bytes more; a *swizzle* stores element (row,
-column) at column XOR row, for nothing but an instruction. It pays wherever a tile is written along one axis and read
-along the other. It brings nothing where all threads read along rows anyway, and between the two there is no difference in
-passes. In Triton one cannot choose: the compiler swizzles or pads by itself, as the last case shows in the code that it
-made.
+Two remedies: *padding*, rows of 33 words, shifts each row by a bank, for 128 bytes more; a *swizzle* stores element
+(row, column) at column XOR row, which costs one instruction and no memory. Both pay wherever a tile is written along
+one axis and read along the other, and need equally many passes. They bring nothing where all threads read along rows
+anyway. Triton leaves no choice: the compiler swizzles or pads by itself, as the last case shows in its output.
 
 Sources: NVIDIA, CUDA Programming Guide v13, "Shared Memory Access Patterns"; NVIDIA, CUDA C++ Best Practices Guide,
-"Shared Memory and Memory Banks". How 8- and 16-byte accesses are split is not said there; see
+"Shared Memory and Memory Banks". They do not say how 8- and 16-byte accesses are split; see
 `kernels/verification/ptx/traffic.py`.
 """
 
@@ -104,7 +103,7 @@ def answer() -> str:
 
 TOPIC = Topic(
     name="bank_conflicts",
-    what="words of a warp in different banks of shared memory",
+    what="a warp accesses different banks of shared memory",
     text=__doc__ or "",
     kernel="`experiments/guide/coalescing.py` transposes through shared memory; in `kernels/linear_act/pallas.py` the tiles "
     "that TMA fetches are swizzled by 128 bytes, the form that wgmma reads without conflicts",

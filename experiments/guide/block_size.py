@@ -1,14 +1,13 @@
 """How much work one block gets.
 
-A larger tile reads its operands less often and gives each thread several elements, so that addresses and loop counters are
-computed once for many, and one instruction loads 16 bytes. But every block should find a place: a grid of fewer blocks than
-multiprocessors leaves some with nothing to do, and a tile that needs more registers than a thread may have (255) spills to
-memory.
+A larger tile reads its operands less often and gives each thread several elements, so that addresses and loop counters
+are computed once for many, and one instruction loads 16 bytes. But a grid of fewer blocks than multiprocessors leaves
+some of them idle, and a tile that needs more registers than a thread may have (255) spills to memory.
 
-So there is no best size but for a shape and a device: large tiles for large products, small ones for small products, four
-to sixteen elements a thread for elementwise work. A tile smaller than the block's threads is never right: Triton gives a
-block 32 threads per warp whatever the tile, and those that are left over do the same work again. Measuring the candidates
-decides; counting tells which are not worth measuring.
+So the best size depends on shape and device: large tiles for large products, small ones for small products, four to
+sixteen elements per thread for elementwise work. A tile with fewer elements than the block has threads is never right:
+Triton gives a block 32 threads per warp whatever the tile, and the surplus threads repeat the work of others. Measure
+the candidates to decide; counting shows which are not worth measuring.
 
 Sources: NVIDIA, CUDA C++ Best Practices Guide, "Thread and Block Heuristics"; NVIDIA, Hopper Tuning Guide, "Occupancy";
 NVIDIA, Matrix Multiplication Background User's Guide, "Tile Quantization" and "Wave Quantization".
@@ -43,7 +42,7 @@ def picture(figure: Any, row: Mapping[str, Any]) -> None:
 
 def answer() -> str:
     cores = gpus.GPUS["h200"].cores
-    return f"{cores * 1024:,}: below that, some of its {cores} multiprocessors have nothing to do."
+    return f"{cores * 1024:,}: with fewer, some of its {cores} multiprocessors are idle."
 
 
 SMALL = {"cuda": (256, 4096, 512)}
@@ -60,11 +59,11 @@ TOPIC = Topic(
     what="enough work for a block, and enough blocks for the device",
     text=__doc__ or "",
     picture=picture,
-    exercise="From how many elements on do blocks of 1,024 elements use all of an H200?",
+    exercise="From how many elements do blocks of 1,024 elements use all of an H200?",
     answer=answer,
     kernel="each `config.py` under `kernels/` lists candidates and a rule, for instance "
     "`kernels/linear_act/config.py` (`choose`): the "
-    "largest tile of which there are enough for all multiprocessors; `python -m kernels tune` measures them",
+    "largest tile that still gives every multiprocessor a block; `python -m kernels tune` measures them",
     cases=(
         Case(
             name="elementwise",

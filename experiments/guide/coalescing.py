@@ -1,15 +1,17 @@
-"""Neighbouring threads should ask for neighbouring bytes.
+"""Neighbouring threads should access neighbouring bytes.
 
-A warp of 32 threads asks for memory together, and memory answers in sectors of 32 bytes. Threads that ask for neighbouring
-elements fill the sectors they get; a stride of eight floats or more leaves one useful float in each, so seven eighths of
-the bandwidth are thrown away. Neighbours also let one instruction take 16 bytes for a thread in place of four.
+A warp of 32 threads issues its loads together, and memory answers in sectors of 32 bytes. Threads that load
+neighbouring elements use the sectors in full; a stride of eight floats or more leaves one useful float in each, which
+wastes seven eighths of the bandwidth. With contiguous elements one instruction can also load 16 bytes per thread
+instead of four.
 
-It pays wherever data come from device memory. It does not pay in bytes where the same block soon uses the rest of each
-sector and the first-level cache still has it: then only the requests are more. "All sixteen fields" below is such a case: a
-block's 1,024 records take 64 KB, and two or three blocks of them fit the 256 KB that are cache and shared memory. More
-blocks per multiprocessor, or larger ones, would fetch sectors again. In Triton nobody assigns threads to elements: the
-compiler lays a tile out along the axis it knows to be contiguous. What one chooses is the layout of the array and the shape
-of the tile; a tile that is wide along both axes is transposed through shared memory, so that both sides are coalesced.
+Coalescing pays wherever data come from device memory. It saves no bytes where the same block soon uses the rest of each
+sector and the first-level cache still holds it: then only the number of requests grows. "All sixteen fields" below is
+such a case: a block's 1,024 records take 64 KB, and two or three such blocks fit the 256 KB of cache and shared memory.
+More blocks per multiprocessor, or larger ones, would fetch sectors again. In Triton you do not assign threads to
+elements: the compiler lays a tile out along the axis it knows to be contiguous. You choose the layout of the array and
+the shape of the tile; a tile that is wide along both axes is transposed through shared memory, so that both sides are
+coalesced.
 
 Sources: NVIDIA, CUDA Programming Guide v13, "Coalesced Global Memory Access"; NVIDIA, CUDA C++ Best Practices Guide,
 "Coalesced Access to Global Memory"; Tillet, Kung and Cox 2019, Triton (MAPL).
@@ -124,20 +126,20 @@ def picture(figure: Any, row: Mapping[str, Any]) -> None:
 
 def answer() -> str:
     sectors, share = strided(4)
-    return f"{sectors:g} sectors, of whose bytes one in {share:g} is used."
+    return f"{sectors:g} sectors, of which one byte in {share:g} is used."
 
 
 TILES = ((1, 1024), (1024, 1), (16, 64), (32, 32), (64, 64))
 
 TOPIC = Topic(
     name="coalescing",
-    what="neighbouring threads take neighbouring bytes",
+    what="neighbouring threads access neighbouring bytes",
     text=__doc__ or "",
     picture=picture,
-    exercise="How many sectors does a warp fetch that loads every fourth float, and how much of them does it use?",
+    exercise="How many sectors does a warp fetch that loads every fourth float, and what share of them does it use?",
     answer=answer,
-    kernel="`kernels/max_pool/triton.py`: neighbouring threads take neighbouring channels and columns, whatever the window; "
-    "`NARROWEST` in `kernels/batch_norm_act/config.py` keeps a slice of channels at two sectors at least",
+    kernel="`kernels/max_pool/triton.py`: neighbouring threads process neighbouring channels and columns, whatever the window; "
+    "`NARROWEST` in `kernels/batch_norm_act/config.py` keeps a slice of channels at least two sectors wide",
     cases=(
         _fields_case("one field of sixteen", 1, "sector_bytes_per_byte"),
         _fields_case("all sixteen fields", FIELDS, "sector_bytes_per_byte_in_block"),

@@ -1,19 +1,18 @@
-"""What is the same for all threads needs no load.
+"""A value that all threads share needs no load.
 
-Constant memory is 64 KB of device memory behind a small cache of its own, which gives one word per pass to a whole warp.
-An instruction can name such a word as an operand, `c[bank][offset]`, so that a value which is the same for all threads
-costs no load and no register; on Hopper the assembler also reads two of them at once into registers that a warp shares
-(ULDC). Kernel parameters live there: every pointer that JAX or Triton passes is read as `c[0x0][...]`.
+Constant memory is 64 KB of device memory behind a small cache of its own, which gives one word per pass to a whole
+warp. An instruction can name such a word as an operand, `c[bank][offset]`, so a value that all threads share costs no
+load and no register; on Hopper the assembler also reads two of them at once into registers that a warp shares (ULDC).
+Kernel parameters live there: every pointer that JAX or Triton passes is read as `c[0x0][...]`.
 
-It pays for coefficients, sizes and strides that all threads share. It does not pay for tables that each thread reads
-elsewhere: a warp that asks for 32 different words waits 32 passes, where shared memory or the first-level cache need one
-or a few. And what is known when the kernel is compiled (`tl.constexpr`) is better still: it becomes part of the
-instruction.
+It pays for coefficients, sizes and strides that all threads share. It does not pay for tables that each thread reads at
+its own index: a warp that reads 32 different words needs 32 passes, where shared memory or the first-level cache need
+one or a few. A value known at compile time (`tl.constexpr`) is cheaper still: it becomes part of the instruction.
 
-There is no way to declare constant memory in JAX, Pallas or Triton: arrays are pointers into device memory, and what is
-constant is a parameter or a constexpr. Texture memory has no way in either: a texture is an object that the driver binds
-to an array with a layout of its own, and XLA hands kernels plain pointers. Since Volta textures share the first-level
-cache, so what they still add are interpolation and borders, which here are arithmetic and masks.
+JAX, Pallas and Triton cannot declare constant memory: arrays are pointers into device memory, and a constant is a
+parameter or a constexpr. Texture memory is not accessible either: a texture is an object that the driver binds to an
+array with a layout of its own, and XLA passes plain pointers to kernels. Since Volta, textures share the first-level
+cache, so all they add is interpolation and border handling, which are arithmetic and masks here.
 
 Sources: NVIDIA, CUDA Programming Guide v13, "GPU Device Memory Spaces" and "Compute Capabilities" (64 KB; a cache of 8 KB
 per multiprocessor); NVIDIA, CUDA C++ Best Practices Guide, "Constant Memory"; NVIDIA, Volta Tuning Guide, "Unified Shared
@@ -117,7 +116,7 @@ def _table_case(name: str, values: int) -> Case:
 
 def answer() -> str:
     words = set(re.findall(r"c.0x0..0x[0-9a-f]+.", evidence.disassembly(polynomial("in the instructions"))))
-    return f"{len(words)}: the pointers to x and y, the stack's, and a descriptor of memory."
+    return f"{len(words)}: the pointers to x and y, the stack pointer, and a memory descriptor."
 
 
 def picture(figure: Any, row: Mapping[str, Any]) -> None:
@@ -143,7 +142,7 @@ TOPIC = Topic(
     picture=picture,
     kernel="every kernel takes sizes and strides as `tl.constexpr` (`kernels/runtime/launch.py`), so that they are part of its "
     "instructions; its pointers are parameters",
-    exercise="How many words of the parameters' bank does the machine code of the last variant name?",
+    exercise="How many words of the parameter bank does the last variant's machine code read?",
     answer=answer,
     cases=(
         _polynomial_case("eight coefficients for all threads", "device memory", "constant memory"),

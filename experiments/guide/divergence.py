@@ -1,18 +1,18 @@
 """Threads of a warp that diverge execute every branch that one of them takes.
 
 The 32 threads of a warp share the instructions they fetch. Where a branch splits them, the warp runs both sides, one
-after the other, with part of its threads switched off; where all agree, it skips the other side. A loop goes on for all
-until the last one is done.
+after the other, with part of its threads switched off; where all agree, it skips the other side. A loop runs for all of
+them until the last one is done.
 
-For short sides a compiler uses *predicates* instead: every instruction of both sides is issued, and each thread carries
-out its own. That saves the branches, and costs the whole of both sides where the threads agree. The cases "within a warp"
-show it in PTX written by hand, executed for two warps.
+For short sides a compiler uses *predicates* instead: the warp issues every instruction of both sides, and each thread
+executes its own. That saves the branches, and costs both sides in full where the threads agree. The cases "within a
+warp" show this in hand-written PTX, executed for two warps.
 
 Triton has no branch for a single element: `tl.where` computes both sides for every element and selects, and a mask
-switches loads and stores off, which costs a predicate and no branch. What it has is a branch on a scalar, taken by the
-whole block. It pays where whole blocks agree, because the data are grouped or sorted, and does nothing where every block
-holds both kinds. Smaller blocks agree more often, at the price of everything that larger ones are good for. For XLA,
-`lax.cond` under `vmap` is a selection too.
+disables loads and stores, which costs a predicate and no branch. Triton does branch on a scalar, for the whole block.
+This pays where whole blocks agree because the data are grouped or sorted, and does nothing where every block holds both
+kinds. Smaller blocks agree more often, but lose the advantages of larger ones. For XLA, `lax.cond` under `vmap` is a
+selection too.
 
 Sources: NVIDIA, CUDA Programming Guide v13, "SIMT Execution Model"; NVIDIA, CUDA C++ Best Practices Guide, "Branching and
 Divergence"; Tillet, Kung and Cox 2019, Triton (MAPL).
@@ -232,10 +232,11 @@ TOPIC = Topic(
     name="divergence",
     what="threads that run together take the same branch",
     text=__doc__ or "",
-    kernel="`kernels/max_pool/triton.py` (`backward_kernel`) asks every window that may cover an element and selects: masks, "
-    "no branch, and loops whose length is known when it is compiled",
+    kernel="`kernels/max_pool/triton.py` (`backward_kernel`) visits every window that may cover an element and selects: masks, "
+    "no branch, and loops whose length is known at compile time",
     picture=picture,
-    exercise="Threads of a warp agree. From which length of its sides on does a branch execute less than predicates do?",
+    exercise="The threads of a warp agree. From which length of the sides does a branch execute fewer instructions than "
+    "predicates?",
     answer=answer,
     cases=(
         _warp_case("within a warp: both kinds of threads, 16 steps", 16, False, ("selection", "branch")),

@@ -1,17 +1,17 @@
-"""An array that one kernel writes and the next reads crosses device memory twice, for nothing.
+"""An array that one kernel writes and the next reads passes through device memory twice.
 
-A chain of operations on the same elements is bound by memory when each is a kernel of its own: every kernel reads its
-operands and writes its result, and each launch takes a few microseconds besides. One kernel for the chain reads the input
-once, keeps what is between in registers, and writes the end.
+A chain of operations on the same elements is memory-bound when each is a kernel of its own: every kernel reads its
+operands and writes its result, and each launch adds a few microseconds. One kernel for the chain reads the input once,
+keeps intermediate values in registers, and writes the result.
 
-It pays for elementwise work, for reductions at its end, and for what follows a matrix product. XLA does it by itself under
-one jax.jit, but not across operations that were compiled apart, and not into every product. It does not pay where the fused
-kernel must compute again what it could have read: a window of 31 values that takes each value's exponential anew does 31
-times the arithmetic.
+Fusion pays for elementwise work, for a reduction at the end of it, and for the operations that follow a matrix product.
+XLA fuses by itself within one jax.jit, but not across operations that were compiled separately, and not into every
+product. It does not pay where the fused kernel must recompute what it could have read: a window of 31 values that
+computes each value's exponential again does 31 times the arithmetic.
 
 Sources: NVIDIA, CUDA C++ Best Practices Guide, "Memory Optimizations"; NVIDIA, CUDA C++ Programming Guide, "Arithmetic
-Instructions" (16 special functions a cycle on a multiprocessor of compute capability 9.0); Snider and Liang 2023, Operator
-fusion in XLA, arXiv 2301.13062; Dao et al. 2022, FlashAttention, arXiv 2205.14135.
+Instructions" (16 special functions per cycle and multiprocessor at compute capability 9.0); Snider and Liang 2023,
+Operator fusion in XLA, arXiv 2301.13062; Dao et al. 2022, FlashAttention, arXiv 2205.14135.
 """
 
 from __future__ import annotations
@@ -223,7 +223,7 @@ def picture(figure: Any, row: Mapping[str, Any]) -> None:
 def answer() -> str:
     model = constants("nvidia-h200")
     rate = model["special_functions"] * dispatch.H200.cores * model["clock"]
-    return f"{int(16 * rate / model['memory'])}: so many exponentials take as long as 16 bytes, read and written twice."
+    return f"{int(16 * rate / model['memory'])}: as long as the 16 bytes that two kernels read and write per value."
 
 
 TOPIC = Topic(
@@ -231,7 +231,7 @@ TOPIC = Topic(
     what="one kernel for a chain of operations",
     text=__doc__ or "",
     picture=picture,
-    exercise="How many exponentials may a fused kernel compute for each value before two kernels, with one each, are faster?",
+    exercise="How many exponentials may a fused kernel compute per value before two kernels that compute one are faster?",
     answer=answer,
     kernel="`kernels/lenet5/triton.py` is a whole network in one launch, `kernels/mlp/triton.py` two products, "
     "`kernels/linear_act/triton.py` a product with its bias and activation",

@@ -1,20 +1,20 @@
 """A launch costs more than a small kernel, and a graph makes it cheaper.
 
-The host hands kernels to a *stream*, a queue that the device works off in order. On a real H200 small kernels in a stream
-take 2.4 us each, from start to start, and 1.3 us where they were recorded once as a *CUDA graph* and are replayed by a
-single call (public measurement, see below). A kernel that moves 1 MB needs 0.25 us for it, so a chain of small kernels is
-a chain of launches.
+The host submits kernels to a *stream*, a queue that the device processes in order. On a real H200 small kernels in a
+stream take 2.4 us each, from start to start, and 1.3 us if they were recorded once as a *CUDA graph* that a single call
+replays (public measurement, see below). Transferring 1 MB takes a kernel 0.25 us, so the time of a chain of small
+kernels is mostly that of their launches.
 
-JAX has no streams to name. XLA lists what a program does (its *thunks*), and puts runs of kernels into graphs, which it
-calls *command buffers*: on by default for fusions and library calls, not for loops. The kernels of one program run in the
-order of the list on one stream, each call is queued behind the one before, and only copies from and to the host and
-collectives have streams of their own. Inside a command buffer the edges of the list are kept, so kernels that do not need
-each other could run at the same time; the last case below shows four independent chains that XLA puts in a row all the
-same.
+JAX does not expose streams. XLA lists the steps of a program (its *thunks*), and puts runs of kernels into graphs,
+which it calls *command buffers*: on by default for fusions and library calls, not for loops. The kernels of one program
+run in the order of the list on one stream, each call is queued behind the previous one, and only collectives and copies
+to and from the host have streams of their own. A command buffer keeps the dependencies of the list, so independent
+kernels could run concurrently; the last case below shows four independent chains that XLA nevertheless runs one after
+another.
 
-Graphs pay where there are many short kernels. They bring nothing where kernels are long, and a fusion that needs no
-second kernel beats both. A loop whose length is found out on the device keeps the host in between, and so does a kernel
-of jax-triton's, which stays outside command buffers in JAX 0.10 to 0.12.
+Graphs pay where there are many short kernels. They bring nothing where kernels are long, and a single fused kernel
+beats both. A loop whose length is computed on the device involves the host in every iteration, and so does a jax-triton
+kernel, which JAX 0.10 to 0.12 leave outside command buffers.
 
 Sources: NVIDIA, CUDA Programming Guide v13, "CUDA Graphs" and "Asynchronous Execution"; te42kyfo/gpu-benches,
 gpu-small-kernels/h200.txt and h200_graph.txt; OpenXLA, flag xla_gpu_enable_command_buffer.
@@ -136,17 +136,17 @@ def picture(figure: Any, row: Mapping[str, Any]) -> None:
 
 def answer() -> str:
     model = constants("nvidia-h200")
-    return f"{model['launch'] * model['memory'] / 1e6:.0f} MB, read and written together: launch times bandwidth."
+    return f"{model['launch'] * model['memory'] / 1e6:.0f} MB, reads and writes together: launch time multiplied by bandwidth."
 
 
 TOPIC = Topic(
     name="launches",
     what="what a launch costs, streams, and CUDA graphs (XLA's command buffers)",
     text=__doc__ or "",
-    kernel="`docs/recurrent.md` shows how XLA drives its loops over time, with and without graphs; the persistent kernels of "
+    kernel="`docs/recurrent.md` shows how XLA runs its loops over time, with and without graphs; the persistent kernels of "
     "`kernels/recurrent/triton.py` take all steps in one launch",
     picture=picture,
-    exercise="How many bytes may a kernel move before they take longer than its launch in a stream?",
+    exercise="How many bytes may a kernel transfer before that takes longer than its launch in a stream?",
     answer=answer,
     cases=(
         _case(f"{STEPS} small kernels", (4096,), "modelled_ms", GRAPHS),

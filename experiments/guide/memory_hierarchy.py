@@ -1,20 +1,20 @@
-"""What is used again should be near.
+"""Data that are reused should be close to the processor.
 
-From near to far: registers (256 KB per multiprocessor), shared memory and the first-level cache (256 KB together, at most
-228 KB of it shared), the second-level cache (L2) of the whole chip, device memory (141 GB). Each is slower than the one
-before; larger it is only as a whole: the registers of a multiprocessor exceed its shared memory, and those of all 132 (34
-MB) come to more than half of the L2. A public measurement of an H200 reads 9.7 TB/s from its L2 and 3.9 TB/s from memory;
-the rate of the L2 is halfway down at about 58 MB. The H200's L2 is probably 60 MB, as an H100 NVL reports; XLA's
-description says 50 MB, and plans here use that. On an H100 it is 50 MB in two partitions: 265 cycles to the near one, 460
-to 480 where data come from the far one as well. Device memory delivers less than half a byte for every hundred operations
-that the tensor cores can do, so the question is what has to leave the chip, and how often.
+From near to far: registers (256 KB per multiprocessor), shared memory and the first-level cache (256 KB together, at
+most 228 KB of it shared), the second-level cache (L2) of the whole chip, device memory (141 GB). Each is slower than
+the one before, but not always larger: the registers of a multiprocessor exceed its shared memory, and those of all 132
+(34 MB) add up to more than half of the L2. A public measurement of an H200 reads 9.7 TB/s from its L2 and 3.9 TB/s from
+memory; at about 58 MB the L2's rate has halved. The H200's L2 is probably 60 MB, as an H100 NVL reports; XLA's
+description says 50 MB, and plans here use that. On an H100 it is 50 MB in two partitions: 265 cycles to the near one,
+460 to 480 where data come from the far one as well. Device memory delivers less than half a byte for every hundred
+operations that the tensor cores can do, so what matters is which data leave the chip, and how often.
 
-Two forms of reuse are shown. A product in tiles reads each operand once for every tile that needs it: a tile twice as large
-asks for half the bytes. And work that needs its input twice, such as a mean and then the values less the mean, can be cut
-into slices that are still in the second-level cache at the second reading. It does not pay where the data fit the cache
-anyway, where nothing is used twice, or where the slices cost more launches than the bytes they save. A slice counts as
-fitting where it takes no more than `L2_SHARE` (0.6) of the cache, the rule of `kernels/batch_norm_act/config.py`: the rest
-is for what streams past it.
+The cases show two forms of reuse. A matrix product in tiles reads each operand once for every tile that needs it: a
+tile twice as large requests half the bytes. And work that reads its input twice, such as subtracting the mean, can be
+cut into slices that are still in the second-level cache at the second reading. It does not pay where the data fit the
+cache anyway, where nothing is used twice, or where the slices cost more launches than the bytes they save. A slice
+counts as fitting if it takes no more than `L2_SHARE` (0.6) of the cache, the rule of
+`kernels/batch_norm_act/config.py`: the rest is left for data that stream through.
 
 Sources: NVIDIA, CUDA Programming Guide v13, "GPU Device Memory Spaces" and "Compute Capabilities"; NVIDIA, Hopper Tuning
 Guide, "Memory System"; te42kyfo/gpu-benches, gpu-l2-cache/h200.txt and gpu-latency/h100_pcie.txt; caps-tum/mt4g,
@@ -173,14 +173,14 @@ def answer() -> str:
 
 TOPIC = Topic(
     name="memory_hierarchy",
-    what="what is used again stays near: registers, shared memory, caches",
+    what="reused data stay close: registers, shared memory, caches",
     text=__doc__ or "",
     picture=picture,
-    exercise="How many floats do the registers of one multiprocessor hold, and how many its shared memory?",
+    exercise="How many floats fit in the registers of one multiprocessor, and how many in its shared memory?",
     answer=answer,
     kernel="`kernels/batch_norm_act/config.py` (`choose`) cuts the channels into slices that stay in the second-level cache "
-    "between the two readings; `kernels/max_pool/triton.py` keeps a position in a byte, so that the backward pass reads "
-    "neither x nor y",
+    "between the two readings; `kernels/max_pool/triton.py` saves each maximum's position in a byte, so that the backward "
+    "pass reads neither x nor y",
     cases=(
         product.case(
             "tiles of a product",

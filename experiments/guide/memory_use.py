@@ -1,14 +1,14 @@
-"""Give memory back: donation, and host memory that the device can reach.
+"""Reuse memory: donation, and host memory that the device can access.
 
-XLA gives every result a place of its own, so that a step that makes new weights of old ones holds both. *Donation*
-(`jax.jit(f, donate_argnums=...)`) says that an argument is not needed after the call: a result of its shape takes its
-place. It pays for the state of a training step, whose old and new values need not both be held; it brings nothing for an
-argument that no result resembles, and the donated array cannot be used again.
+XLA allocates a buffer for every result, so a step that computes new weights from old ones holds both. *Donation*
+(`jax.jit(f, donate_argnums=...)`) declares that an argument is not needed after the call: a result of the same shape
+reuses its buffer. It pays for the state of a training step, whose old and new values need not both be held; it brings
+nothing for an argument whose shape no result has, and the donated array cannot be used again.
 
-Transfers read host memory by DMA, which needs pages that stay where they are. Ordinary ("pageable") memory is copied into
-such a buffer first; *pinned* memory (`memory_kind="pinned_host"`) is sent as it is, and only then does an asynchronous
-copy return at once. It pays for buffers that are sent over and over, such as batches, or weights and activations that are
-parked on the host; each pinned page is one less for everything else, and pinning takes longer than a single copy saves.
+Transfers read host memory by DMA, which needs pages that cannot be moved. Ordinary ("pageable") memory is first copied
+into such a buffer; *pinned* memory (`memory_kind="pinned_host"`) is sent directly, and only then does an asynchronous
+copy return at once. It pays for buffers that are sent repeatedly, such as batches, or weights and activations that are
+offloaded to the host. Every pinned page is lost to all other uses, and pinning takes longer than a single copy saves.
 
 Sources: NVIDIA, CUDA Programming Guide v13, "Unified and System Memory"; NVIDIA, CUDA C++ Best Practices Guide, "Pinned
 Memory"; JAX documentation, "Buffer donation" and "JAX Memories and Host Offloading".
@@ -112,7 +112,7 @@ def picture(figure: Any, row: Mapping[str, Any]) -> None:
 def answer() -> str:
     spec = jax.ShapeDtypeStruct((2**20,), jnp.float32)
     both = held("nvidia-h200", update, (spec, spec), (0, 1)) / 2**20
-    return f"{both:g} MB, as with one: there is a single result, and it can take one place only."
+    return f"{both:g} MB, as with one donated: the single result can reuse only one buffer."
 
 
 TOPIC = Topic(
@@ -120,9 +120,9 @@ TOPIC = Topic(
     what="donated arguments, and pinned host memory",
     text=__doc__ or "",
     kernel="`experiments/training/stepper.py` donates the whole state of a training step; "
-    "`experiments/training/mesh.py` hands batches to the devices without waiting",
+    "`experiments/training/mesh.py` sends batches to the devices without waiting",
     picture=picture,
-    exercise="An update takes weights and a gradient of 4 MB each. How much does it hold where both are donated?",
+    exercise="An update takes weights and a gradient of 4 MB each. How much memory does it hold if both are donated?",
     answer=answer,
     cases=(
         _donated("the state of a step", update, lambda weights, gradient: [weights - RATE * gradient]),

@@ -1,17 +1,17 @@
 """Enough work must be in flight to hide the latency of memory.
 
-A multiprocessor of Hopper holds up to 2,048 threads in 32 blocks, as far as its 65,536 registers and 228 KB of shared
-memory go. While one warp waits for memory, hundreds of cycles, others run. Occupancy is the share of the 64 warps that are
-there. What counts in the end is how many bytes are in flight: many warps with one load each, or fewer that have several
-each. By Little's law the bandwidth is those bytes divided by the latency, until it is used up. On a real H200, 16 KB in
-flight per multiprocessor read 2.76 TB/s (public measurement, see below); at that latency about 26 KB reach the 4.48 TB/s
-that reads reach at most. More than that changes nothing, so the cases below count the share of the bandwidth, not the
-bytes.
+A Hopper multiprocessor holds up to 2,048 threads in 32 blocks, as long as its 65,536 registers and 228 KB of shared
+memory suffice. While one warp waits hundreds of cycles for memory, others run. Occupancy is the share of the 64
+possible warps that are resident. What counts is how many bytes are in flight: many warps with one load each, or fewer
+with several each. By Little's law the bandwidth is those bytes divided by the latency, up to the hardware's limit. On a
+real H200, 16 KB in flight per multiprocessor read 2.76 TB/s (public measurement, see below); at that latency about 26
+KB reach the 4.48 TB/s that is the most for reads. More bytes change nothing, so the cases below are decided by the
+share of the bandwidth, not by the bytes.
 
-More occupancy pays where each thread waits for one thing at a time and registers or shared memory keep others out. It does
-not pay where a thread has enough loads or arithmetic of its own, and it costs where it is bought with smaller tiles, which
-read their operands more often. Too few warps for a large row run out of registers and spill to memory, which is worse than
-either.
+Higher occupancy pays where each thread has one load in flight at a time and registers or shared memory limit the number
+of threads. It does not pay where a thread has enough loads or arithmetic of its own, and it is slower where it takes
+smaller tiles, which read their operands more often. Too few warps for a large row run out of registers and spill to
+memory, which is worse than either.
 
 Sources: NVIDIA, Hopper Tuning Guide, "Occupancy"; NVIDIA, CUDA Programming Guide v13, "Kernel Launch and Occupancy";
 NVIDIA, CUDA C++ Best Practices Guide, "Occupancy"; te42kyfo/gpu-benches, gpu-stream/h200.txt (the row of 1,024 threads: two
@@ -97,7 +97,7 @@ def picture(figure: Any, row: Mapping[str, Any]) -> None:
 
 def answer() -> str:
     each = constants("nvidia-h200")["in_flight"] / 2048
-    return f"{each:.0f} bytes: more than three floats, so one load of 16 bytes for each thread is enough."
+    return f"{each:.0f} bytes: more than three floats, so one 16-byte load per thread is enough."
 
 
 def softmax_reference(x):
@@ -121,10 +121,10 @@ TOPIC = Topic(
     what="enough warps, or enough loads in each, to hide the latency of memory",
     text=__doc__ or "",
     picture=picture,
-    exercise="At full occupancy, how many bytes must each thread have in flight for all of the bandwidth?",
+    exercise="At full occupancy, how many bytes must each thread have in flight to reach the full bandwidth?",
     answer=answer,
     kernel="`kernels/verification/residency.py` computes the resident blocks of a compiled kernel; the persistent LSTM "
-    "(`kernels/recurrent/config.py`, `plan`) takes one block for each multiprocessor with all its registers, on purpose",
+    "(`kernels/recurrent/config.py`, `plan`) deliberately runs one block per multiprocessor, which uses all its registers",
     cases=(
         Case(
             name="loads of one thread",

@@ -1,16 +1,16 @@
 """Fewer bits: half the bytes, and a multiple of the arithmetic.
 
-float32 has 23 bits after the leading one, tf32 ten, bfloat16 seven, with the same range of exponents; float16 has ten and
-a small range. An H200's tensor cores multiply float32 numbers only as tf32 (494 Tflop/s on paper) and 16-bit ones twice
-as fast (989); both add up in float32. JAX multiplies float32 as tf32 on a GPU unless `jax.default_matmul_precision` says
-otherwise; three passes of tf32 give back nearly all bits for a third of the rate. And memory cares for bytes alone:
-bfloat16 halves every elementwise pass.
+float32 has 23 bits after the leading one, tf32 ten and bfloat16 seven, all with the same exponent range; float16 has
+ten and a smaller range. An H200's tensor cores multiply float32 numbers only as tf32 (494 Tflop/s on paper), 16-bit
+numbers twice as fast (989); both accumulate in float32. JAX multiplies float32 as tf32 on a GPU unless
+`jax.default_matmul_precision` says otherwise; three passes of tf32 recover nearly all bits at a third of the rate. For
+memory only the bytes count: bfloat16 halves those of every elementwise pass.
 
-It pays in products, and wherever memory is the limit. It costs digits, and it does not pay where sums are added up in few
-bits: a bfloat16 sum stops to grow at 256 times its terms. So keep sums, statistics, losses and the weights that an
-optimizer changes in float32, and compute in bfloat16: that is what `--precision bfloat16` does here.
+Lower precision pays in matrix products, and wherever memory is the limit. It costs digits, and does not pay for
+accumulating sums: a bfloat16 sum stops growing at 256 times its terms. So keep sums, statistics, losses and the weights
+that an optimizer updates in float32, and compute in bfloat16, as `--precision bfloat16` does here.
 
-The errors below are computed on the CPU with operands rounded as the tensor cores round them, against float64.
+The errors below are relative to float64, computed on the CPU with operands rounded as the tensor cores round them.
 
 Sources: NVIDIA, H100 Tensor Core GPU architecture whitepaper; NVIDIA, H200 data sheet; NVIDIA, CUDA Programming Guide
 v13, "Floating-Point Computation"; JAX documentation, jax.default_matmul_precision; Micikevicius et al. 2018, Mixed
@@ -97,7 +97,7 @@ def picture(figure: Any, row: Mapping[str, Any]) -> None:
 
 def answer() -> str:
     ones = jnp.ones((1, 1000), jnp.float32)
-    return f"{float(total(ones, dtype=jnp.bfloat16)[0]):g}: 256 + 1 is no bfloat16 number, and is rounded to 256."
+    return f"{float(total(ones, dtype=jnp.bfloat16)[0]):g}: 257 is not a bfloat16 number, and is rounded to 256."
 
 
 def _sum_variant(name: str, dtype: Any) -> Variant:
@@ -106,12 +106,12 @@ def _sum_variant(name: str, dtype: Any) -> Variant:
 
 TOPIC = Topic(
     name="precision",
-    what="float32, tf32, bfloat16: digits for bytes and rate",
+    what="float32, tf32, bfloat16: fewer digits for fewer bytes and a higher rate",
     text=__doc__ or "",
-    kernel="`kernels/runtime/precision.py` reads `jax.default_matmul_precision`, and the kernels multiply as it says; "
+    kernel="`kernels/runtime/precision.py` reads `jax.default_matmul_precision`, and the kernels multiply accordingly; "
     "`kernels/recurrent/persistent.py` multiplies float32 in three passes of tf32",
     picture=picture,
-    exercise="What is the sum of 1,000 ones that are added up in bfloat16, one after the other?",
+    exercise="What is the sum of 1,000 ones that are added in bfloat16, one after another?",
     answer=answer,
     cases=(
         Case(

@@ -1,20 +1,22 @@
 """Fewer registers per thread make room for more threads, until values spill.
 
-A multiprocessor has 65,536 registers of 4 bytes for all its threads: at 32 for each of 2,048 threads they are used up, at
-64 half of the threads find a place. The assembler takes as many as a kernel's values need, 255 at most. A cap (`maxnreg`
-in Triton and PTX, `--maxrregcount` for the assembler, `__launch_bounds__` in CUDA C++) makes it do with fewer: it
-computes values again, orders instructions anew, and what still does not fit it *spills* to local memory, which is device
-memory behind the first-level cache.
+A multiprocessor has 65,536 registers of 4 bytes for all its threads: 32 for each of 2,048 threads use them up; with 64,
+half of the threads fit. The assembler allocates as many as a kernel's values need, 255 at most. A cap (`maxnreg` in
+Triton and PTX, `--maxrregcount` for the assembler, `__launch_bounds__` in CUDA C++) forces it to use fewer: it
+recomputes values, reorders instructions, and *spills* what still does not fit to local memory, which is device memory
+behind the first-level cache.
 
-A cap pays where it lets a further block reside (below, a third one for a spill of 4 bytes), and where the threads that
-are there do not already ask for enough bytes to fill the memory. It does not pay where they do, since more threads then
-only wait for the same memory; and every spilled value is stored and loaded again in each thread. So look at spills first,
-then at resident blocks, and at the clock last.
+A cap pays where it makes room for another block (below, a third one for a spill of 4 bytes), and where the resident
+threads do not yet saturate memory. It does not pay where they do, since more threads then only wait for the same
+memory; and each thread stores and reloads every spilled value. So look at spills first, then at resident blocks, and
+measure last.
 
-The kernel is the row-wise softmax of the topic occupancy, assembled with and without a cap. jax-triton passes no cap, so
-this is counted; in this repository block size and number of warps decide how many registers a thread needs.
+The kernel is the row-wise softmax of the occupancy topic, assembled with and without a cap. jax-triton sets no cap, so
+these cases are counted, not timed; in this repository block size and number of warps decide how many registers a thread
+needs.
 
-A cap has a floor: the assembler refuses fewer than 90 or so for a kernel that multiplies with Hopper's wgmma.
+A cap has a lower limit: the assembler refuses fewer than about 90 registers for a kernel that multiplies with Hopper's
+wgmma.
 
 Sources: NVIDIA, CUDA Programming Guide v13, "Kernel Launch and Occupancy" and "Compute Capabilities"; NVIDIA, PTX ISA,
 ".maxnreg"; Triton documentation, triton.Config; Volkov 2010, Better performance at lower occupancy (GTC).
@@ -104,9 +106,9 @@ TOPIC = Topic(
     what="fewer registers for more threads, until values spill",
     text=__doc__ or "",
     kernel="`kernels/batch_norm_act/config.py` (`MOST_WARPS`): a block of 512 threads has at most 128 registers for each, so "
-    "that one always fits a multiprocessor; `kernels/verification/aot.py` counts spills, and a test allows none",
+    "that a block always fits a multiprocessor; `kernels/verification/aot.py` counts spills, and a test allows none",
     picture=picture,
-    exercise="How many registers may a thread have at most where 2,048, 1,024 or 512 threads are to reside?",
+    exercise="How many registers may each thread have so that 2,048, 1,024 or 512 threads are resident?",
     answer=answer,
     cases=(
         _case("a cap that spills", (NATURAL, 64, 48, 40, 32), "spilled_bytes", 8),

@@ -54,8 +54,8 @@ def cells(case: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
 
 
 HOW = {
-    "compiled": "counted in what was compiled for an H200, not run",
-    "executed": "counted while its code for an H200 was executed on a CPU",
+    "compiled": "counted in the code compiled for an H200, not run",
+    "executed": "counted while its H200 code was executed on a CPU",
     "modelled": "modelled for an H200, not run",
 }
 
@@ -100,7 +100,7 @@ def show(topic: Topic, found: Found, console: Console) -> None:
         for case in row["cases"]:
             by_case.setdefault(case["name"], []).append((case, record))
     if not by_case:
-        console.print("Only a GPU can show it.\n")
+        console.print("This topic has figures only on a GPU.\n")
     for name, cases in by_case.items():
         heads, rows = beside(cases)
         sources = escape("\n".join(where(case, record) for case, record in cases))
@@ -113,7 +113,7 @@ def show(topic: Topic, found: Found, console: Console) -> None:
         for case, record in cases:
             for how, text in case["verdicts"].items():
                 if text is not None:
-                    named = escape(f"{case['better']} in place of {case['baseline']}")
+                    named = escape(f"{case['better']} instead of {case['baseline']}")
                     console.print(f"{named}: [bold]{text}[/] ({obtained(record, how, case['figure'])})", highlight=False)
         console.print()
     if topic.exercise:

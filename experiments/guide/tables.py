@@ -60,7 +60,7 @@ def overview(topics: list[Topic], gpu: Record, cpu: Record | None) -> tuple[list
         ]
         rows.append([link, topic.what, *cells, "; ".join(both)])
     how = "measured" if gpu["measured"] else "compiled"
-    header = ["topic", "what", f"pays: times better ({how}, H200)", f"makes no difference, or costs ({how}, H200)"]
+    header = ["topic", "what", f"pays: times better ({how}, H200)", f"no difference or slower: times better ({how}, H200)"]
     return [*header, "speedup (measured, CPU)"], rows
 
 
@@ -85,12 +85,12 @@ def used(topic: Topic, operators: Record | None, recurrent: Record | None) -> st
         row = next(row for row in recurrent["shapes"] if row["hidden"] == 1024)["forward"]
         figures.append(
             f"LSTM with 1,024 units: {row['blocks']} blocks "
-            f"on {row['resident_blocks']} places, {row['registers']} registers a thread"
+            f"where {row['resident_blocks']} fit at once, {row['registers']} registers per thread"
         )
     if topic.name == "unrolling" and recurrent is not None:
-        steps = [f"{turn} in a turn {f['forward_kernels_per_step']:.1f}" for turn, f in recurrent["xla_unrolled"].items()]
-        figures.append(f"kernels for a step of XLA's LSTM: {', '.join(steps)}")
-    return text + (f" There ({how}): {'; '.join(figures)}." if figures else "") + "\n"
+        steps = [f"{f['forward_kernels_per_step']:.1f} with unroll={turn}" for turn, f in recurrent["xla_unrolled"].items()]
+        figures.append(f"kernels per step of XLA's LSTM: {', '.join(steps)}")
+    return text + (f" Figures there ({how}): {'; '.join(figures)}." if figures else "") + "\n"
 
 
 def cases(row: Record | None, record: Record | None) -> str:
@@ -104,7 +104,7 @@ def cases(row: Record | None, record: Record | None) -> str:
         for how, sentence in case["verdicts"].items():
             if sentence is not None:
                 source = show.obtained(record, how, case["figure"])
-                text += f"\n*{case['better']}* in place of *{case['baseline']}*: **{sentence}** ({source}).\n"
+                text += f"\n*{case['better']}* instead of *{case['baseline']}*: **{sentence}** ({source}).\n"
         text += "\n"
     return text
 

@@ -1,17 +1,18 @@
 """Thousands of threads, in warps, in blocks, in a grid.
 
-A CPU has a few cores that each run one or two threads fast: large caches and prediction keep a thread from waiting. A GPU
-has many simple units and lets threads wait, since there are always others. The units of work, from small to large:
+A CPU has a few cores that each run one or two threads fast: large caches and prediction keep a thread from waiting. A
+GPU has many simple units and lets a thread wait, because others are ready to run. The units of work, from small to
+large:
 
-A *thread* has its own registers. 32 of them are a *warp*, which fetches one instruction for all. Warps of one *block* (in
-Triton: a program, of `num_warps` warps) run on one multiprocessor, share its shared memory and can wait for each other at
-a barrier. The blocks of a *grid* run in any order, on all multiprocessors; within a launch they can only meet through
-atomics in device memory, and a new launch is what they all wait for. An H200 has 132 multiprocessors for 2,048 threads
-each.
+A *thread* has its own registers. 32 of them are a *warp*, which fetches one instruction for all. Warps of one *block*
+(in Triton: a program, of `num_warps` warps) run on one multiprocessor, share its shared memory and can wait for each
+other at a barrier. The blocks of a *grid* run in any order, on all multiprocessors; within a launch they can
+synchronize only through atomics in device memory; a new launch waits for all of them. An H200 has 132 multiprocessors,
+which hold 2,048 threads each.
 
-It pays to give the grid at least one block per multiprocessor, and to let a block agree before it asks for an atomic:
-threads of a warp exchange registers, warps shared memory, which is what `tl.sum` does. It does not pay to wait where
-nobody reads what another has written. And work in which each step needs the one before has no use for threads at all.
+It pays to give the grid at least one block per multiprocessor, and to reduce within a block before issuing an atomic:
+the threads of a warp exchange registers and the warps shared memory, as `tl.sum` does. A barrier does not pay where no
+thread reads what another wrote. And work in which each step needs the previous one cannot use threads at all.
 
 Sources: NVIDIA, CUDA Programming Guide v13, "Programming Model", "Writing SIMT Kernels" and "SIMT Execution Model";
 NVIDIA, Hopper Tuning Guide, "Occupancy"; Tillet, Kung and Cox 2019, Triton (MAPL).
@@ -130,7 +131,7 @@ def picture(figure: Any, row: Mapping[str, Any]) -> None:
 
 def answer() -> str:
     each = BLOCK // (WARPS * 32)
-    return f"{WARPS} warps, {WARPS * 32} threads, {each} elements for each: two loads of 16 bytes."
+    return f"{WARPS} warps, {WARPS * 32} threads, {each} elements per thread: two loads of 16 bytes."
 
 
 def _kernel(name: str, call: Any, rows: Mapping[str, Mapping[str, Any]], figure: str, figures: Any, **of: Any) -> Case:
@@ -147,12 +148,13 @@ def _kernel(name: str, call: Any, rows: Mapping[str, Mapping[str, Any]], figure:
 
 TOPIC = Topic(
     name="threads",
-    what="grid, block, warp and thread, and where they wait for each other",
+    what="grid, block, warp and thread, and how they synchronize",
     text=__doc__ or "",
     kernel="`kernels/runtime/launch.py` launches a grid of blocks; `kernels/batch_norm_act/triton.py` has a barrier across the "
-    "grid, made of atomics, for which all blocks must be resident",
+    "grid, built from atomics, which requires all blocks to be resident",
     picture=picture,
-    exercise=f"A block of {BLOCK:,} elements has num_warps={WARPS}. How many threads are these, with how many elements each?",
+    exercise=f"A block of {BLOCK:,} elements has num_warps={WARPS}. How many threads is that, and how many elements does each "
+    "process?",
     answer=answer,
     cases=(
         _kernel(

@@ -1,14 +1,14 @@
 """Send the next batch while this one is computed.
 
-The link between host and device (PCIe 5 with 16 lanes: 64 GB a second each way on paper, 52 measured) is some seventy times
-slower than an H200's memory. A batch that is prepared and sent only when the step before is done adds its time to every
-step; one that is in transit meanwhile costs the longer of the two.
+The link between host and device (PCIe 5 with 16 lanes: 64 GB a second each way on paper, 52 measured) is some seventy
+times slower than an H200's memory. A batch that is prepared and sent only after the previous step adds that time to
+every step; with one that is in transit during the step, only the longer of the two counts.
 
-It pays as far as preparing and sending take time beside the step, at most a factor of two, and most where both take as
-long. It does not pay where batches are small, or, on a CPU, where the step already keeps all cores busy and there is no
-link to cross. Sending fewer bytes comes first: an image of bytes is a quarter of one of floats, and the device converts it
-in passing: `imagefolder` sends bytes, and so does the case of ResNet-50 below (LeNet's digits are floats). The modelled
-steps are those of docs/comparison.md.
+Overlap pays where preparing and sending take a good part of the step's time, most where both take equally long: then by
+a factor of two. It does not pay where batches are small, or, on a CPU, where the step already keeps all cores busy and
+there is no link to cross. Reduce the bytes first: an image of bytes is a quarter the size of one of floats, and the
+device converts it without an extra pass. `imagefolder` sends bytes, and so does the case of ResNet-50 below (LeNet's digits
+are floats). The modelled steps are those of docs/comparison.md.
 
 Sources: NVIDIA, CUDA Programming Guide v13, "Asynchronous Execution"; NVIDIA, CUDA C++ Best Practices Guide, "Asynchronous
 and Overlapping Transfers with Computation" and "Data Transfer Between Host and Device"; NVIDIA, H200 Tensor Core GPU data
@@ -66,7 +66,7 @@ def _modelled(label: str, name: str) -> Case:
         name=label,
         kind="host",
         variants=(Variant("after the step", None, of(False)), Variant("one batch ahead", None, of(True))),
-        unit="ms per step by the model",
+        unit="ms per step under the time model",
         draw=lambda rng: [],
         reference=list,
         sizes={"check": ()},
@@ -179,7 +179,7 @@ def picture(figure: Any, row: Mapping[str, Any]) -> None:
 
 def answer() -> str:
     images = int(LINK * 22.2e-3 / (224 * 224 * 3 * 4))
-    return f"{images:,}: their floats then take as long on the link; of bytes four times as many."
+    return f"{images:,}: their transfer then takes as long as the step; as bytes, four times as many."
 
 
 TOPIC = Topic(
@@ -188,10 +188,10 @@ TOPIC = Topic(
     what="the next batch is in transit while this one is computed",
     text=__doc__ or "",
     picture=picture,
-    exercise="A step of ResNet-50 takes 22.2 ms by the model. How many of its images could be sent as floats meanwhile?",
+    exercise="A step of ResNet-50 takes 22.2 ms under the time model. How many images could be sent as floats meanwhile?",
     answer=answer,
-    kernel="`experiments/data/base.py` (`reader`) reads ahead in threads, and `experiments/training/mesh.py` hands a "
-    "batch to the device without waiting for it",
+    kernel="`experiments/data/base.py` (`reader`) reads ahead in threads, and `experiments/training/mesh.py` sends a "
+    "batch to the device without waiting for the transfer",
     cases=(
         _modelled("ResNet-50, 256 images", "resnet50 256x224x224x3, training step"),
         _modelled("LeNet-5, 4,096 images", "lenet5 4096x32x32x1, training step"),

@@ -52,7 +52,7 @@ def table(gpu: Record, cpu: Record | None) -> tuple[list[str], list[list[str]]]:
 def said(topic: str, name: str, gpu: Record, cpu: Record | None) -> str:
     """The verdict of a case and how it was obtained: on the GPU's side, else on the CPU's."""
     if not name:
-        return "no way in from JAX or Triton; the lesson says why"
+        return "not accessible from JAX or Triton; the lesson says why"
     for record in (gpu, cpu):
         for case in rows_of(record).get(topic, {"cases": []})["cases"]:
             for how, sentence in case["verdicts"].items() if case["name"] == name else ():

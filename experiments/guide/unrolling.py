@@ -1,14 +1,14 @@
-"""Several turns of a loop at once.
+"""Several iterations of a loop at once.
 
-A loop costs a counter and a branch in each turn, which is little. What unrolling brings is that the loads of several turns
-are issued before the first of them is needed, so that their waits overlap.
+A loop costs a counter and a branch per iteration, which is little. Unrolling pays because the loads of several
+iterations are issued before the first of them is needed, so their waits overlap.
 
-It pays where the turns are independent, their loads come from memory, and the length is known only when the kernel runs, so
-that the compiler will not do it. It brings nothing where the length is a constant: the assembler unrolls such a loop by
-itself. It costs, for nothing, where each turn needs the result of the one before: no load can be moved ahead, and the
-program grows by every turn, which it must fetch and the compiler must compile. For XLA, `lax.scan(unroll=n)` is the same
-question with kernels in place of instructions: it can fuse across the steps of a turn, but the turn's program is n times as
-long.
+It pays where the iterations are independent, their loads come from memory, and the length is known only at run time, so
+that the compiler does not unroll. It brings nothing where the length is a constant: the assembler unrolls such a loop
+by itself. It is pure cost where each iteration needs the result of the previous one: no load can be issued early, and
+the program grows with every iteration, all of which must be compiled and fetched. For XLA, `lax.scan(unroll=n)` poses
+the same question with kernels instead of instructions: XLA can fuse across the n steps of an iteration, but its program
+is n times as long.
 
 Sources: NVIDIA, CUDA C++ Best Practices Guide, "Branch Predication" and "Loop Counters Signed vs. Unsigned"; NVIDIA, CUDA
 Programming Guide v13, "C/C++ Language Extensions"; Volkov 2010, Better performance at lower occupancy (GTC).
@@ -140,18 +140,18 @@ def picture(figure: Any, row: Mapping[str, Any]) -> None:
 
 def answer() -> str:
     chain = lambda together: cdiv(STEPS, together)
-    return f"{chain(1)}, {chain(8)} and {chain(STEPS)} waits: the last needs a register for each value."
+    return f"{chain(1)}, {chain(8)} and {chain(STEPS)} waits; the last needs a register for each value."
 
 
 TOPIC = Topic(
     name="unrolling",
-    what="several turns of a loop at once",
+    what="several iterations of a loop at once",
     text=__doc__ or "",
     picture=picture,
-    exercise="A thread adds up 256 values from device memory. How often does it wait with 1, 8 or all loads in a row?",
+    exercise="A thread adds up 256 values from device memory. How often does it wait with 1, 8 or all loads issued at once?",
     answer=answer,
-    kernel="`kernels/max_pool/triton.py` writes out its window (`tl.static_range`); XLA's loops over time are compared with "
-    "eight steps in a turn as well (`xla unroll 8` in docs/comparison.md)",
+    kernel="`kernels/max_pool/triton.py` writes out its window (`tl.static_range`); the comparison also runs XLA's loops over "
+    "time unrolled by eight (`xla unroll 8` in docs/comparison.md)",
     cases=(
         _sums_case("a length known when it runs", "run time", "run time, eight"),
         _sums_case("a length known when it is compiled", "constant", "written out"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import pathlib
+import re
 from typing import Any
 
 from experiments.measuring import result
@@ -20,7 +21,9 @@ def number(value: float) -> str:
 
 
 def shown(figure: str, value: float) -> str:
-    """A counted figure; large numbers of bytes in KB, MB or GB."""
+    """A counted figure; large numbers of bytes in KB, MB or GB, a share as a percentage."""
+    if figure == "read_share":
+        return f"{value:.0%}"
     if figure.endswith("bytes") or figure.startswith("bytes_"):
         for limit, unit in ((1e9, "GB"), (1e6, "MB"), (1e4, "KB")):
             if value >= limit:
@@ -72,16 +75,29 @@ def counted(case: Row) -> str | None:
     if figures is None or value is None:
         return None
     before, after = (shown(case["figure"], figure) for figure in figures)
+    factor = number(value if value > 1 else 1 / value) if value and not math.isinf(value) else ""
+    if case["figure"] == "modelled_ms":
+        if judged(value).startswith("makes"):
+            return f"makes no difference here: {after} ms under the time model instead of {before}"
+        speed = "fast" if value > 1 else "slow"
+        return f"{judged(value)}: {factor} times as {speed} under the time model ({before} to {after} ms)"
+    unit = _unit(case["unit"], after)
     if judged(value).startswith("makes"):
-        same = "either way" if before == after else f"in place of {before}"
-        unit = case["unit"].replace("bytes", "byte", 1) if after == "1" else case["unit"]
-        unit = unit.removeprefix("bytes ") if after.endswith("B") else unit
-        return f"makes no difference here: {after} {unit} {same}"
-    if math.isinf(value) or value == 0:
-        return f"{judged(value)}: {after} in place of {before} {case['unit']}"
-    grows = case["more"] == (value > 1)
-    factor = value if value > 1 else 1 / value
-    return f"{judged(value)}: {number(factor)} times {'more' if grows else 'fewer'} {case['unit']} ({before} to {after})"
+        return f"makes no difference here: {after} {unit} {'either way' if before == after else f'instead of {before}'}"
+    if not factor:
+        return f"{judged(value)}: {after} {unit} instead of {before}"
+    grows, share = case["more"] == (value > 1), case["unit"].startswith("of ")
+    many = ("times the" if share else "times as many") if grows else "times less" if share else "times fewer"
+    return f"{judged(value)}: {factor} {many} {case['unit'].removeprefix('of ').removeprefix('the ')} ({before} to {after})"
+
+
+def _unit(unit: str, amount: str) -> str:
+    """What an amount counts: in the singular of one, and without "bytes" where the amount names KB, MB or GB."""
+    if amount.endswith("B"):
+        return unit.removeprefix("bytes ")
+    first, rest = re.match(r"((?:load |busy |resident |atomic )?\w+)(.*)", unit).groups()  # type: ignore[union-attr]
+    one = first.removesuffix("es") if first == "passes" else first.removesuffix("s")
+    return one + rest if amount == "1" else unit
 
 
 def timed(case: Row) -> str | None:
@@ -94,7 +110,7 @@ def timed(case: Row) -> str | None:
     if touch(before, after):
         text = f"makes no difference beyond the noise ({span})"
     elif judged(value).startswith("makes"):
-        text = f"makes no difference worth the name ({span})"
+        text = f"makes no difference above 5% ({span})"
     else:
         speed = f"{number(value)} times as fast" if value > 1 else f"{number(1 / value)} times as slow"
         text = f"{judged(value)}: {speed} ({span})"

@@ -36,7 +36,7 @@ class Part:
 
 
 def add_minutes(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--minutes", type=float, help="stop before so much time is over; the same command goes on from there")
+    parser.add_argument("--minutes", type=float, help="stop within this many minutes; the same command resumes")
 
 
 def deadline(minutes: float | None) -> float:
@@ -113,7 +113,7 @@ def complete(
         saved(record(), part.name)
         free()
     if left:
-        print(f"stopped for time; left: {len(left)}, next {left[0].name}. The same command goes on with them.")
+        print(f"stopped for time; left: {len(left)}, next {left[0].name}. The same command resumes.")
     return Completed(record() if done or old is None else old, done, [part.name for part in left])
 
 

@@ -10,7 +10,7 @@ from kernels.commands.dtypes import DTYPES
 
 Found = dict[str, Any]
 COUNTS = {"races": "races", "out_of_bounds": "out of bounds", "unwritten": "unwritten"}
-NOTHING = "Nothing was executed yet: `python -m experiments.execute` writes the file that this is read from.\n"
+NOTHING = "Nothing was executed yet: `python -m experiments.execute` writes the result file.\n"
 
 
 def _kernels(rows: Sequence[Found]) -> list[Found]:
@@ -49,7 +49,7 @@ def refused(records: Sequence[Found]) -> str:
         for row in record["cases"]
         if row["refused"] is not None
     ]
-    return f"\nNot executed, since they do not run there:\n\n{''.join(lines)}" if lines else ""
+    return f"\nNot executed, because they do not run on that architecture:\n\n{''.join(lines)}" if lines else ""
 
 
 def _reason(message: str) -> str:
@@ -91,7 +91,7 @@ def faults(records: Sequence[Found]) -> Table:
         rows.append(
             [kind, *map(str, numbers), _added([s["how"] for s in seen]), hidden, str(sum(len(s["missed"]) for s in seen))]
         )
-    return ["fault", ">put in", ">found", "by", "cannot show: why", ">missed"], rows
+    return ["fault", ">injected", ">found", "by", "no effect: why", ">missed"], rows
 
 
 def page(records: Sequence[Found], seeded: Sequence[Found]) -> str:
@@ -108,11 +108,11 @@ def sentence(records: Sequence[Found], seeded: Sequence[Found]) -> str:
         return NOTHING
     rows = [row for record in records for row in record["cases"]]
     found = ", ".join(f"{_total(rows, field) or 'no'} {name}" for field, name in (("races", "races"),))
-    found += f", {_total(rows, 'out_of_bounds') or 'no'} accesses out of bounds"
-    found += f", {_total(rows, 'unwritten') or 'no'} reads of memory that nobody wrote"
+    found += f", {_total(rows, 'out_of_bounds') or 'no'} out-of-bounds accesses"
+    found += f", {_total(rows, 'unwritten') or 'no'} reads of unwritten memory"
     where = " and ".join(record["device"] for record in records)
     text = (
-        f"The compiled code of every kernel in Triton is executed on a CPU, instruction by instruction: {len(rows):,} cases "
+        f"The compiled code of every Triton kernel was executed on a CPU, instruction by instruction: {len(rows):,} cases "
         f"for {where}, {_total(rows, 'launches'):,} launches, {_total(rows, 'instructions') / 1e6:.1f} million instructions; "
         f"{found}; {sum(map(_wrong, rows)) or 'no'} wrong results.\n"
     )
@@ -121,10 +121,10 @@ def sentence(records: Sequence[Found], seeded: Sequence[Found]) -> str:
         tried, showed = sum(s["tried"] for s in seen), sum(s["found"] for s in seen)
         missed = sum(len(s["missed"]) for s in seen)
         text += (
-            f"Of {tried:,} faults put into the code {showed:,} are found, {tried - showed - missed} cannot show, and "
-            f"{missed or 'none'} {'are' if missed != 1 else 'is'} missed.\n"
+            f"Of {tried:,} faults injected into the code, {showed:,} were found, {tried - showed - missed} have no effect in "
+            f"these launches, and {missed or 'none'} {'were' if missed != 1 else 'was'} missed.\n"
         )
     return text + (
-        "What this cannot know: how long anything takes, in which order a GPU's memory shows what is not ordered, and what the "
-        "assembler makes of it ([docs/kernels.md](docs/kernels.md)).\n"
+        "Execution cannot show how long anything takes, in which order a GPU makes unordered writes visible, or what the "
+        "assembler changes ([docs/kernels.md](docs/kernels.md)).\n"
     )

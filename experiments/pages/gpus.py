@@ -11,29 +11,29 @@ from kernels.runtime import gpus
 Found = dict[str, Any]
 HEAD = """# The kernels on each GPU
 
-What is known of GPUs that nobody has run these kernels on: what Triton and XLA compile for them, and what
-`implementation=None` chooses there. Counted in compiled programs, forward and backward, in bfloat16; nothing was
-measured.
+What Triton and XLA compile for eleven GPUs, and what `implementation=None` chooses on each. The kernels have not run on any
+of them: all figures are counted in compiled programs, forward and backward, in bfloat16; nothing was measured.
 `python -m experiments.comparison.gpus` writes the result files, `python -m experiments.report` this page.
 
-What a GPU is comes from JAX at run time (`kernels.device()`); the table of `kernels/runtime/gpus.py` is for GPUs that are
-not there, which `kernels.target(NAME)`, `python -m experiments.inspect MODEL --device NAME` and
-`python -m experiments.comparison.compiled operators --device NAME` take by the names used here.
+At run time JAX describes the GPU (`kernels.device()`). To compile for a GPU that is not present, `kernels.target(NAME)`,
+`python -m experiments.inspect MODEL --device NAME` and `python -m experiments.comparison.compiled operators --device NAME` take
+the names below, whose properties are in `kernels/runtime/gpus.py`.
 
 """
 CHOICE = """## What is chosen
 
-A kernel with a barrier across its grid (batch_norm_act, and rnn, lstm, gru) is chosen by itself only after
-`python -m kernels check` has passed on the GPU at hand, or `python -m kernels tune` has found it the fastest; until then it is
-XLA's code. All others are the hand-written kernel from the start. After the check each cell is the number of bytes of XLA's
-program over those of the hand-written kernels: above 1 is less to move. Batch norm is *resident* where slices of channels stay
-in the L2 cache between their two readings, forward, backward or both; else it streams, and has little to win.
+A kernel with a barrier across its grid (batch_norm_act, rnn, lstm, gru) is chosen by default only after
+`python -m kernels check` has passed on that GPU, or `python -m kernels tune` has found it fastest; until then XLA's code runs.
+For all other operators the hand-written kernel is chosen from the start. The table assumes that the check has passed. Each cell
+is the bytes of XLA's program divided by those of the hand-written kernels: above 1, the kernels transfer less. Batch norm is
+*resident* where slices of channels stay in the L2 cache between their two readings, forward, backward or both; elsewhere it
+*streams*, and has little to gain.
 
 """
-TAKEN = """## What a block takes
+TAKEN = """## Registers and shared memory
 
-Registers per thread and shared memory of a block, in KB, of the forward and the backward kernel; **bold** where registers ran
-out and are spilled to memory.
+Registers per thread and shared memory per block in KB, of the forward and of the backward kernel; **bold** where registers are
+spilled to memory.
 
 """
 TRAINED = """## A training step
@@ -130,12 +130,12 @@ def page(records: dict[str, Found]) -> str:
             markdown(*devices()),
             "\n" + CHOICE,
             markdown(*by_gpu(records, _choice)),
-            "\nRefused, so XLA's code is taken:\n\n" if refused else "",
+            "\nRefused, so XLA's code runs:\n\n" if refused else "",
             *refused,
             "\n" + TAKEN,
             markdown(*by_gpu(records, _taken)),
             "\n" + TRAINED,
             markdown(*training(records)),
-            "\n" + where(first | {"device": "all of them"}),
+            "\n" + where(first | {"device": "all eleven GPUs"}),
         ]
     )

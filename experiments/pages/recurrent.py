@@ -32,7 +32,7 @@ def time(found: Found) -> Table:
                 f"{xla['forward_ms']:.1f} / {xla['both_ms']:.1f}",
             ]
         )
-    header = ["shape", ">steps by layer", ">wavefront", ">µs a step", ">ms by layer", ">ms wavefront", ">ms XLA's loop"]
+    header = ["shape", ">steps by layer", ">wavefront", ">µs per step", ">ms by layer", ">ms wavefront", ">ms XLA's loop"]
     return header, rows
 
 
@@ -78,7 +78,7 @@ def unrolled(found: Found) -> Table:
         [unroll, *(f"{figures[f'{name}_kernels_per_step']:.1f}" for name in ("forward", "both"))]
         for unroll, figures in found["xla_unrolled"].items()
     ]
-    return ["steps per turn of the loop", ">kernels a step, forward", ">forward + backward"], rows
+    return ["unroll: steps per iteration", ">kernels per step, forward", ">forward + backward"], rows
 
 
 def loops(found: Found) -> Table:

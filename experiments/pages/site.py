@@ -129,9 +129,7 @@ def reference(package: str) -> str:
 
 def commands() -> str:
     """A page with each command: its docstring and its flags."""
-    text = (
-        "# Command line\n\n`--help` of each command lists what it takes; `make train`, `make test` and `make gpu` call them.\n"
-    )
+    text = "# Command line\n\n`--help` lists the flags of each command; `make train`, `make test` and `make gpu` call them.\n"
     for title, modules in COMMANDS.items():
         text += f"\n## {title}\n"
         for name in modules:
@@ -141,7 +139,7 @@ def commands() -> str:
             doc = ast.get_docstring(ast.parse(path.read_text())) or ""
             text += f"\n### `python -m {module}`\n\n{doc.replace('[', chr(92) + '[')}\n"  # no link in what is optional
             if flags := list(arguments(path)):
-                text += "\n| flag | what |\n| --- | --- |\n" + "".join(f"| `{name}` | {what} |\n" for name, what in flags)
+                text += "\n| flag | meaning |\n| --- | --- |\n" + "".join(f"| `{name}` | {what} |\n" for name, what in flags)
     return text
 
 

@@ -15,7 +15,7 @@ def summary(found: Found) -> str:
     runs, equal = (sum(case[name] for case in cases) for name in ("runs", "equal"))
     done = sum(cell["injected"] for case in cases for cell in case["faults"].values())
     findings = len(found["findings"])
-    said = f"{findings} finding{'s' * (findings != 1)}, listed in the file" if findings else "nothing else was found"
+    said = f"{findings} finding{'s' * (findings != 1)}, listed in the file" if findings else "no findings"
     return (
         f"{done} faults in {runs} runs and {found['seconds'] / 60:.0f} minutes (seed {found['seed']}): {equal} of {runs} ended "
         f"with the parameters of an undisturbed run; {said}.\n"

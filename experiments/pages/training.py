@@ -44,10 +44,11 @@ def on_a_cpu(compared: Found, python: Found) -> str:
         if "torch" in case["contenders"]
     )
     mean = statistics.geometric_mean(ratio for ratio, _, _ in ratios)
-    each = ", ".join(f"{model}{' trained' if train else ''} {ratio:.2f}" for ratio, model, train in ratios)
+    each = ", ".join(f"{model}{' training' if train else ''} {ratio:.2f}" for ratio, model, train in ratios)
     return (
-        f"Time over torch's, below 1 is faster (`python -m experiments.compare models --peers torch`, float32): {each}; "
-        f"geometric mean {mean:.2f}. Python's share of a training step is {python['seconds'] * 1e3:.2f} ms.\n"
+        "Our time divided by torch's; below 1 we are faster (`python -m experiments.compare models --peers torch`, float32): "
+        f"{each}; "
+        f"geometric mean {mean:.2f}. Python takes {python['seconds'] * 1e3:.2f} ms of a training step.\n"
     )
 
 
@@ -82,7 +83,7 @@ def conv_learning(found: Found) -> Table:
         if "runs" in run:
             row = _seeds(run, name, "digits, test", ".2%", "at least 98.5%")
         else:
-            row = [f"`{name}`", "64 images learned by heart", f"{run['accuracy']:.0%} after {run['steps']} steps", "100%"]
+            row = [f"`{name}`", "64 images memorized", f"{run['accuracy']:.0%} after {run['steps']} steps", "100%"]
             row.append(f"{run['seconds']:.0f}")
         rows.append(row)
     return ["network", "accuracy on", ">reached", ">aim", ">seconds"], rows
@@ -97,7 +98,7 @@ def fuzz(found: Found) -> Table:
     ]
     total = [f"{sum(f[key] for f in readers.values()):,}" for key in ("inputs", "taken", "refused")]
     findings = sum(sum(f["findings"].values()) for f in readers.values())
-    return ["reader", ">mutated files", ">accepted", ">refused", ">findings"], [*rows, ["in all", *total, str(findings)]]
+    return ["reader", ">mutated files", ">accepted", ">refused", ">findings"], [*rows, ["total", *total, str(findings)]]
 
 
 def fine_tuning(found: Found) -> Table:
@@ -106,7 +107,7 @@ def fine_tuning(found: Found) -> Table:
         [name, *(_spread(min(v), statistics.median(v), max(v), ".1%") for v in (by_each[str(each)] for each in found["each"]))]
         for name, by_each in found["accuracy"].items()
     ]
-    return ["images of a class", *(f">{each}" for each in found["each"])], rows
+    return ["images per class", *(f">{each}" for each in found["each"])], rows
 
 
 # One colour per strategy: grey for what fine-tuning is compared with.
@@ -185,4 +186,4 @@ def conv_transpose(cpu: Found, compiled: Found) -> Table:
             program = compiled["layers"][layer][form]
             row = [layer, form, f"{seconds['median'] * 1e3:.2f}", str(program["kernels"]), f"{program['bytes'] / 1e6:.1f}"]
             rows.append(row)
-    return ["layer", "form", ">CPU, ms", ">kernels, H200", ">MB moved, H200"], rows
+    return ["layer", "form", ">CPU, ms", ">kernels, H200", ">MB transferred, H200"], rows

@@ -22,9 +22,9 @@ class Recipe:
     model: str
     """Registry name; see `python -m zoo list`. Or MODULE:FUNCTION, a function of one's own that returns an nnx.Module."""
     data: str
-    """Data set: NAME, NAME:PATH, or one's own as MODULE:FUNCTION[:PATH]."""
+    """Data set: NAME, NAME:PATH, or your own as MODULE:FUNCTION[:PATH]."""
     task: Literal["classification", "language_model", "tagging", "gan"] = "classification"
-    """What is learned."""
+    """Kind of task."""
     epochs: float = 10
     """Passes over the training data."""
     steps: int | None = None
@@ -32,7 +32,7 @@ class Recipe:
     batch_size: int = 128
     """Examples per step, over all devices."""
     learning_rate: float = 1e-3
-    """Highest learning rate of the schedule."""
+    """Peak learning rate of the schedule."""
     optimizer: Literal["sgd", "adam", "adamw", "lamb", "rmsprop"] = "adamw"
     """sgd has Nesterov momentum."""
     momentum: float = 0.9
@@ -44,7 +44,7 @@ class Recipe:
     warmup_epochs: float = 0
     """Linear rise of the learning rate from zero, in epochs."""
     weight_decay: float = 0.0
-    """Decay of matrices and convolution kernels; biases and norms are left out."""
+    """Decay of matrices and convolution kernels, not of biases and norms."""
     clip_norm: float | None = None
     """Largest global norm of a gradient; larger ones are scaled down."""
     accumulate: int = 1
@@ -54,11 +54,11 @@ class Recipe:
     label_smoothing: float = 0.0
     """Share of the target spread evenly over all classes."""
     weights: str | None = None
-    """To start from: a file, a run, torchvision://NAME or hf://NAME."""
+    """Initial weights: a file, a run, torchvision://NAME or hf://NAME."""
     freeze_until: str | None = None
-    """First stage that is trained, such as layer4 or classifier."""
+    """First stage to train, such as layer4 or classifier; earlier ones are frozen."""
     layer_decay: float | None = None
-    """Factor on the learning rate per stage from the output."""
+    """Factor on the learning rate for each stage further from the output."""
     ema: float | None = None
     """Decay of a moving average of the weights, which evaluation then uses."""
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -66,36 +66,36 @@ class Recipe:
     implementation: Literal["auto", "xla", "triton", "pallas", "interpret", "ptx"] = "auto"
     """Kernels to use."""
     seed: int = 0
-    """Of the initial weights, the order of the data and every random draw."""
+    """Seed of the initial weights, the order of the data and all random draws."""
     evaluate_every: float = 1
     """Epochs between evaluations on the test data."""
     checkpoint_every: float = 1
     """Epochs between checkpoints."""
     mesh: str = "data=-1"
-    """Devices as named axes, such as data=4,model=2; -1: all there are."""
+    """Devices as named axes, such as data=4,model=2; -1 means all that remain."""
     early_stop: str | None = None
     """FIGURE[:N]: end after N evaluations (5) without a better FIGURE on the test data."""
     best: str | None = None
     """Figure on the test data; the checkpoint where it was best is kept too."""
     workdir: str | None = None
-    """Where the run is kept; runs/MODEL-DATA if not given."""
+    """Folder of the run; by default runs/MODEL-DATA."""
     resume: bool = True
-    """Continue the run found in workdir, or delete it."""
+    """Resume the run found in workdir, or replace it."""
     tracker: str = "tensorboard"
-    """Where figures go: tensorboard, none, MODULE:CLASS, several with commas."""
+    """Where figures go: tensorboard, none, or MODULE:CLASS; several are separated by commas."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    """The least that the console shows."""
+    """Lowest level that the console shows."""
     debug_nans: bool = False
-    """Name the operation that makes the first NaN; slow."""
+    """Name the operation that produces the first NaN; slow."""
     profile: int | None = None
-    """Steps to trace for xprof or Perfetto."""
+    """Number of steps to trace for xprof or Perfetto."""
     model_options: str = ""
-    """Further keywords of zoo.create_model, as NAME=VALUE,NAME=VALUE."""
+    """Options of zoo.create_model, as NAME=VALUE,NAME=VALUE."""
     data_options: str = ""
-    """Further keywords of the data set, in the same form."""
+    """Options of the data set, in the same form."""
     task_options: str = ""
-    """The same of the task. Of a GAN: loss=non_saturating, least_squares, hinge or wasserstein_gp; d_steps, fresh_latents,
-    penalty, r1, conditional, judge (docs/training.md)."""
+    """Options of the task, in the same form. For a GAN: loss=non_saturating, least_squares, hinge or wasserstein_gp; d_steps,
+    fresh_latents, penalty, r1, conditional, judge (docs/training.md)."""
 
     def __post_init__(self) -> None:
         for name, kind in type(self).__annotations__.items():

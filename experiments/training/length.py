@@ -42,4 +42,4 @@ def describe(old: dict[str, Any], recipe: Recipe, steps: int, per_epoch: int, ra
     line = f"made {'longer' if steps > before else 'shorter'}: {steps} steps, {before} before"
     if recipe.schedule == "constant":
         return line
-    return f"{line}; the {recipe.schedule} schedule now ends at step {steps}: the learning rate goes on at {rate():.3g}"
+    return f"{line}; the {recipe.schedule} schedule now ends at step {steps}: the learning rate continues at {rate():.3g}"

@@ -82,7 +82,7 @@ def _train(
     old, summary, look = processes.first(lambda: beginning.earlier(recipe, workdir))
     other_length = old is not None and length.is_other(old, recipe)
     if summary:
-        print_summary(say.console, summary, "Finished before; --no-resume trains anew")
+        print_summary(say.console, summary, "Already finished; --no-resume trains again")
         return summary
 
     mesh, settings = meshes.make_mesh(recipe.mesh), recipe.settings()

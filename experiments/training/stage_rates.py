@@ -30,7 +30,7 @@ def _before(model: nnx.Module, freeze_until: str | None) -> dict[str, tuple[str,
     if freeze_until not in names:
         raise UserError(f"{nearest('freeze_until', freeze_until, names)}; the stages are {', '.join(names)}")
     if freeze_until == names[0]:
-        raise UserError(f"freeze_until: {freeze_until} given, which is the first stage: nothing stands before it")
+        raise UserError(f"freeze_until: {freeze_until} given, which is the first stage: no stage precedes it")
     return {name: found[name] for name in names[: names.index(freeze_until)]}
 
 

@@ -70,5 +70,5 @@ def main(
             return 1
     console.print(f"written: {measured.path(here.device.kind)}", soft_wrap=True)
     if left:
-        console.print(f"stopped for time; {len(left)} cases are left, and the same command goes on with them")
+        console.print(f"stopped for time; {len(left)} cases are left; the same command resumes")
     return 1 if faults else 0

@@ -178,7 +178,7 @@ def test_help_explains_each_flag(capsys: pytest.CaptureFixture[str]) -> None:
     shown = capsys.readouterr().out
     for name in Recipe.__dataclass_fields__:
         assert f"--{name.replace('_', '-')}" in shown
-    assert "Highest learning rate of the schedule" in shown
+    assert "Peak learning rate of the schedule" in shown
 
 
 def test_a_workdir_that_cannot_be_written(capsys: pytest.CaptureFixture[str], tmp_path: pathlib.Path) -> None:

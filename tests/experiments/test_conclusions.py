@@ -67,7 +67,7 @@ def test_a_line_names_winner_and_ratio_in_80_columns() -> None:
     one = {"xla": timed(2e-3), "triton": timed(1e-3), "torch": {"failed": "OutOfMemory: " + "x" * 200}}
     cases = record([one, {"xla": timed(1e-3)}, {"xla": {"failed": "wrong: " + "y" * 90}}])["cases"]
     lines = [conclusions.line(case) for case in cases]
-    assert lines[0].endswith("ours 2.00x over XLA, 1 ms")
+    assert lines[0].endswith("ours 2.00x vs XLA, 1 ms")
     assert lines[1].endswith("XLA alone, 1 ms")
     assert "failed: wrong" in lines[2]
     assert {len(line) for line in lines} == {80}
@@ -84,10 +84,10 @@ def test_sentences_count_what_was_won() -> None:
     text = " ".join(conclusions.sentences(found))
     assert "the hand-written kernels are faster in 1, XLA in 1, no difference in 1 of 3 cases" in text
     assert "from 0.25 (max_pool 2, fwd + bwd) to 2.00 (max_pool 0, fwd + bwd)" in text
-    assert "1 of 3 cases are over it" in text
+    assert "1 of 3 cases exceeds it" in text
     assert "max_pool: XLA finds each maximum again" in text
     alone = " ".join(conclusions.sentences(record([{"xla": timed(2.0), "torch": timed(1.0)}])))
-    assert "only one of the two measured here" in alone
+    assert "Only XLA's code was measured here" in alone
     assert "torch is faster in 1 of 1 case" in alone
 
 

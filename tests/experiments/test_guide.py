@@ -64,14 +64,14 @@ def case(
     ("before", "after", "more", "sentence"),
     [
         (8, 2, False, "pays: 4 times fewer sectors (8 to 2)"),
-        (2, 8, False, "does not pay here: 4 times more sectors (2 to 8)"),
-        (2, 8, True, "pays: 4 times more sectors (2 to 8)"),
+        (2, 8, False, "does not pay here: 4 times as many sectors (2 to 8)"),
+        (2, 8, True, "pays: 4 times as many sectors (2 to 8)"),
         (8, 2, True, "does not pay here: 4 times fewer sectors (8 to 2)"),
-        (100, 101, False, "makes no difference here: 101 sectors in place of 100"),
+        (100, 101, False, "makes no difference here: 101 sectors instead of 100"),
         (5, 5, True, "makes no difference here: 5 sectors either way"),
-        (7, 0, False, "pays: 0 in place of 7 sectors"),
-        (0, 7, False, "does not pay here: 7 in place of 0 sectors"),
-        (0, 7, True, "pays: 7 in place of 0 sectors"),
+        (7, 0, False, "pays: 0 sectors instead of 7"),
+        (0, 7, False, "does not pay here: 7 sectors instead of 0"),
+        (0, 7, True, "pays: 7 sectors instead of 0"),
         (0, 0, False, "makes no difference here: 0 sectors either way"),
     ],
 )
@@ -85,11 +85,33 @@ def test_verdicts_follow_from_counts(before: float, after: float, more: bool, se
         ((0.004, 0.001), 0.01, "pays: 4 times as fast (4 to 1 ms)"),
         ((0.001, 0.004), 0.01, "does not pay here: 4 times as slow (1 to 4 ms)"),
         ((0.0012, 0.001), 0.2, "makes no difference beyond the noise (1.2 to 1 ms)"),
-        ((0.00103, 0.001), 0.001, "makes no difference worth the name (1.03 to 1 ms)"),
+        ((0.00103, 0.001), 0.001, "makes no difference above 5% (1.03 to 1 ms)"),
     ],
 )
 def test_verdicts_follow_from_times(times: tuple[float, float], noise: float, sentence: str) -> None:
     assert case(8, 2, times=times, noise=noise)["verdicts"]["measured"] == sentence
+
+
+@pytest.mark.parametrize(
+    ("figure", "unit", "before", "after", "sentence"),
+    [
+        ("modelled_ms", "ms", 4, 2, "pays: 2 times as fast under the time model (4 to 2 ms)"),
+        ("modelled_ms", "ms", 2, 4, "does not pay here: 2 times as slow under the time model (2 to 4 ms)"),
+        ("modelled_ms", "ms", 2, 2.01, "makes no difference here: 2.01 ms under the time model instead of 2"),
+        ("barriers", "barriers per block", 0, 1, "does not pay here: 1 barrier per block instead of 0"),
+        ("loads", "load instructions", 1, 1, "makes no difference here: 1 load instruction either way"),
+        ("constant_passes", "passes of a warp", 1, 1, "makes no difference here: 1 pass of a warp either way"),
+        ("spilled_bytes", "bytes spilled per thread", 2e4, 0, "pays: 0 bytes spilled per thread instead of 20 KB"),
+        ("read_share", "of the read bandwidth", 0.25, 1, "pays: 4 times the read bandwidth (25% to 100%)"),
+        ("relative_error", "of relative error", 0.1, 0.4, "does not pay here: 4 times the relative error (0.1 to 0.4)"),
+        ("read_share", "of the read bandwidth", 1, 1, "makes no difference here: 100% of the read bandwidth either way"),
+    ],
+)
+def test_verdicts_name_their_unit(figure: str, unit: str, before: float, after: float, sentence: str) -> None:
+    found = case(before, after, more=figure == "read_share") | {"figure": figure, "unit": unit}
+    for variant in found["variants"].values():
+        variant["compiled"] = {figure: next(iter(variant["compiled"].values()))}
+    assert verdict.counted(found) == sentence
 
 
 def test_a_variant_that_beats_both_is_named() -> None:
@@ -175,10 +197,10 @@ def test_stored_figures_of_both_devices_side_by_side(
     monkeypatch.setenv("COLUMNS", "200")
     assert run(command.main, ["unrolling", "--stored", "--out", str(tmp_path)]) == 0
     out = capsys.readouterr().out
-    assert out.count("Several turns of a loop at once") == 1, "the lesson once"
+    assert out.count("Several iterations of a loop at once") == 1, "the lesson once"
     table = out[out.index("lax.scan over 128 steps, XLA") :]
     head = next(line for line in table.splitlines() if "kernels" in line)
-    assert "ms by the model" in head or "modelled ms" in head
+    assert "modelled ms" in head
     assert "median ms" in head
     assert "compiled for nvidia-h200, float32, 128 x 32 x 128" in table
     assert "measured on 2 cores" in table

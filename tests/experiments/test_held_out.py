@@ -80,7 +80,7 @@ def test_early_stop_and_best_survive_interruptions(tmp_path: pathlib.Path, monke
         assert 9 in kept, "rotation leaves the best"
         assert kept[-2:] == [16, 18]
         assert len(kept) <= 4
-    assert "Finished before" in go(tmp_path / "parts", **changes)[1]
+    assert "Already finished" in go(tmp_path / "parts", **changes)[1]
 
     # More patience, and the run goes on; what it finds then is better.
     longer, _ = go(tmp_path / "parts", early_stop="accuracy:30", best="accuracy")

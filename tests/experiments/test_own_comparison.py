@@ -112,10 +112,10 @@ def test_the_end_says_what_was_compiled_where_only_xla_ran() -> None:
     text = conclusions.closing(one, result.load("compiled-operators", "nvidia-h200"))
     assert all(len(line) <= 80 for line in text.splitlines())
     said = " ".join(text.split())
-    assert "only one of the two measured here" in said
+    assert "Only XLA's code was measured here" in said
     assert "Compiled for nvidia-h200, not run" in said
     assert "in 1 of 1 case" in said, "the same operator alone"
-    assert "What is behind it: lenet5: one launch" in said
+    assert "Why: lenet5: one launch" in said
 
 
 def test_a_row_for_each_case_and_contender() -> None:

@@ -129,7 +129,7 @@ def test_a_second_run_in_the_same_folder_is_refused(workdir: pathlib.Path) -> No
 
 def test_a_lock_that_a_killed_run_left_holds_nobody(workdir: pathlib.Path) -> None:
     (workdir / folder.LOCK).write_text("process 1 on elsewhere")
-    assert "Finished before" in train(workdir)[1]
+    assert "Already finished" in train(workdir)[1]
 
 
 def test_an_error_leaves_no_empty_folders(tmp_path: pathlib.Path) -> None:

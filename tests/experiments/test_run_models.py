@@ -136,14 +136,14 @@ def test_a_schedule_that_ends_elsewhere_is_said(
     shutil.copytree(finished, workdir)
     _, shown = run(workdir, steps=8)
     # A cosine over eight steps is at half of its peak after four; over four it was at zero.
-    line = "made longer: 8 steps, 4 before; the cosine schedule now ends at step 8: the learning rate goes on at 0.0005"
+    line = "made longer: 8 steps, 4 before; the cosine schedule now ends at step 8: the learning rate continues at 0.0005"
     assert line in shown.splitlines()
     (workdir / "model.safetensors").unlink()
     _, shown = run(workdir, steps=8)  # a run that an earlier version finished gets its model
     assert "made longer" not in shown
     assert dict(zoo.weights_info(zoo.load_model(workdir)).figures)["steps"] == 8
     _, shown = run(workdir, steps=8)
-    assert "Finished before" in shown
+    assert "Already finished" in shown
 
     # Interrupted while it is made longer: it is unfinished, and ends where it was told to.
     monkeypatch.setattr("experiments.training.loop.Interrupts.__enter__", _received)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,12 +27,13 @@ def test_nothing_is_fused_across_it(rng: np.random.Generator) -> None:
 def test_it_is_transparent_to_transformations(rng: np.random.Generator) -> None:
     function = lambda x: (x**3).sum(-1)
     x, dx = (jnp.asarray(rng.normal(size=(4, 3))) for _ in range(2))
-    one, other = (
-        (f(x), jax.vmap(f)(x), jax.jvp(f, (x,), (dx,)), jax.grad(lambda x: f(x).sum())(x), jax.hessian(f)(x[0]))
-        for f in (function, apart(function))
-    )
-    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
-        np.testing.assert_array_equal(a, b)
+
+    def transformed(f: Any) -> list[jax.Array]:
+        gradient = jax.grad(lambda x: f(x).sum())(x)
+        return jax.tree.leaves((f(x), jax.vmap(f)(x), jax.jvp(f, (x,), (dx,)), gradient, jax.hessian(f)(x[0])))
+
+    for one, other in zip(transformed(function), transformed(apart(function)), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_pools_of_few_channels_are_apart_on_a_cpu(rng: np.random.Generator) -> None:

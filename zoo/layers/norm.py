@@ -19,8 +19,8 @@ from zoo.weights.names import TorchTensor
 class BatchNormAct(nnx.Module):
     """activation(batch_norm(x) + residual) over [batch, height, width, channels], one mean and variance per channel.
 
-    In training mode the batch's own statistics normalize, and the running ones move by `momentum` towards them, the variance
-    towards its unbiased estimate, as torch does (flax keeps the biased one). In evaluation mode the running ones normalize.
+    Training mode normalizes by the batch's statistics, and updates the running statistics by `momentum` towards them, the
+    variance towards its unbiased estimate, as in torch (flax keeps the biased one). Evaluation mode uses the running ones.
 
     Args:
       activation: None, "relu", ...: see kernels.batch_norm_act.

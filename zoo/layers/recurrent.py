@@ -26,7 +26,7 @@ class Recurrent(nnx.Module):
 
     The same function as torch.nn.RNN, LSTM or GRU with batch_first=True, and with packed sequences where `seq_lengths` is
     given. The weights are w_x_l0, w_h_l0_reverse and so on, shaped as in `kernels.CellWeights`, the transpose of torch's
-    weight_ih_l0, ...; torch's two biases are kept, so that weights travel both ways without a change.
+    weight_ih_l0, ...; torch's two biases are kept, so weights convert both ways without loss.
 
     Args:
       cell: "rnn_tanh", "rnn_relu", "lstm" or "gru".
@@ -37,7 +37,7 @@ class Recurrent(nnx.Module):
       dropout: probability with which each value between two layers is dropped in training mode, in [0, 1).
       proj_size: of an LSTM, the size to which outputs are projected (Sak et al. 2014); 0 for no projection.
       bias: whether to add biases.
-      reset_after: of a GRU, whether the reset gate is behind the recurrent product, as in torch; see kernels.gru.
+      reset_after: of a GRU, whether the reset gate is applied after the recurrent product, as in torch; see kernels.gru.
       dtype: dtype of inputs, outputs and products; None for the promotion of input and weights. The state is kept in at
         least float32.
       param_dtype: dtype of the weights.
@@ -152,7 +152,7 @@ class Recurrent(nnx.Module):
     def step(self, x: jax.Array, state: State | None = None) -> tuple[jax.Array, State]:
         """One time step, for streaming: [batch, input_size] and the state so far (None at the start) to output and new state.
 
-        Step after step gives the outputs that one call gives for the whole sequence.
+        Successive steps give the same outputs as one call on the whole sequence.
 
         Raises:
           ValueError: the layers are bidirectional, and so need the future.

@@ -29,7 +29,7 @@ class AlexNet(ImageModel):
     """Five convolutions, three overlapping 3x3/2 max-pools, three dense layers, as in torchvision.
 
     Input [batch, height, width, in_channels], at least 63 x 63 (224 in the paper); output logits [batch, num_classes], or, with
-    num_classes=0, what the last layer would read. Features: maps pool1, pool2, conv3, conv4, pool5 [batch, height, width,
+    num_classes=0, the input of the last layer. Features: maps pool1, pool2, conv3, conv4, pool5 [batch, height, width,
     channels]; fc6, fc7 [batch, 4096].
     """
 

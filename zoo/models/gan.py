@@ -270,7 +270,7 @@ def dcgan(
     form: str | None = None,
     **policy: Any,
 ) -> Gan:
-    """DCGAN at image_size x image_size, a power of two from 8 on.
+    """DCGAN at image_size x image_size, a power of two, at least 8.
 
     Args:
       generator_width, discriminator_width: channels of the layer next to the image; each further layer has twice as many.

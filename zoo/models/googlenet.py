@@ -49,7 +49,7 @@ class GoogLeNetOutputs(NamedTuple):
 
 
 class Inception(nnx.Module):
-    """Four branches side by side: 1x1; 1x1 then 3x3; 1x1 then 5x5 (3x3 in torchvision); 3x3 max-pool then 1x1.
+    """Four parallel branches: 1x1; 1x1 then 3x3; 1x1 then 5x5 (3x3 in torchvision); 3x3 max-pool then 1x1.
 
     Args:
       third_kernel: size of the third branch's second convolution.
@@ -119,14 +119,14 @@ class GoogLeNet(ImageModel):
     and inception3a to inception5b, [batch, height, width, channels]; pool [batch, 1024].
 
     Args:
-      num_classes: outputs; 0 for none, and then the output is what the last layer would read, and there are no auxiliary heads.
-      global_pool: "avg", "max", "avgmax" (the mean of both), or None, with num_classes=0, for the last map as it is.
+      num_classes: outputs; with 0 there is no last layer and no auxiliary head, and the output is the last layer's input.
+      global_pool: "avg", "max", "avgmax" (the mean of both), or, with num_classes=0, None for the unpooled last map.
       aux_logits: whether to have the two auxiliary heads.
       transform_input: map images normalized by ImageNet's mean and deviation to the range -1 to 1 that the published
-        weights expect. None stands for False until such weights are loaded from torchvision.
+        weights expect. None means False until such weights are loaded from torchvision.
       dropout, dropout_aux: rates before the last dense layer, and inside the auxiliary heads.
-      merge_branches: run the 1x1 convolutions of an inception module that read one input as one convolution; the same
-        function and the same parameters.
+      merge_branches: merge the 1x1 convolutions of an inception module that read the same input into one convolution, with
+        the same result and the same parameters.
       space_to_depth: see `Conv`; the stem's.
       remat: names of stages to rematerialize, or True for all.
     """
@@ -267,7 +267,7 @@ class GoogLeNetOriginal(GoogLeNet):
     """GoogLeNet as published: 5x5 third branches, local response norm in the stem, biases instead of batch normalization.
 
     Its auxiliary heads take 5x5 means at stride 3. The paper gives no initial values; these are He et al.'s, with which the
-    network trains without the batch normalization that later ones lean on. Input as `GoogLeNet`.
+    network trains without batch normalization. Input as `GoogLeNet`.
     """
 
     third_kernel = 5

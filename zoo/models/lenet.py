@@ -1,4 +1,4 @@
-"""LeNet-5: as everybody builds it today, and as LeCun, Bottou, Bengio and Haffner published it in 1998."""
+"""LeNet-5: the modern form, and as LeCun, Bottou, Bengio and Haffner published it in 1998."""
 
 from __future__ import annotations
 
@@ -124,9 +124,9 @@ class LeNet5Original(nnx.Module):
     """LeNet-5 as published: scaled tanh, trainable subsampling, partial connections in C3, radial basis function output.
 
     Input [batch, 32, 32, 1], with the paper's scaling white -0.1 and black 1.175. The output [batch, num_classes] is the
-    negative squared distance to each class's fixed target code (a 7x12 bitmap of the digit), so that the largest is the
-    answer and the softmax cross-entropy of it is the paper's discriminative criterion (eq. 9 with j large). Exactly 60,000
-    trainable parameters for ten classes or any other number, since the codes are not trained.
+    negative squared distance to each class's fixed target code (a 7x12 bitmap of the digit), so that the largest marks
+    the predicted class, and its softmax cross-entropy is the paper's discriminative criterion (eq. 9 with j large). There are
+    exactly 60,000 trainable parameters for any number of classes, since the codes are not trained.
     """
 
     stages = ("c1", "s2", "c3", "s4", "c5", "f6")

@@ -84,13 +84,13 @@ class LanguageModel(_SequenceModel):
     """Logits of the next character at every step: embedding, recurrent layers, one linear layer.
 
     Input token ids [batch, time]; output logits [batch, time, num_classes]. With `initial_state`, or `step`, the state is
-    carried on, and a text may be read in pieces.
+    carried over, so a text may be read in pieces.
     """
 
     def __call__(
         self, x: jax.Array, initial_state: State | None = None, *, return_state: bool = False
     ) -> jax.Array | tuple[jax.Array, State]:
-        """Logits, and with `return_state` the state after the last step as well, to hand to the next call."""
+        """Logits, and with `return_state` also the state after the last step, for the next call."""
         self._check_tokens(x)
         hidden, state = self.recurrent(self.embedding(x), initial_state)
         logits = self._logits(hidden)
@@ -109,10 +109,10 @@ class LanguageModel(_SequenceModel):
 
 
 class SequenceClassifier(_SequenceModel):
-    """One class for a whole sequence [batch, time, in_channels], read off the final state of the last layer.
+    """One class for a whole sequence [batch, time, in_channels], from the final state of the last layer.
 
-    With two directions that is the state after the last step beside that after the first. Output logits
-    [batch, num_classes]; with `seq_lengths` [batch], steps beyond a sequence's length count for nothing.
+    With two directions, this is the state after the last step concatenated with that after the first. Output logits
+    [batch, num_classes]; with `seq_lengths` [batch], steps beyond a sequence's length are ignored.
     """
 
     def __call__(self, x: jax.Array, seq_lengths: jax.Array | Sequence[int] | None = None) -> jax.Array:

@@ -116,7 +116,7 @@ class BasicBlock(_Block):
 
 
 class Bottleneck(_Block):
-    """1x1, 3x3 and 1x1 convolutions; the stride is the 3x3's ("v1.5"), where the paper has it on the first 1x1."""
+    """1x1, 3x3 and 1x1 convolutions; the stride is in the 3x3 convolution ("v1.5"); in the paper it is in the first 1x1."""
 
     expansion, convolutions = 4, 3
 
@@ -164,8 +164,8 @@ class ResNet(ImageModel):
       zero_init_residual: start the last norm of each block at zero, so that every block starts as the identity.
       groups, width_per_group: of the 3x3 convolutions in bottlenecks (ResNeXt, Wide ResNet).
       replace_stride_with_dilation: for each stage but the first, whether to dilate instead of striding.
-      num_classes: outputs; 0 for none, and then the output is what the last layer would read.
-      global_pool: "avg", "max", "avgmax" (the mean of both), or None, with num_classes=0, for the last map as it is.
+      num_classes: outputs; with 0 there is no last layer, and the output is its input.
+      global_pool: "avg", "max", "avgmax" (the mean of both), or, with num_classes=0, None for the unpooled last map.
       dropout: rate before the last layer.
       stochastic_depth: rate at which the last block's branch is dropped per example; it grows linearly from 0 at the first.
       space_to_depth: see `Conv`; the stem's.

@@ -37,7 +37,7 @@ class VGG(ImageModel):
 
     Args:
       depths: convolutions per block.
-      num_classes: outputs; 0 for none, and then the output is what the last layer would read.
+      num_classes: outputs; with 0 there is no last layer, and the output is its input.
       batch_norm: whether each is followed by batch normalization.
       dropout: rate between the dense layers.
       remat: names of stages to rematerialize, or True for all.

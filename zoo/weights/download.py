@@ -31,7 +31,7 @@ PathLike = str | os.PathLike
 
 
 class DownloadError(OSError):
-    """The file could not be fetched, or is not the one it should be."""
+    """The file could not be downloaded, or its checksum is wrong."""
 
 
 def cache_dir(cache: PathLike | None = None) -> pathlib.Path:
@@ -57,13 +57,13 @@ def fetch_torchvision(name: str, cache: PathLike | None = None, progress: bool |
 def download(
     url: str, *, sha256: str | None = None, cache: PathLike | None = None, progress: bool | None = None
 ) -> pathlib.Path:
-    """The local file of a URL, from the cache folder where it is there; then no connection is made.
+    """The local file of a URL. If it is in the cache folder, no connection is made.
 
     Args:
-      sha256: of the file, or its first eight hex digits or more; not needed where the file's name ends in them, as in
+      sha256: of the file, or at least its first eight hex digits; not needed if the file's name ends in them, as in
         "resnet50-11ad3fa6.pth".
-      cache: folder to keep it in; None for $ZOO_CACHE, or the user's own.
-      progress: whether to show a bar on standard error; None for where that is a terminal.
+      cache: folder to keep it in; None for $ZOO_CACHE, or the user's cache folder.
+      progress: whether to show a bar on standard error; None shows one only in a terminal.
 
     Raises:
       ValueError: not a URL, or no checksum.

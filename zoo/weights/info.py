@@ -15,17 +15,17 @@ KEY = "jax-kernel-zoo"  # of the metadata
 
 @dataclasses.dataclass(frozen=True)
 class WeightsInfo:
-    """What is known of some weights beside their values. Empty is what is not known.
+    """What is known of weights besides their values. A field is empty if nothing is known.
 
     Attributes:
       source: where they were loaded from.
-      model: registry name of the model they are of.
-      options: the keywords of `zoo.create_model` that it was built with, as JSON.
+      model: registry name of their model.
+      options: the keywords of `zoo.create_model` with which it was built, as JSON.
       classes: names of the classes, in the order of the outputs.
-      vocabulary: what the token ids that the model reads stand for.
-      preprocessing: how an image becomes what the model reads.
-      data: what they were trained on.
-      figures: (name, value) pairs of what they reached, such as ("test accuracy", 0.9918).
+      vocabulary: the tokens of the ids that the model reads.
+      preprocessing: of images for the model.
+      data: the data they were trained on.
+      figures: (name, value) pairs of their results, such as ("test accuracy", 0.9918).
     """
 
     source: str = ""
@@ -94,5 +94,5 @@ def _texts(values: Any) -> tuple[str, ...]:
 
 
 def weights_info(model: Any) -> WeightsInfo:
-    """What is known of the weights that were loaded into a model; all empty where none were."""
+    """What is known of the weights that were loaded into a model; all fields are empty if none were."""
     return getattr(model, "zoo_weights", None) or WeightsInfo()

@@ -25,13 +25,13 @@ logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class LoadReport:
-    """What `load_weights` did, by the names of the source.
+    """What `load_weights` did, by the names in the source.
 
     Attributes:
-      loaded: tensors taken over as they are.
+      loaded: tensors copied unchanged.
       adapted: kernels of the first layer, summed or repeated for another number of channels.
-      kept: tensors of a classifier with another number of classes, which the model keeps as they were drawn.
-      skipped: what else the source holds: a checkpoint's epoch, optimizer, settings.
+      kept: tensors of a classifier with another number of classes, for which the model keeps its initial values.
+      skipped: other entries of the source, such as a checkpoint's epoch, optimizer or settings.
     """
 
     loaded: tuple[str, ...]
@@ -44,8 +44,8 @@ class WeightsMismatchError(ValueError):
     """The weights are not those of this model; the message names the first few differences.
 
     Attributes:
-      missing, unexpected: every name that the weights lack, or have beyond the model's.
-      misshapen: every tensor of another shape or kind, with both.
+      missing, unexpected: all names that only the model has, and all that only the weights have.
+      misshapen: all tensors whose shape or kind differs, with both.
     """
 
     def __init__(self, model: str, missing: list[str], unexpected: list[str], misshapen: list[str], prefix: str):
@@ -70,26 +70,26 @@ def load_weights(
     Args:
       source: a .safetensors file in torch's layout or the zoo's own (`save_weights` writes both); a file that torch.save
         wrote (.pth, .pt, .pth.tar, .ckpt, .bin), read without torch and without running code from it; a torch state_dict, or
-        any mapping from torch's names to arrays; a checkpoint, file or mapping, that holds a state_dict beside other things,
-        which are left out: averaged weights before others; "torchvision://NAME" (`model_info(...).weights` lists the names);
+        any mapping from torch's names to arrays; a checkpoint, file or mapping, that holds a state_dict among other entries,
+        which are ignored (averaged weights are preferred); "torchvision://NAME" (`model_info(...).weights` lists the names);
         `"hf://owner/repo[/file][@revision]"`; an https:// URL of a file; the folder of `zoo.save_model` or of a training run,
-        whose newest checkpoint is taken while it is not finished, or the folder of one checkpoint.
-      adapt: whether a model may differ from the weights in its ends. A classifier with another number of classes then keeps
-        what was drawn for it, and the first kernel is fitted to another number of channels as timm does: summed for one
-        channel, else repeated and scaled by the ratio. Both are logged. Without, such a difference is an error.
-      prefix: what stands before each name in the weights and not in the model, such as "backbone."; the tensors without are
-        left out. None takes off what torch.compile, data parallelism, averaging and training scripts put there; "" nothing.
-      cache: folder for what is downloaded; None for $ZOO_CACHE, or the user's own. A file that is there needs no network.
-      sha256: of the file at a URL, needed where its name does not end in the first eight hex digits.
-      progress: whether a download shows a bar; None for where standard error is a terminal.
+        whose newest checkpoint is used if it is unfinished, or the folder of one checkpoint.
+      adapt: whether the model's first and last layer may differ from the weights. A classifier with another number of classes
+        then keeps its initial values, and the first kernel is adapted to another number of channels as in timm: summed for
+        one channel, else repeated and scaled by the ratio. Both are logged. With False, such a difference is an error.
+      prefix: what precedes each name in the weights but not in the model, such as "backbone."; tensors without it are ignored.
+        None strips the prefixes of torch.compile, data parallelism, averaging and training scripts; "" strips none.
+      cache: folder for downloads; None for $ZOO_CACHE, or the user's cache folder. A file that is there needs no network.
+      sha256: of the file at a URL, needed if its name does not end in the first eight hex digits.
+      progress: whether a download shows a bar; None shows one only if standard error is a terminal.
 
     Returns:
-      What was loaded, adapted, kept and left out.
+      What was loaded, adapted, kept and skipped.
 
     Raises:
-      WeightsMismatchError: names are missing or unexpected, or shapes differ: all at once, and the model untouched.
-      WeightsFileError: the file is damaged, or is no file of weights.
-      DownloadError: the file cannot be fetched, or is not the one published.
+      WeightsMismatchError: names are missing or unexpected, or shapes differ; the model is unchanged.
+      WeightsFileError: the file is damaged, or is not a file of weights.
+      DownloadError: the file cannot be downloaded, or is not the one published.
       ValueError: `source` is none of the above, or no name in it begins with `prefix`.
     """
     found_in, info = read(source, cache, sha256, progress)
@@ -154,11 +154,11 @@ def save_weights(
     layout: Literal["torch", "zoo"] = "torch",
     info: WeightsInfo | None = None,
 ) -> None:
-    """Write every parameter, running statistic and counter to a .safetensors file, in one step or not at all.
+    """Write every parameter, running statistic and counter to a .safetensors file, atomically.
 
     Args:
-      layout: "torch" for torch's names and layouts, so that torch's load_state_dict takes them; "zoo" for the model's own.
-      info: what the file's metadata say of them; `zoo.save_model` gathers it.
+      layout: "torch" for torch's names and layouts, as torch's load_state_dict expects; "zoo" for the model's own.
+      info: what the file's metadata say about them; `zoo.save_model` collects it.
 
     Raises:
       ValueError: the path does not end in .safetensors, or the layout is unknown.
@@ -181,7 +181,7 @@ def torch_arrays(model: nnx.Module) -> dict[str, np.ndarray]:
 def to_torch_state_dict(model: nnx.Module) -> dict[str, Any]:
     """Torch's state_dict of the model, as torch tensors on the CPU, for torch's load_state_dict.
 
-    Bit for bit what `load_weights` took, running statistics and counters included, where the parameters have its dtype.
+    Bit for bit what `load_weights` read, including running statistics and counters, if the parameters have the same dtype.
 
     Raises:
       ModuleNotFoundError: torch is not installed (`zoo.weights.torch_arrays` does not need it).

@@ -21,11 +21,11 @@ Found = dict[str, Any]
 HOW = {
     "measured": ("Measured", "timed on the device named"),
     "compiled": ("Compiled", "counted in programs that were not run"),
-    "modelled": ("Modelled", "times that a formula gives to those counts"),
-    "executed": ("Executed", "compiled kernels run instruction by instruction on a CPU: right or wrong, not fast or slow"),
+    "modelled": ("Modelled", "times computed from those counts by a formula"),
+    "executed": ("Executed", "compiled kernels run instruction by instruction on a CPU: shows correctness, not speed"),
 }
 LINK = re.compile(r" \(\[.*?\]\(.*?\)\)")  # to a page of docs/, which does not travel with this one
-NO_GPU = "No GPU has been timed yet: all that is said of a GPU below was compiled or modelled."
+NO_GPU = "Nothing has been timed on a GPU yet: all GPU figures below are compiled or modelled."
 
 
 def _found(folder: pathlib.Path, *names: str) -> list[Found]:

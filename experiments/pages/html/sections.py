@@ -68,7 +68,7 @@ def measured(records: Sequence[Found]) -> Section:
     columns += [_column(f"{_named(name)}, ms", digits=3) for name in order]
     rivals = [name for name in order if name != "XLA"]
     columns += [_column(f"{_named(name)} / XLA, speedup", digits=3) for name in rivals]
-    columns += [_column("faster", "side"), _column("XLA of the floor, %", digits=2)]
+    columns += [_column("faster", "side"), _column("XLA's share of the floor, %", digits=2)]
     rows = []
     for record in records:
         for case in record["cases"]:
@@ -81,7 +81,10 @@ def measured(records: Sequence[Found]) -> Section:
             rows.append([*row, _named(conclusions.outcome(case, "median").winner), share])
     bars = None
     if rivals:
-        bars = {"column": f"{_named(rivals[0])} / XLA, speedup", "label": f"speedup of {_named(rivals[0])} over XLA's code"}
+        bars = {
+            "column": f"{_named(rivals[0])} / XLA, speedup",
+            "label": f"speedup of {_named(rivals[0])} relative to XLA's code",
+        }
     about = (
         "Medians of alternating blocks; each result was checked first. 'even': the ranges from the 20th to the 80th percentile "
         f"touch. {conclusions.OVER}"
@@ -102,7 +105,10 @@ def counted(records: Sequence[Found]) -> Section:
             ratio = duel.ratio("bytes")
             rows.append([*row, ratio, "even" if verdict.even(ratio) else "ours" if ratio > 1 else "XLA"])
     about = "Counted in the programs that XLA and Triton compile for this device; nothing was run. 'even': within 5%."
-    bars = {"column": "bytes, XLA / ours", "label": "bytes that XLA's code moves, over those of the hand-written kernels"}
+    bars = {
+        "column": "bytes, XLA / ours",
+        "label": "bytes of XLA's code, divided by those of the hand-written kernels",
+    }
     return _section("compiled", "Counts", about, records, columns, rows, bars=bars, roofline=None, winner="fewer bytes")
 
 
@@ -121,10 +127,8 @@ def modelled(records: Sequence[Found]) -> Section:
         for record in records
         for duel in verdict.duels(record)
     ]
-    about = (
-        "A formula turns the counts into time: bytes at the memory's rate, products at the peak, launches. Nothing was timed."
-    )
-    bars = {"column": "modelled speedup", "label": "modelled speedup of the hand-written kernels over XLA's code"}
+    about = "A formula computes times from the counts: bytes at the memory's rate, products at the peak, launches; not timed."
+    bars = {"column": "modelled speedup", "label": "modelled speedup of the hand-written kernels"}
     return _section("modelled", "Modelled times", about, records, columns, rows, bars=bars, roofline=_roofline(records))
 
 
@@ -141,8 +145,8 @@ def launches(record: Found) -> Section:
         for row in record["rows"]
         for launch in row.get("launches", ())
     ]
-    about = "Registers are of a thread, shared memory is of a block. Counted in machine code; nothing was run."
-    return _section("compiled", "What a block takes", about, [record], columns, rows, bars=None, roofline=None)
+    about = "Registers are per thread, shared memory per block. Counted in machine code; nothing was run."
+    return _section("compiled", "Registers and shared memory", about, [record], columns, rows, bars=None, roofline=None)
 
 
 def choices(record: Found) -> Section:
@@ -158,7 +162,10 @@ def choices(record: Found) -> Section:
             fewer = "even" if verdict.even(ratio) else "ours" if ratio > 1 else "XLA"
             rows.append([row["name"], row["operator"], row["checked"], *counts, ratio, fewer])
     about = "One shape of each operator, forward and backward, in bfloat16. Counted in compiled programs; nothing was run."
-    bars = {"column": "bytes, XLA / ours", "label": "bytes that XLA's code moves, over those of the hand-written kernels"}
+    bars = {
+        "column": "bytes, XLA / ours",
+        "label": "bytes of XLA's code, divided by those of the hand-written kernels",
+    }
     return _section("compiled", "Counts", about, [record], columns, rows, bars=bars, roofline=None, winner="fewer bytes")
 
 
@@ -168,5 +175,5 @@ def executed_operators(records: Sequence[Found]) -> Section:
     columns = [_column("of", "text"), _column("architecture", "text")]
     columns += [_column(name.lstrip(">"), digits=2 if "error" in name else 0) for name in header[2:]]
     cells = [[*row[:2], *(float(cell.replace(",", "")) if cell else None for cell in row[2:])] for row in rows]
-    about = "The PTX of each kernel, run instruction by instruction on a CPU; says what is right or wrong, never how fast."
+    about = "The PTX of each kernel, run instruction by instruction on a CPU. This shows correctness, never speed."
     return _section("executed", "Operators", about, records, columns, cells, bars=None, roofline=None)
