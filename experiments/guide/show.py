@@ -151,6 +151,9 @@ def show(topic: Topic, found: Found, console: Console) -> None:
                     named = escape(f"{case['better']} in place of {case['baseline']}")
                     console.print(f"{named}: [bold]{text}[/] ({obtained(record, how, case['figure'])})", highlight=False)
         console.print()
+    for case in topic.cases:
+        if case.name not in by_case and case.figure is None and not case.runnable("cpu"):
+            console.print(f"[bold]{escape(case.name)}[/]: only timing on a GPU can tell.\n", highlight=False)
     if topic.exercise:
         answer = topic.answer() if topic.answer is not None else ""
         console.print(f"Exercise: {topic.exercise}\nAnswer: {answer}\n", highlight=False, markup=False)

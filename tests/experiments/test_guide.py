@@ -8,6 +8,7 @@ import json
 import pathlib
 from typing import Any
 
+import jax
 import pytest
 from rich.console import Console
 
@@ -213,6 +214,22 @@ def test_the_size_shown_is_that_which_was_compiled_for() -> None:
     show.show(topic, [(tables.rows_of(record)["precision"], record)], Console(file=out, width=80))
     size = " x ".join(map(str, topic.cases[0].sizes["compile"]))
     assert f"compiled for nvidia-h200, bfloat16, {size}\n" in out.getvalue()
+
+
+def test_a_case_that_only_a_clock_decides_is_named() -> None:
+    record, out = verdict.read(result.RESULTS / "nvidia-h200" / "guide.json"), io.StringIO()
+    show.show(topics.load("memory_use"), [(tables.rows_of(record)["memory_use"], record)], Console(file=out, width=80))
+    assert "from pinned memory: only timing on a GPU can tell." in out.getvalue()
+    assert out.getvalue().count("only timing on a GPU") == 1
+
+
+def test_a_program_is_timed_with_the_options_that_it_is_counted_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, seen = topics.load("launches").cases[0], []
+    monkeypatch.setattr(jax, "jit", lambda call, *, compiler_options=None: seen.append(compiler_options))
+    for variant in one.variants:
+        session.contender(one, variant)
+    assert seen == [{"xla_gpu_enable_command_buffer": ""}, None]
+    assert not one.runnable("cpu"), "which has no graphs"
 
 
 def test_every_topic_has_a_picture_and_an_exercise_whose_answer_runs() -> None:
