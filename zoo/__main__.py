@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import argparse
 import pathlib
+import re
 import sys
+import textwrap
 from collections.abc import Sequence
 
 import jax.numpy as jnp
@@ -23,22 +25,35 @@ def _list(pattern: str) -> None:
     names = zoo.list_models(pattern)
     if not names:
         raise ValueError(f"pattern: no model matches {pattern!r}; known models: {', '.join(zoo.list_models())}")
-    print(f"{'name':<22} {'family':<10} {'parameters':>12} {'GMACs':>9}  {'input':<15} paper")
+    print(f"{'name':<18} {'family':<9} {'parameters':>11} {'GMACs':>6} {'input':<9} paper")
     for info in map(zoo.model_info, names):
-        shape = "x".join(map(str, info.input_shape))
-        print(f"{info.name:<22} {info.family:<10} {info.params:>12,} {info.macs / 1e9:>9.4f}  {shape:<15} {info.paper}")
+        shape, macs = "x".join(map(str, info.input_shape)), info.macs / 1e9
+        figures = f"{info.params:>11,} {macs:>6.{4 if macs < 10 else 3}f}"
+        print(f"{info.name:<18} {info.family:<9} {figures} {shape:<9} {_cited(info.paper)}")
+
+
+def _cited(paper: str) -> str:
+    """A paper's first author and year, where it begins with authors and year; its title stands in `info`."""
+    found = re.match(r"(.*?) (\d{4}),", paper)
+    if found is None:
+        return paper
+    first = re.split(r",| et al\.", found[1])[0]
+    return f"{first}{' et al.' if first != found[1] else ''} {found[2]}"
 
 
 def _info(name: str) -> None:
     info = zoo.model_info(name)
-    print(f"{info.name}: {info.paper}")
+    print(textwrap.fill(f"{info.name}: {info.paper}", 80, break_on_hyphens=False))
     print(f"input {' x '.join(map(str, info.input_shape))}, {info.num_classes} outputs")
-    print(f"weights: {', '.join(info.weights) or 'none published'}\n")
-    print(f"{'layer':<28} {'kind':<16} {'output':<18} {'parameters':>12} {'multiply-adds':>15}")
+    print(textwrap.fill(f"weights: {', '.join(info.weights) or 'none published'}", 80, break_on_hyphens=False) + "\n")
     dtype = jnp.int32 if info.family == "recurrent" and len(info.input_shape) == 1 else jnp.float32
+    rows = [("layer", "kind", "output", "parameters", "multiply-adds")]
     for row in zoo.summarize(_abstract(name), info.input_shape, dtype):
         shape = "x".join(map(str, row.output_shape))
-        print(f"{row.path or 'total':<28} {row.kind:<16} {shape:<18} {row.params:>12,} {row.macs:>15,}")
+        rows.append((row.path or "total", row.kind, shape, f"{row.params:,}", f"{row.macs:,}"))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for cells in rows:
+        print(" ".join(f"{cell:{'<' if n < 3 else '>'}{widths[n]}}" for n, cell in enumerate(cells)))
 
 
 BAR = 30  # characters of a probability of one

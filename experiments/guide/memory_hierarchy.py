@@ -17,7 +17,8 @@ counts as fitting if it takes no more than `L2_SHARE` (0.6) of the cache, the ru
 `kernels/batch_norm_act/config.py`: the rest is left for data that stream through.
 
 Sources: NVIDIA, CUDA Programming Guide v13, "GPU Device Memory Spaces" and "Compute Capabilities"; NVIDIA, Hopper Tuning
-Guide, "Memory System"; te42kyfo/gpu-benches, gpu-l2-cache/h200.txt and gpu-latency/h100_pcie.txt; caps-tum/mt4g,
+Guide, "Memory System"; te42kyfo/gpu-benches, gpu-l2-cache/h200.txt, gpu-l2-cache/h100_pcie.txt (an H100 PCIe: 6.9 TB/s,
+half of that at 40 MB, the rate of its memory from 48 MB on) and gpu-latency/h100_pcie.txt; caps-tum/mt4g,
 results/H100NVL.json; Chips and Cheese 2023, Nvidia's H100: Funny L2, and Tons of Bandwidth (50 MB of the chip's 60
 enabled); Lam, Rothberg and Wolf 1991, The cache performance and optimizations of blocked algorithms (ASPLOS).
 """

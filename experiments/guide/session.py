@@ -54,7 +54,7 @@ def contender(case: Case, variant: Variant) -> Contender:
     if case.kind == "host":  # the procedure itself decides when its inputs go to the device
         return Contender(variant.call, prepare=lambda inputs: inputs, to_numpy=evidence.outputs, profiled=False)
     call = functools.partial(variant.call, implementation="triton") if case.kind == "kernel" else variant.call
-    return Contender(jax.jit(call), to_numpy=evidence.outputs)
+    return Contender(jax.jit(call, compiler_options=dict(variant.options) or None), to_numpy=evidence.outputs)
 
 
 def timed(case: Case, variants: Sequence[Variant], options: Options) -> dict[str, dict[str, Any]]:
@@ -106,7 +106,7 @@ def run_case(case: Case, options: Options) -> dict[str, Any] | None:
                 found[name]["failed"] = figures["failed"]
             else:
                 found[name]["measured"] = figures | {"floor_fraction": None if floor is None else floor / figures["median"]}
-    size = case.sizes.get(options.platform, case.sizes["check"])
+    size = next(case.sizes[name] for name in (options.platform, "compile", "check") if name in case.sizes)
     row = {name: getattr(case, name) for name in ("name", "kind", "dtype", "baseline", "better", "figure", "unit", "more")}
     row |= {"size": list(size), "floor_seconds": floor, "variants": found}
     return row | {"verdicts": {"compiled": None, "measured": None}}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -13,6 +14,7 @@ from experiments.guide.topic import FIGURES, Topic
 from experiments.guide.verdict import shown
 
 MOST = 7  # counted columns
+NAMES, GAP = (24, 14), 3  # characters of a variant's name in one line, if need be; and those between two columns
 
 
 def columns(case: dict[str, Any]) -> list[str]:
@@ -68,10 +70,13 @@ def obtained(record: dict[str, Any], how: str, figure: str | None) -> str:
 Found = list[tuple[dict[str, Any], dict[str, Any]]]  # the same case, or topic, of several records: its row, and the record
 
 
-def where(case: dict[str, Any], record: dict[str, Any]) -> str:
-    """Where a case's figures are from, and its size there."""
+def where(case: dict[str, Any], record: dict[str, Any], sizes: Mapping[str, Sequence[int]]) -> str:
+    """Where a case's figures are from, and its size there; `sizes` are those of the topic's case."""
     how = "measured on" if record["measured"] else "compiled for"
-    size = f", {' x '.join(map(str, case['size']))}" if case["size"] else ""
+    timed = any(variant["measured"] for variant in case["variants"].values())
+    # The row's own size is that of the clock, or without one of the check.
+    found = case["size"] if timed else sizes.get("compile", case["size"])
+    size = f", {' x '.join(map(str, found))}" if found else ""
     return f"{how} {record['device']}, {case['dtype']}{size}"
 
 
@@ -89,6 +94,31 @@ def beside(found: Found) -> tuple[list[str], list[list[str]]]:
     return heads, list(lines.values())
 
 
+def parted(heads: list[str], rows: list[list[str]], width: int) -> list[dict[int, int]]:
+    """The columns of each table that a case's figures take in so many characters, with their widths; the first is in all.
+
+    No word and no number is cut: where all do not fit, heads wrap, then names of variants, then there is another table.
+    """
+    cells = [[row[n] for row in rows] for n in range(len(heads))]
+    longest = [max(map(len, column), default=1) for column in cells]
+    shortest = max((len(part) for name in cells[0] for part in name.split()), default=1)
+    words = [max(map(len, head.split()), default=1) for head in heads]
+
+    def widths(heads: list[int], name: int) -> list[int]:
+        return [max(shortest, min(longest[0], name)), *(max(pair) for pair in zip(longest[1:], heads[1:], strict=True))]
+
+    def packed(chosen: list[int]) -> list[dict[int, int]]:
+        parts: list[dict[int, int]] = [{0: chosen[0]}]
+        for n in range(1, len(heads)):
+            if len(parts[-1]) > 1 and sum(parts[-1].values()) + chosen[n] + GAP * (len(parts[-1]) + 1) - 1 > width:
+                parts.append({0: chosen[0]})
+            parts[-1][n] = chosen[n]
+        return parts
+
+    tries = (list(map(len, heads)), NAMES[0]), *((words, name) for name in NAMES)
+    return min((packed(widths(*one)) for one in tries), key=len)  # the first of the fewest tables
+
+
 def show(topic: Topic, found: Found, console: Console) -> None:
     """The lesson, and each case with the figures of every record."""
     console.rule(f"[bold]{topic.name}")
@@ -103,19 +133,27 @@ def show(topic: Topic, found: Found, console: Console) -> None:
         console.print("This topic has figures only on a GPU.\n")
     for name, cases in by_case.items():
         heads, rows = beside(cases)
-        sources = escape("\n".join(where(case, record) for case, record in cases))
-        table = Table(title=escape(name), caption=sources, box=box.SIMPLE_HEAD, pad_edge=False)
-        for number_, head in enumerate(heads):
-            table.add_column("" if number_ == 0 else head.lstrip(">"), justify="right" if head.startswith(">") else "left")
-        for cells_ in rows:
-            table.add_row(*map(escape, cells_))
-        console.print(table)
+        heads = ["", *(head.lstrip(">") for head in heads[1:])]  # the first one is the title
+        sizes = next((case.sizes for case in topic.cases if case.name == name), {})
+        console.print(f"[bold]{escape(name)}[/]", highlight=False)
+        for part in parted(heads, rows, console.width):
+            table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+            for n, width in part.items():
+                table.add_column(heads[n], justify="right" if n else "left", width=width)
+            for cells_ in rows:
+                table.add_row(*(escape(cells_[n]) for n in part))
+            console.print(table)
+        for case, record in cases:
+            console.print(escape(where(case, record, sizes)), highlight=False, style="dim italic")
         for case, record in cases:
             for how, text in case["verdicts"].items():
                 if text is not None:
                     named = escape(f"{case['better']} instead of {case['baseline']}")
                     console.print(f"{named}: [bold]{text}[/] ({obtained(record, how, case['figure'])})", highlight=False)
         console.print()
+    for case in topic.cases:
+        if case.name not in by_case and case.figure is None and not case.runnable("cpu"):
+            console.print(f"[bold]{escape(case.name)}[/]: only timing on a GPU can tell.\n", highlight=False)
     if topic.exercise:
         answer = topic.answer() if topic.answer is not None else ""
         console.print(f"Exercise: {topic.exercise}\nAnswer: {answer}\n", highlight=False, markup=False)

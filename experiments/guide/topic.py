@@ -105,11 +105,13 @@ class Variant:
     Attributes:
       call: inputs to outputs. Of a kernel it takes `implementation=`, how it is run, as well; None where nothing can be.
       figures: counted figures beyond those that every compiled kernel or program has.
+      options: XLA's, which a program is compiled with where it is timed.
     """
 
     name: str
     call: Callable[..., Any] | None
     figures: Callable[[Counted], Mapping[str, float]] = lambda counted: {}
+    options: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -47,7 +47,7 @@ OPTIONS = {
 }  # fmt: skip
 BETTER = {"frechet_distance": -1, "precision": 1, "recall": 1, "label_distance": -1, "missing_classes": -1}
 # Samples in the pictures, and generated images of which more than this share of classes is missing is a collapsed run.
-GRID, COLLAPSED = 100, 0.3  # ten rows of ten: of ten classes that the model takes, one in each column
+ROWS, DRAWN, MOST_COLUMNS, COLLAPSED = 10, 400, 20, 0.3  # of a grid; DRAWN samples for a judge to choose from
 
 
 def total(tree: Any) -> jax.Array:
@@ -302,11 +302,19 @@ class GanTask:
         return measure(judge, self.generate(stepper.state, z, labels))
 
     def illustrate(self, state: TrainState, workdir: pathlib.Path, step: int) -> dict[str, pathlib.Path]:
-        """samples/STEP.png, a grid from latent vectors that stay the same; samples.gif is made of them at the end."""
-        images = self.generate(state, *self.latents(GRID, seed=2))
+        """samples/STEP.png, a grid from latent vectors that stay the same; samples.gif is made of them at the end.
+
+        A column for each class: the label that a conditional model was given, else what the judge takes a sample for, in the
+        order drawn; cells stay empty where it takes fewer than ROWS of DRAWN samples for a class.
+        """
+        classes, judge = len(self.dataset.classes), None if self.conditional else self._judge()
+        columns = classes if 1 < classes <= MOST_COLUMNS and (self.conditional or judge is not None) else ROWS
+        images = self.generate(state, *self.latents(DRAWN if judge is not None else ROWS * columns, seed=2))
+        if judge is not None and columns == classes:
+            images = samples.in_columns(images, judge.forward(images)[1].argmax(1), columns, ROWS)
         path = workdir / "samples" / f"{step:07d}.png"
         if jax.process_index() == 0:
-            samples.save_grid(images, path)
+            samples.save_grid(images[: ROWS * columns], path, columns)
         return {"samples": path}
 
     def conclude(self, workdir: pathlib.Path, figures: dict[str, float]) -> dict[str, Any]:

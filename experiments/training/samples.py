@@ -38,6 +38,16 @@ def grid(images: np.ndarray, columns: int | None = None, gap: int = 2) -> np.nda
     return sheet
 
 
+def in_columns(images: np.ndarray, classes: np.ndarray, columns: int, rows: int) -> np.ndarray:
+    """The first `rows` images of each class 0 to columns - 1 as [rows * columns, height, width, channels] for a grid; white
+    where a class has fewer."""
+    found = np.ones((rows, columns, *images.shape[1:]), images.dtype)
+    for column in range(columns):
+        chosen = images[classes == column][:rows]
+        found[: len(chosen), column] = chosen
+    return found.reshape(-1, *images.shape[1:])
+
+
 def save_grid(images: np.ndarray, path: pathlib.Path, columns: int | None = None) -> None:
     """Write a grid as PNG, small images enlarged without smoothing."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -21,7 +21,7 @@ def main(operators: Sequence[str], console: Console) -> int:
             console.print(f"  {name} does not run here: {reason}", soft_wrap=True)
     shown = Table(box=box.SIMPLE_HEAD)
     for heading in ("operator", "taken by itself", "why no other", "by name", "fastest where measured"):
-        shown.add_column(heading, overflow="fold")
+        shown.add_column(heading, overflow="fold", no_wrap=heading == "operator")
     for operator in operators or dispatch.operators():
         chosen, reasons = dispatch.by_itself(operator)
         runs = [name for name, reason in dispatch.available(operator).items() if reason is None]

@@ -240,6 +240,24 @@ def test_a_column_for_each_class(tmp_path: pathlib.Path, monkeypatch: pytest.Mon
     assert len({sheet[0, column * 6, 0] for column in range(10)}) == 10
 
 
+def test_a_column_for_what_the_judge_sees(tmp_path: pathlib.Path, rng: np.random.Generator) -> None:
+    """Of a network that knows no classes; here the judge goes by a sample's brightness, and takes none for the last class."""
+    built = task()
+    seen = rng.integers(0, 9, 400)
+    seen[rng.permutation(400)[:390]] = 0  # class 0 fills its column, no other one does
+    bright = np.broadcast_to((seen / 10)[:, None, None, None], (400, 8, 8, 1)).astype(np.float32)
+    built.generate = lambda state, z, labels: bright[: len(z)]  # type: ignore[method-assign]
+    built._judge = lambda: types.SimpleNamespace(forward=lambda images: (None, np.eye(10)[seen[: len(images)]]))  # type: ignore
+    path = built.illustrate(None, tmp_path, 7)["samples"]  # type: ignore[arg-type]
+    with Image.open(path) as picture:
+        sheet = np.asarray(picture.resize((98, 98), Image.Resampling.NEAREST))
+    for column in range(10):
+        cells = [int(sheet[row * 10 + 4, column * 10 + 4]) for row in range(10)]
+        count = min(10, int((seen == column).sum()))
+        expected = int(samples.to_bytes(np.float32(column / 10)))
+        assert cells == [expected] * count + [255] * (10 - count), column
+
+
 def test_few_panels_for_the_figures_of_a_gan() -> None:
     names = {"loss", "generator_loss", "discriminator_loss", "score_of_real", "score_of_fake", "frechet_distance", "precision"}
     names |= {"recall", "real_precision", "real_recall", "real_frechet_distance", "label_distance", "missing_classes"}

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import io
 import json
 import pathlib
 from typing import Any
 
+import jax
 import pytest
 from rich.console import Console
 
@@ -208,6 +210,48 @@ def test_stored_figures_of_both_devices_side_by_side(
     assert (tmp_path / "nvidia-h200" / "unrolling.png").stat().st_size > 5_000
     assert run(command.main, ["all", "--stored"]) == 2
     assert "--stored: is for one topic, all given" in capsys.readouterr().err
+
+
+def test_no_head_and_no_number_is_cut_in_80_columns() -> None:
+    records = [verdict.read(result.RESULTS / device / "guide.json") for device in ("nvidia-h200", "cpu")]
+    for name in TOPICS:
+        found = [(rows[name], record) for record in records if name in (rows := tables.rows_of(record))]
+        out = io.StringIO()
+        show.show(topics.load(name), found, Console(file=out, width=80))
+        lines = out.getvalue().splitlines()
+        assert max(map(len, lines)) <= 80, name
+        assert "…" not in out.getvalue(), name
+        words = {word for line in lines for word in line.split()}
+        for row, _ in found:
+            for case in row["cases"]:
+                heads, rows = show.cells(case)
+                for text in (*heads[1:], *(cell for row in rows for cell in row)):
+                    assert set(text.lstrip(">").split()) <= words, (name, case["name"], text)
+
+
+def test_the_size_shown_is_that_which_was_compiled_for() -> None:
+    record = verdict.read(result.RESULTS / "nvidia-h200" / "guide.json")
+    topic = topics.load("precision")
+    out = io.StringIO()
+    show.show(topic, [(tables.rows_of(record)["precision"], record)], Console(file=out, width=80))
+    size = " x ".join(map(str, topic.cases[0].sizes["compile"]))
+    assert f"compiled for nvidia-h200, bfloat16, {size}\n" in out.getvalue()
+
+
+def test_a_case_that_only_a_clock_decides_is_named() -> None:
+    record, out = verdict.read(result.RESULTS / "nvidia-h200" / "guide.json"), io.StringIO()
+    show.show(topics.load("memory_use"), [(tables.rows_of(record)["memory_use"], record)], Console(file=out, width=80))
+    assert "from pinned memory: only timing on a GPU can tell." in out.getvalue()
+    assert out.getvalue().count("only timing on a GPU") == 1
+
+
+def test_a_program_is_timed_with_the_options_that_it_is_counted_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, seen = topics.load("launches").cases[0], []
+    monkeypatch.setattr(jax, "jit", lambda call, *, compiler_options=None: seen.append(compiler_options))
+    for variant in one.variants:
+        session.contender(one, variant)
+    assert seen == [{"xla_gpu_enable_command_buffer": ""}, None]
+    assert not one.runnable("cpu"), "which has no graphs"
 
 
 def test_every_topic_has_a_picture_and_an_exercise_whose_answer_runs() -> None:

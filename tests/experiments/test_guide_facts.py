@@ -32,6 +32,11 @@ def said(topic: str) -> str:
         ("memory_hierarchy", f"at most {gpus.LIMITS[9, 0].shared_memory // 1024} KB of it shared"),
         ("memory_hierarchy", f"XLA's description says {gpus.GPUS['h200'].l2_cache // 2**20} MB"),
         ("occupancy", f"about {H200['in_flight'] / 1024:.0f} KB reach the {H200['read_memory'] / 1e12:.2f} TB/s"),
+        ("occupancy", f"per multiprocessor read {2**14 * H200['read_memory'] / H200['in_flight'] / 1e12:.2f} TB/s"),
+        ("launches", f"{1e6 * H200['launch']:.1f} us each"),
+        ("launches", f"{1e6 * H200['graph_launch']:.1f} us"),
+        ("precision", f"{H200['float32'] / 1e12:.0f} Tflop/s"),
+        ("precision", f"({H200['bfloat16'] / 1e12:.0f})"),
         ("transfer_overlap", f"{H200['link'] / 1e9:.0f} GB a second each way on paper"),
     ],
 )
@@ -52,6 +57,26 @@ def test_the_constants_follow_from_what_was_published() -> None:
     for name in ("h100", "h200"):
         assert device_model.constants(gpus.GPUS[name].kind)["clock"] == 1.98e9
     assert device_model.constants(gpus.GPUS["h100-pcie"].kind)["clock"] == 1.755e9
+
+
+def test_the_l2_of_an_h200_and_of_an_h100_as_published() -> None:
+    """Read on 2026-11-29 in te42kyfo/gpu-benches, gpu-l2-cache/h200.txt and h100_pcie.txt: kB of the data set, GB/s read."""
+    h200 = {33_792: 9628.8, 48_128: 7542.5, 52_736: 6467.1, 57_856: 5053.8, 63_488: 4463.9, 110_080: 3892.8}
+    h100 = {25_088: 6862.5, 36_352: 6473.0, 39_936: 3343.6, 43_904: 2516.3, 48_256: 2076.0, 77_440: 1974.0}
+    assert min(h200, key=lambda size: abs(h200[size] - 9700 / 2)) == 57_856
+    assert min(h100, key=lambda size: abs(h100[size] - 6900 / 2)) == 39_936
+    text = said("memory_hierarchy")
+    assert "9.7 TB/s from its L2 and 3.9 TB/s from memory" in text
+    assert "about 58 MB" in text
+    assert "6.9 TB/s, half of that at 40 MB, the rate of its memory from 48 MB on" in text
+
+
+def test_images_are_sent_as_bytes() -> None:
+    """256 images of 224 x 224 x 3 bytes over the link, against the figures that the page shows."""
+    (row,) = (row for row in load("guide", "nvidia-h200")["topics"] if row["topic"] == "transfer_overlap")
+    figures = row["cases"][0]["variants"]["after the step"]["compiled"]
+    assert figures["transfer_ms"] == pytest.approx(1e3 * 256 * 224 * 224 * 3 / H200["link"], rel=1e-3)
+    assert f"{figures['transfer_ms']:.2f}" == "0.60"
 
 
 def test_every_constant_names_a_source_or_says_that_it_is_assumed() -> None:

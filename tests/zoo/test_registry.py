@@ -49,6 +49,11 @@ def test_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     shown = capsys.readouterr().out
     assert "416,520" in shown
     assert "conv2" in shown
+    assert main(["list"]) == 0
+    listed = capsys.readouterr().out
+    assert max(map(len, (listed + shown).splitlines())) <= 80
+    for cited in ("LeCun et al. 1998", "Elman 1990", "Cho et al. 2014", "Krizhevsky 2014"):
+        assert cited in listed
     assert main(["info", "lenet"]) == 2
     assert "did you mean lenet5" in capsys.readouterr().err
 
