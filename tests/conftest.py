@@ -20,8 +20,18 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # What somebody measured on this machine must not change what is tested; a folder that does not exist is an empty cache.
 os.environ["JAX_KERNEL_ZOO_CACHE"] = os.path.join(tempfile.gettempdir(), "no-such-cache-of-jax-kernel-zoo")
 
+import gc
+
 import numpy as np
 import pytest
+
+from zoo.memory import keep_freed_memory
+
+# What is imported is never garbage, and JAX's many small objects need no collection each 700 of them. Memory that a test frees
+# is for the next one.
+keep_freed_memory()
+gc.freeze()
+gc.set_threshold(50_000, 20, 100)
 
 
 @pytest.fixture

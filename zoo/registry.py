@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import fnmatch
+import functools
 import importlib
 import inspect
 import re
@@ -223,8 +224,21 @@ def create_model(
             options[key] = whole(key, value, 0 if key == "num_classes" else 1)
     if out_indices is not None and not features_only:
         raise ValueError(f"out_indices: {out_indices!r} given without features_only=True")
+    build = functools.partial(builder, dtype=dtype, param_dtype=param_dtype, implementation=implementation, **options)
+    waiting = None
     try:
-        model: Any = builder(dtype=dtype, param_dtype=param_dtype, implementation=implementation, rngs=as_rngs(rngs), **options)
+        if weights is None:
+            model: Any = build(rngs=as_rngs(rngs))
+        else:
+            from zoo.layers import initializers
+
+            # Large kernels are not drawn, unless the model computes something with them when it is made.
+            streams = as_rngs(rngs)
+            spare = nnx.clone(streams)
+            with initializers.postponed() as waiting:
+                model = build(rngs=streams)
+            if not waiting.are_in(model):
+                model = build(rngs=spare)
     except TypeError as error:
         if unknown := re.search(r"unexpected keyword argument '(\w+)'", str(error)):
             raise TypeError(f"{info.name}: unexpected keyword argument {unknown[1]!r}{_hint(info, unknown[1])}") from None
@@ -241,4 +255,5 @@ def create_model(
         from zoo.weights import load_weights  # type: ignore[attr-defined]
 
         load_weights(model, weights)
+        waiting.draw(model)  # what the weights do not have: a classifier for other classes
     return model

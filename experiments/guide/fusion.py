@@ -9,9 +9,10 @@ XLA fuses by itself within one jax.jit, but not across operations that were comp
 product. It does not pay where the fused kernel must recompute what it could have read: a window of 31 values that
 computes each value's exponential again does 31 times the arithmetic.
 
-Sources: NVIDIA, CUDA C++ Best Practices Guide, "Memory Optimizations"; NVIDIA, CUDA C++ Programming Guide, "Arithmetic
-Instructions" (16 special functions per cycle and multiprocessor at compute capability 9.0); Snider and Liang 2023,
-Operator fusion in XLA, arXiv 2301.13062; Dao et al. 2022, FlashAttention, arXiv 2205.14135.
+Sources: NVIDIA, CUDA C++ Best Practices Guide, "Memory Optimizations"; NVIDIA, CUDA C++ Programming Guide 12, "Arithmetic
+Instructions" (16 special functions per cycle and multiprocessor at compute capability 9.0; not looked up in the restructured
+guide of version 13); Snider and Liang 2023, Operator fusion in XLA, arXiv 2301.13062; Dao et al. 2022, FlashAttention, arXiv
+2205.14135.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Convolution on a CPU: the formulation that XLA:CPU runs fastest, chosen separately for the output and for each gradient.
 
 XLA:CPU's own convolution is fast for most shapes, if Eigen computes it (`zoo.compiler_options`). It is needlessly slow for
-images of a few pixels, narrow images with few channels, groups and the weight gradients of 1x1 windows; the rules below catch
-these. They were chosen on two x86-64 cores; experiments/benchmarks/cpu_operators.py repeats the measurements.
+images of a few pixels, kernels larger than the image, narrow images with few channels, groups and the weight gradients of 1x1
+windows; the rules below catch these. They were chosen on two x86-64 cores; experiments/benchmarks/cpu_operators.py repeats the
+measurements.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def conv(x: jax.Array, w: jax.Array, strides: Pair, pads: Pads) -> jax.Array:
 
 def output(x: jax.Array, w: jax.Array, strides: Pair, pads: Pads) -> jax.Array:
     window = (w.shape[0], w.shape[1])
-    if _is_tiny(x.shape, window, strides, pads):
+    if _is_tiny(x.shape, window, strides, pads) or _is_swapped(x.shape[1:3], window):
         return jnp.concatenate(shifted(x, window, strides, pads), -1) @ w.reshape(-1, w.shape[3])
     if _is_narrow(x.shape, w.shape, pads):
         return banded(x, w, strides, pads)
@@ -56,7 +57,7 @@ def output(x: jax.Array, w: jax.Array, strides: Pair, pads: Pads) -> jax.Array:
 
 def weight_gradient(x: jax.Array, dy: jax.Array, shape: tuple[int, ...], strides: Pair, pads: Pads) -> jax.Array:
     window, (channels, features) = (shape[0], shape[1]), shape[2:]
-    if window == (1, 1) or _is_tiny(x.shape, window, strides, pads):
+    if window == (1, 1) or _is_tiny(x.shape, window, strides, pads) or _is_swapped(x.shape[1:3], dy.shape[1:3]):
         dy = dy.reshape(-1, features)
         products = [part.reshape(-1, channels).T @ dy for part in shifted(x, window, strides, pads)]
         return jnp.stack(products).reshape(shape)
@@ -69,7 +70,8 @@ def input_gradient(w: jax.Array, dy: jax.Array, shape: tuple[int, ...], strides:
     if window != (1, 1) and _is_narrow(shape, w.shape, pads):
         transpose = jax.linear_transpose(lambda x: banded(x, w, strides, pads), meshes.example(shape, dy))
         return transpose(dy)[0]
-    if window == (1, 1) or channels == 1 or _is_tiny(shape, window, strides, pads):
+    swapped = _is_swapped(dy.shape[1:3], window)
+    if window == (1, 1) or channels == 1 or _is_tiny(shape, window, strides, pads) or swapped:
         columns = (dy.reshape(-1, features) @ w.reshape(-1, features).T).reshape(*dy.shape[:3], -1, channels)
         parts = [columns[:, :, :, k] for k in range(window[0] * window[1])]
         transpose = jax.linear_transpose(lambda x: shifted(x, window, strides, pads), meshes.example(shape, dy))
@@ -82,6 +84,12 @@ def _is_tiny(x_shape: tuple[int, ...], window: Pair, strides: Pair, pads: Pads) 
     """Whether the output has four pixels or fewer an image: XLA:CPU's convolution then takes 5 to 40 times as long as one
     product of the patches with the weights (batch 64, 256 and 512 channels, 3x3)."""
     return math.prod((n + sum(p) - m) // s + 1 for n, p, m, s in zip(x_shape[1:3], pads, window, strides, strict=True)) <= 4
+
+
+def _is_swapped(image: tuple[int, ...], kernel: tuple[int, ...]) -> bool:
+    """Whether the kernel has more pixels than the image, as in the weight gradient of a transposed convolution: XLA swaps the
+    two, which flips one, and XLA:CPU runs a convolution with a flip as a plain loop, which takes 40 times as long."""
+    return math.prod(kernel) > math.prod(image)
 
 
 def _is_narrow(x_shape: tuple[int, ...], w_shape: tuple[int, ...], pads: Pads) -> bool:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,8 +20,8 @@ from tests.kernels.checking import assert_close, assert_matches_float64, few, no
 def convolutions(draw):
     window = (draw(st.sampled_from([1, 2, 3, 5])), draw(st.sampled_from([1, 3])))
     strides = (draw(st.integers(1, 3)), draw(st.integers(1, 2)))
-    pads = tuple((draw(st.integers(0, 2)), draw(st.integers(0, 2))) for _ in window)
-    size = tuple(draw(st.integers(w, w + 9)) for w in window)
+    pads = tuple((draw(st.integers(0, 3)), draw(st.integers(0, 3))) for _ in window)
+    size = tuple(draw(st.integers(max(1, w - sum(p)), w + 9)) for w, p in zip(window, pads, strict=True))
     channels, features = draw(st.sampled_from([1, 2, 6, 16])), draw(st.sampled_from([1, 3, 16, 17]))
     return (draw(st.integers(1, 3)), *size, channels), (*window, channels, features), strides, pads, draw(st.integers(0, 99))
 
@@ -32,6 +35,25 @@ def test_output_and_gradients_equal_xlas_own(case):
     assert_matches_float64(
         lambda x, w: cpu.conv(x, w, strides, pads), lambda x, w: cpu.lax_conv(x, w, strides, pads), args, 2e-5
     )
+
+
+def test_nothing_is_flipped_and_run_as_a_loop(rng: np.random.Generator) -> None:
+    """XLA swaps image and kernel where the kernel is larger, and flips one; XLA:CPU then has no library for it."""
+    seen = {"image": 0, "gradient": 0, "weights": 0}
+    while min(seen.values()) < 3:
+        size, window = rng.integers(1, 9, 2).tolist(), rng.integers(1, 6, 2).tolist()
+        strides, pads = tuple(rng.integers(1, 3, 2).tolist()), tuple(map(tuple, rng.integers(0, 4, (2, 2)).tolist()))
+        rows, columns = ((n + sum(p) - k) // s + 1 for n, k, s, p in zip(size, window, strides, pads, strict=True))
+        pixels, kernel, outputs = size[0] * size[1], window[0] * window[1], rows * columns
+        swapped = {"image": kernel > pixels, "gradient": kernel > outputs, "weights": outputs > pixels}
+        if min(rows, columns) < 1 or outputs <= 4 or not any(hit and seen[name] < 3 for name, hit in swapped.items()):
+            continue
+        for name, hit in swapped.items():
+            seen[name] += hit
+        conv = functools.partial(cpu.conv, strides=strides, pads=pads)
+        shapes = [jax.ShapeDtypeStruct(s, jnp.float32) for s in ((2, *size, 24), (*window, 24, 32), (2, rows, columns, 32))]
+        compiled = jax.jit(lambda x, w, dy, conv=conv: (conv(x, w), jax.vjp(conv, x, w)[1](dy))).lower(*shapes).compile()
+        assert "rhs_reversal" not in compiled.as_text(), (size, window, strides, pads)
 
 
 @pytest.mark.parametrize("groups", [2, 5, 12, 32])  # 5: no divisor of eight; 12 and 32: several groups in a convolution

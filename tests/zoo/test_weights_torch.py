@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pathlib
 import pickle
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,8 @@ from flax import nnx
 
 import zoo
 from experiments.peers import torch_vision as peers
+from zoo import registry
+from zoo.layers import initializers
 from zoo.weights import WeightsFileError, WeightsMismatchError, read_pth, torch_arrays
 
 
@@ -113,6 +116,30 @@ def test_another_number_of_classes_keeps_the_trunk() -> None:
     half = {n: v for n, v in state.items() if n != "fc3.bias"}
     with pytest.raises(WeightsMismatchError, match=r"missing: fc3.bias; misshapen: fc3.weight"):
         zoo.load_weights(fresh, half)
+
+
+def test_large_kernels_that_weights_replace_are_not_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[int] = []
+    draw = initializers._draw
+    monkeypatch.setattr(initializers, "_LARGE", 84 * 4)
+    monkeypatch.setattr(initializers, "_draw", lambda kind, key, shape, *a: drawn.append(shape) or draw(kind, key, shape, *a))
+    state = torch_arrays(zoo.create_model("lenet5", num_classes=12, rngs=1))
+    expected = zoo.create_model("lenet5", num_classes=5, rngs=nnx.Rngs(7))  # all drawn, as before
+    drawn.clear()
+    streams = nnx.Rngs(7)
+    model = zoo.create_model("lenet5", num_classes=5, rngs=streams, weights=state)
+    assert [shape for shape in drawn if len(shape) > 1] == [(5, 5, 1, 6), (84, 5)]  # a small one, and what the weights lack
+    np.testing.assert_array_equal(model.fc3.kernel[...], expected.fc3.kernel[...])
+    np.testing.assert_array_equal(torch_arrays(model)["fc2.weight"], state["fc2.weight"])
+
+    class Scaled(zoo.LeNet5):  # it computes with a kernel when it is made
+        def __init__(self, **options: Any) -> None:
+            super().__init__(**options)
+            self.fc3.kernel.set_value(2 * self.fc3.kernel[...])
+
+    monkeypatch.setitem(registry._models, "scaled", (zoo.model_info("lenet5"), Scaled))
+    model = zoo.create_model("scaled", num_classes=5, rngs=nnx.Rngs(7), weights=state)
+    np.testing.assert_array_equal(model.fc3.kernel[...], 2 * expected.fc3.kernel[...])
 
 
 @pytest.mark.parametrize("channels", [1, 2, 4, 6])

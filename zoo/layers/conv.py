@@ -10,6 +10,7 @@ from flax import nnx
 
 import kernels
 from kernels.runtime.sizes import cdiv
+from zoo.layers import initializers
 from zoo.layers.initializers import fan_in_uniform, kaiming_uniform
 from zoo.layers.operators import implementation_scope
 from zoo.weights.names import TorchTensor
@@ -58,7 +59,7 @@ class Conv(nnx.Module):
                 raise ValueError(f"{name}: {channels} given, a positive multiple of groups={groups} is needed")
         height, width = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
         shape = (height, width, in_channels // groups, out_channels)
-        self.kernel = nnx.Param(kernel_init(rngs.params(), shape, param_dtype))
+        self.kernel = nnx.Param(initializers.kernel(kernel_init, rngs.params(), shape, param_dtype))
         bias_init = bias_init or fan_in_uniform(height * width * in_channels // groups)
         self.bias = nnx.Param(bias_init(rngs.params(), (out_channels,), param_dtype)) if use_bias else None
         self.strides, self.groups, self.dilation = strides, groups, dilation

@@ -7,20 +7,24 @@ are the same inside and outside of jit.
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
 from kernels.runtime.sizes import cdiv
 
 Initializer = Callable[..., jax.Array]
 
 _BLOCK = 2**16
+_LARGE = 2**20  # elements; smaller arrays are drawn in no time
 _DISTRIBUTIONS: dict[str, Callable] = {
     "normal": jax.random.normal,
     "uniform": functools.partial(jax.random.uniform, minval=-1.0, maxval=1.0),
@@ -81,3 +85,50 @@ def zeros(key: jax.Array | None, shape: tuple[int, ...], dtype: Any = jnp.float3
 def ones(key: jax.Array | None, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
     """Ones; no key is needed."""
     return jnp.asarray(np.ones(shape, dtype))
+
+
+class Postponed:
+    """Large kernels that were not drawn, since weights are to be loaded into them: zeros, and how to draw what stays."""
+
+    def __init__(self) -> None:
+        self._drawn_by: dict[int, tuple[jax.Array, Callable[[], jax.Array]]] = {}
+
+    def zeros(self, draw: Callable[[], jax.Array], shape: tuple[int, ...], dtype: Any) -> jax.Array:
+        array = jnp.asarray(np.zeros(shape, dtype))  # NumPy's zeros take no memory before something reads them
+        self._drawn_by[id(array)] = array, draw
+        return array
+
+    def are_in(self, model: nnx.Module) -> bool:
+        """Whether the model holds each of them as it is, so that `draw` will find it."""
+        return self._drawn_by.keys() <= {id(variable.get_value()) for variable in _variables(model)}
+
+    def draw(self, model: nnx.Module) -> None:
+        """Draw those that the model still holds."""
+        for variable in _variables(model):
+            if waiting := self._drawn_by.get(id(variable.get_value())):
+                variable.set_value(waiting[1]())
+
+
+def _variables(model: nnx.Module) -> list[nnx.Variable]:
+    return [node for _, node in nnx.iter_graph(model) if isinstance(node, nnx.Variable)]
+
+
+_postponed: contextvars.ContextVar[Postponed | None] = contextvars.ContextVar("postponed", default=None)
+
+
+@contextlib.contextmanager
+def postponed() -> Iterator[Postponed]:
+    """Within it `kernel` draws no large array."""
+    token = _postponed.set(waiting := Postponed())
+    try:
+        yield waiting
+    finally:
+        _postponed.reset(token)
+
+
+def kernel(initializer: Initializer, key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+    """What the initializer draws; within `postponed`, outside of a trace, zeros in place of a large array."""
+    waiting, draw = _postponed.get(), functools.partial(initializer, key, shape, dtype)
+    if waiting is None or math.prod(shape) < _LARGE or isinstance(key, jax.core.Tracer):
+        return draw()
+    return waiting.zeros(draw, shape, dtype)

@@ -10,6 +10,7 @@ import numpy as np
 from flax import nnx
 
 import kernels
+from zoo.layers import initializers
 from zoo.layers.initializers import fan_in_uniform, kaiming_uniform
 from zoo.layers.operators import implementation_scope
 from zoo.weights.names import TorchTensor
@@ -45,7 +46,7 @@ class Linear(nnx.Module):
         implementation: str | None = None,
         rngs: nnx.Rngs,
     ):
-        self.kernel = nnx.Param(kernel_init(rngs.params(), (in_features, out_features), param_dtype))
+        self.kernel = nnx.Param(initializers.kernel(kernel_init, rngs.params(), (in_features, out_features), param_dtype))
         bias_init = bias_init or fan_in_uniform(in_features)
         self.bias = nnx.Param(bias_init(rngs.params(), (out_features,), param_dtype)) if use_bias else None
         self.in_features, self.out_features = in_features, out_features
