@@ -251,7 +251,7 @@ def create_model(
     defaults = {"num_classes": info.num_classes, "in_channels": info.input_shape[-1]}
     model.zoo_name = name
     model.zoo_options = options_json(builder, defaults, options | {"dtype": dtype, "param_dtype": param_dtype})
-    if weights is not None:
+    if waiting is not None:
         from zoo.weights import load_weights  # type: ignore[attr-defined]
 
         load_weights(model, weights)
