@@ -197,6 +197,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "recurrent-loops": recurrent_loops,
     "compared-operators": who_wins,
     "compiled-cases": _of(compiled, compared.compiled_cases, "operators"),
+    "folded": _of(tabled, compared.folded, "compiled-models", device=GPU),
     "compiled-floors": _of(tabled, compared.floors, "compiled-operators", device=GPU),
     "compiled-models": _of(compiled, compared.models, "models"),
     "measured-cpu": _of(measured, "cpu", "torch"),

@@ -70,6 +70,20 @@ def compiled_cases(record: Found) -> Table:
     return [*header, "faster under the time model"], rows
 
 
+def folded(record: Found) -> Table:
+    """Header and rows: XLA's code for inference with batch norm as it is and folded, for each model that has both."""
+    ending, by_name = ", batch norm folded", {case["name"]: case for case in record["cases"]}
+    rows = []
+    for name, case in by_name.items():
+        if name.endswith(ending):
+            both = [found["contenders"]["xla"] for found in (by_name[name.removesuffix(ending)], case)]
+            cells = [f"{figures['kernels']:,}" for figures in both] + [_size(figures["bytes"]) for figures in both]
+            cells += [f"{figures['modelled_seconds'] * 1e3:.3g}" for figures in both]
+            rows.append([name.removesuffix(ending), *cells])
+    header = [">kernels", ">folded", ">GB", ">folded", ">modelled ms", ">folded"]
+    return ["compiled, not run", *header], rows
+
+
 def floors(record: Found) -> Table:
     """Header and rows: each compiled case of the operators without a loop, beside the bytes that must move."""
     rows = []
