@@ -136,17 +136,20 @@ def parts(name: str) -> list[resume.Part]:
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m experiments.comparison.gpus", description=__doc__.splitlines()[0])  # type: ignore[union-attr]
     parser.add_argument("--device", action="append", help=f"one of {', '.join(gpus.GPUS)}; may be repeated")
+    parser.add_argument("--only", default="", help="the rows whose name contains this: train, batch_norm_act, ...")
     resume.add_minutes(parser)
     given = parser.parse_args(arguments)
     until = resume.deadline(given.minutes)
     for name in given.device or ():
         device_model.kind_of(name)
-    for name in given.device or gpus.GPUS:
+    rows = {name: parts(name) for name in given.device or gpus.GPUS}
+    wanted = resume.chosen([row for of in rows.values() for row in of], given.only)
+    for name in rows:
         kind = gpus.GPUS[name].kind
         head = result.begun(NAME, "compiled", machine.compiled_for(kind, "flax"))
         saved = lambda _, part, name=name: print(f"{name}: {part}", flush=True)
         path = result.RESULTS / kind / f"{NAME}.json"
-        if resume.complete(path, head, parts(name), field="rows", until=until, saved=saved).left:
+        if resume.complete(path, head, rows[name], wanted, field="rows", until=until, saved=saved).left:
             break
     return 0
 
