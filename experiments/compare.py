@@ -95,7 +95,6 @@ def main(arguments: list[str]) -> int:
         return check(*given.check)
     # Torch shares a GPU with JAX, which would otherwise take three quarters of its memory when it starts.
     os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.6")
-    zoo.keep_freed_memory()
     device = kernels.device()
     if device.platform not in session.DEFAULT_PRECISION:
         raise UserError(
@@ -129,4 +128,5 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    zoo.keep_freed_memory()
     sys.exit(run(main))

@@ -184,7 +184,6 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument("--trust", action="store_true", help=TRUST)
     options = parser.parse_args(arguments)
-    zoo.keep_freed_memory()
     given = (options.source, options.model, options.data, options.data_options, options.checkpoint)
     opened, folder = open_model(*given, trust=options.trust)
     console = Console(highlight=False, markup=False, emoji=False)  # names are printed as they are
@@ -204,4 +203,5 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    zoo.keep_freed_memory()
     sys.exit(run(main))

@@ -42,10 +42,10 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument("--trust", action="store_true", help=TRUST)
     options = parser.parse_args(arguments[1:])
-    zoo.keep_freed_memory()
     maker.generate(load_run(workdir, checkpoint=options.checkpoint, trust=options.trust), options)
     return 0
 
 
 if __name__ == "__main__":
+    zoo.keep_freed_memory()
     sys.exit(run(main))

@@ -81,10 +81,10 @@ def main(arguments: list[str]) -> int:
     from experiments.training.judge import judge_of
     from experiments.training.loop import train
 
-    zoo.keep_freed_memory()
     try:
         with processes.together(StoppedError):
             recipe, batch_named = parse(others)
+            zoo.keep_freed_memory()
             with messages.of_libraries(recipe.log_level):
                 train(recipe, judge=judge_of, fit_batch=not batch_named)
     except StoppedError as stopped:

@@ -25,13 +25,9 @@ import gc
 import numpy as np
 import pytest
 
-from zoo.memory import keep_freed_memory
-
-# What is imported is never garbage, and JAX's many small objects need no collection each 700 of them. Memory that a test frees
-# is for the next one.
-keep_freed_memory()
+# What is imported is never garbage, and JAX's many small objects need no collection after every 700 of them.
 gc.freeze()
-gc.set_threshold(50_000, 20, 100)
+gc.set_threshold(7_000, 10, 10)
 
 
 @pytest.fixture

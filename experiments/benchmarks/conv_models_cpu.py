@@ -100,7 +100,6 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--only", nargs="+", choices=list(CASES), default=list(CASES), metavar="NAME")
     parser.add_argument("--rounds", type=int, default=11)
     options = parser.parse_args(arguments)
-    zoo.keep_freed_memory()
     cases = result.kept("conv-models", "cases")
     for case in options.only:
         cases[case] = measure(case, options.rounds)
@@ -110,4 +109,5 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    zoo.keep_freed_memory()
     main()

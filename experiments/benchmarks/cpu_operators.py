@@ -101,7 +101,6 @@ def pool(shape, window: int, stride: int, pad: int, rng: np.random.Generator) ->
 
 
 def main() -> None:
-    zoo.keep_freed_memory()
     rng = np.random.default_rng(0)
     found: dict[str, Any] = {
         "protocol": "float32, the three in turn, 15 rounds; seconds",
@@ -117,4 +116,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    zoo.keep_freed_memory()
     main()

@@ -95,7 +95,6 @@ def compile_seconds(steps: int) -> float:
 
 
 def main() -> None:
-    zoo.keep_freed_memory()
     figures = {
         "lstm": {"steps": STEPS, "batch": BATCH, "hidden": HIDDEN, "layers": 1, "dtype": "float32"},
         "forward_backward": training(),
@@ -108,4 +107,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    zoo.keep_freed_memory()
     main()
