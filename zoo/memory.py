@@ -15,8 +15,8 @@ def keep_freed_memory() -> bool:
 
     XLA allocates the arrays of a program on a CPU anew in each call. glibc's malloc takes arrays above 32 MB from the system
     each time and gives them back after, so that each call pays for pages that the system fills with zeros first: a quarter
-    of a training step of an LSTM, two thirds of a max pool over large images. With this a process takes as much memory as it
-    once needed at most, until it ends.
+    of a training step of an LSTM, two thirds of a max pool over large images. With this, after a dozen calls, there are no new
+    pages, and a process holds as much memory as it once needed at most, until it ends.
 
     Call it once, before the first computation: threads that allocated before keep their own pools. It holds for everything in
     the process, torch and NumPy included. The trainer and the other commands of the experiments call it.

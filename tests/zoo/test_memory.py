@@ -9,8 +9,8 @@ import pytest
 
 from zoo import memory
 
-# Page faults of a program with a result of 64 MiB, in a process of its own: the fewest of five calls, since the thread that
-# computes may give a result back later than the one that drops it.
+# Page faults of 20 calls of a program with a result of 64 MiB, in a process of its own. In the first dozen calls malloc still
+# finds the holes too small, since small blocks lie between.
 PROGRAM = """
 import resource, sys
 import zoo
@@ -19,11 +19,11 @@ if sys.argv[1] == "kept":
 import jax, jax.numpy as jnp
 x = jnp.ones((4096, 4096))
 step = jax.jit(lambda x: x + 1)
-counts = []
-for _ in range(6):
+for call in range(60):
+    if call == 40:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     step(x).block_until_ready()
-    counts.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
-print(min(later - earlier for earlier, later in zip(counts, counts[1:])))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
@@ -34,9 +34,9 @@ def test_later_calls_take_no_new_pages() -> None:
         assert done.returncode == 0, done.stderr
         return int(done.stdout)
 
-    pages = 64 * 2**20 // 4096
+    pages = 20 * 64 * 2**20 // 4096
     assert faults("as ever") > pages / 2
-    assert faults("kept") < pages / 20
+    assert faults("kept") < pages / 20  # one call may still take its pages
 
 
 def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
