@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import itertools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -42,18 +44,26 @@ def by_position(x: jax.Array, window: Pair, strides: Pair, pads: Pads, dilation:
 
     # Where channels do not fill a vector, a CPU takes most of its time for indices, and each element that fusion computes twice
     # takes them twice.
-    on_its_own = apart if dispatch.device().platform == "cpu" and x.shape[-1] < VECTOR else lambda function: function
+    narrow = dispatch.device().platform == "cpu" and x.shape[-1] < VECTOR
+    find, spread = (_apart if narrow else _parts)(x.shape[1:3], window, strides, pads, dilation)
 
-    def forward(x):
-        y, position = on_its_own(lambda x: maximum_and_position(x, window, strides, pads, dilation))(x)
-        return y, (position, x)
+    def backward(position, dy):
+        return (spread(dy, position),)
 
-    def backward(residuals, dy):
-        position, x = residuals
-        gradient = on_its_own(lambda dy, position: input_gradient(dy, position, x.shape[1:3], window, strides, pads, dilation))
-        return (gradient(dy, position),)
+    return differentiable(lambda x: maximum(x, window, strides, pads, dilation), find, backward)(x)
 
-    return differentiable(lambda x: maximum(x, window, strides, pads, dilation), forward, backward)(x)
+
+def _parts(size: tuple[int, ...], window: Pair, strides: Pair, pads: Pads, dilation: Pair) -> tuple[Callable, Callable]:
+    """Maximum and position of x, and the gradient of x from dy and position."""
+    geometry: dict[str, Any] = {"window": window, "strides": strides, "pads": pads, "dilation": dilation}
+    return functools.partial(maximum_and_position, **geometry), functools.partial(input_gradient, size=size, **geometry)
+
+
+@functools.cache
+def _apart(*geometry: Any) -> tuple[Callable, Callable]:
+    """The same, each compiled apart; once, also where nothing around is compiled."""
+    find, spread = _parts(*geometry)
+    return apart(find), apart(spread)
 
 
 def maximum(x: jax.Array, window: Pair, strides: Pair, pads: Pads, dilation: Pair = CLOSE) -> jax.Array:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +13,8 @@ def apart(function: Callable[..., Any]) -> Callable[..., Any]:
 
     A CPU's fusion computes what it reads anew for each element that reads it, which pays off less often than XLA assumes.
     `jax.lax.optimization_barrier` does not help: on a CPU XLA removes it before it fuses.
+
+    Outside of jit each result of `apart` is compiled by itself: keep it, as with `jax.jit`.
     """
     from jax.experimental.xla_metadata import set_xla_metadata
 
@@ -22,7 +23,6 @@ def apart(function: Callable[..., Any]) -> Callable[..., Any]:
         with set_xla_metadata(inlineable=None):  # of the calls within, none is asked for
             return function(*args)
 
-    @functools.wraps(function)
     def call(*args: Any) -> Any:
         with set_xla_metadata(inlineable="false"):
             return inside(*args)

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from kernels.max_pool import xla as pool
 from kernels.runtime.apart import apart
@@ -47,3 +48,17 @@ def test_pools_of_few_channels_are_apart_on_a_cpu(rng: np.random.Generator) -> N
             np.testing.assert_array_equal(a, b)  # whole numbers: no rounding, and the first of equal ones in both
         calls[channels] = compiled.as_text().count(" call(")
     assert calls == {pool.VECTOR - 1: 2, pool.VECTOR: 0}
+
+
+def test_without_jit_it_is_compiled_once(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    traced: list[str] = []
+    for name in ("maximum_and_position", "input_gradient"):
+        inner = getattr(pool, name)
+        counted = lambda *args, name=name, inner=inner, **options: traced.append(name) or inner(*args, **options)
+        monkeypatch.setattr(pool, name, counted)
+    pool._apart.cache_clear()
+    gradient = jax.grad(lambda x: pool.by_position(x, (2, 2), (2, 2), ((0, 0), (0, 0))).sum())
+    for _ in range(3):
+        gradient(jnp.asarray(rng.normal(size=(2, 6, 6, 3)), jnp.float32))
+    pool._apart.cache_clear()
+    assert sorted(traced) == ["input_gradient", "maximum_and_position"]
